@@ -1,0 +1,44 @@
+# Each target installs first if there is no .venv: one command is enough on a bare machine.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+STORE ?= store
+INSTALLED := $(VENV)/installed
+
+.PHONY: help install run test test-slow check bench clean
+
+help:
+	@echo "make run        a whole self-consuming loop on real handwritten digits, with a report"
+	@echo "make test       the tests (make test-slow: those that take minutes)"
+	@echo "make check      linters, types, import layers"
+	@echo "make bench      the benchmarks"
+	@echo "make install    only build .venv"
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"error: Python 3.11 to 3.13 is needed, $(PYTHON) is {v.major}.{v.minor}; pass PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: install
+	$(BIN)/sims run sims-loop/digits --store $(STORE)
+
+test: install
+	$(BIN)/pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/pytest -m slow
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	set -e; for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python $$benchmark; done
+
+clean:
+	rm -rf $(VENV) $(STORE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

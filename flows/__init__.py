@@ -1,0 +1,1 @@
+"""What runs: Prefect flows that compose tasks. No torch, no paths."""

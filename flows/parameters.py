@@ -1,0 +1,146 @@
+"""The flat parameters of the flows: their types, and how they expand into a plan.
+
+A flow's signature is the one source of its parameters. The command line and the deployments check
+against the model made from it, so that all refuse the same values with the same words.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from flows.presets import Preset, find_preset
+from sims_core.config import Experiment, Method, Standard, one_line
+from sims_core.digest import digest_of
+from sims_core.errors import BadInput
+from sims_core.loop import Arm, LoopPlan, plan_loop
+
+Generations = Annotated[int, Field(ge=1, le=10_000)]
+Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Omegas = Annotated[list[Omega], Field(min_length=1)]
+PollutionSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+ScanOmegas = list[Omega]
+ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+Seed = Annotated[int, Field(ge=0)]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+class MethodName(StrEnum):
+    standard = "standard"
+    sims = "sims"
+
+
+Methods = Annotated[list[MethodName], Field(min_length=1)]
+
+
+def parameter_model(flow_function: Callable[..., Any]) -> type[BaseModel]:
+    """A model with a field for each parameter of the function; unknown names are refused."""
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, parameter.default)
+        for name, parameter in inspect.signature(flow_function, eval_str=True).parameters.items()
+    }
+    return create_model(
+        "Parameters", __config__=ConfigDict(extra="forbid", ser_json_inf_nan="constants"), **fields
+    )
+
+
+def check_parameters(
+    flow_function: Callable[..., Any], preset: Preset, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The flow's whole set of parameters: its defaults, the preset's, then `given`.
+
+    Returns:
+        JSON values for every parameter.
+
+    Raises:
+        BadInput: an unknown name (the valid ones are named) or an invalid value.
+    """
+    model = parameter_model(flow_function)
+    names = [name for name in model.model_fields if name != "preset"]
+    if unknown := [name for name in given if name not in names]:
+        raise BadInput(
+            f"no parameter {unknown[0]!r} of flow {preset.flow}; parameters: {', '.join(names)}"
+        )
+    try:
+        checked = model.model_validate({**preset.parameters, **given, "preset": preset.name})
+    except ValidationError as error:
+        raise BadInput(f"parameter {one_line(error)}") from None
+    return checked.model_dump(mode="json")
+
+
+def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment:
+    """The experiment with dotted names replaced: {"training.kimg": 10}.
+
+    Raises:
+        BadInput: a name that does not exist (the valid ones are named) or an invalid value.
+    """
+    config = experiment.model_dump(mode="json")
+    for name, value in overrides.items():
+        path = name.split(".")
+        level: Any = config
+        for depth, key in enumerate(path):
+            if not isinstance(level, dict) or key not in level:
+                where = ".".join(path[:depth]) or "the experiment"
+                valid = ", ".join(level) if isinstance(level, dict) else "none: it is a value"
+                raise BadInput(f"overrides: no {'.'.join(path)!r}; names in {where}: {valid}")
+            if depth < len(path) - 1:
+                level = level[key]
+        level[path[-1]] = value
+    try:
+        return Experiment.model_validate(config)
+    except ValidationError as error:
+        raise BadInput(f"overrides: {one_line(error)}") from None
+
+
+def _methods(experiment: Experiment, names: list[str], omegas: list[float]) -> list[Method]:
+    """omega = 0 is standard training, however it was asked for."""
+    guided = sorted({omega for omega in omegas if omega > 0})
+    methods: list[Method] = []
+    if MethodName.standard in names or 0 in omegas:
+        methods.append(Standard())
+    if MethodName.sims in names:
+        methods += [experiment.sims.model_copy(update={"omega": omega}) for omega in guided]
+    return methods
+
+
+def _scan_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
+    """Every omega at every budget (none given: the preset's); omega = 0 knows no budget."""
+    omegas = sorted(set(parameters["scan_omegas"]))
+    budgets = sorted(set(parameters["scan_budgets"])) or [experiment.sims.budget_mimg]
+    methods: list[Method] = [Standard()] if 0 in omegas else []
+    return methods + [
+        experiment.sims.model_copy(update={"omega": omega, "budget_mimg": budget})
+        for budget in budgets
+        for omega in omegas
+        if omega > 0
+    ]
+
+
+def make_plan(flow: str, parameters: Mapping[str, Any]) -> LoopPlan:
+    """Expands checked flat parameters into arms (methods x pollution sizes), planned in full."""
+    preset = find_preset(f"{flow}/{parameters['preset']}")
+    experiment = apply_overrides(preset.experiment, parameters["overrides"])
+    methods = _methods(experiment, parameters["methods"], parameters["omegas"])
+    sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
+
+    def arm(method: Method, size: int) -> Arm:
+        loop, accumulation = parameters["loop"], parameters["accumulation"]
+        return Arm(method=method, loop=loop, pollution_size=size, accumulation=accumulation)
+
+    return plan_loop(
+        experiment,
+        tuple(arm(method, size) for size in sizes for method in methods),
+        parameters["generations"],
+        parameters["seed"],
+        tuple(arm(method, sizes[0]) for method in _scan_methods(experiment, parameters)),
+    )
+
+
+def default_run_name(flow: str, parameters: Mapping[str, Any]) -> str:
+    """The preset and eight digits of the parameters' digest: the same command, the same name."""
+    relevant = {name: value for name, value in parameters.items() if name != "run_name"}
+    return f"{parameters['preset']}-{digest_of({'flow': flow, **relevant})[:8]}"

@@ -1,0 +1,43 @@
+"""Presets: one small module each, found by importing every module of this package."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any
+
+from sims_core.config import Experiment, Frozen
+from sims_core.errors import BadInput
+
+
+class Preset(Frozen):
+    """A named experiment: the defaults of a flow's flat parameters, and the science behind them."""
+
+    flow: str
+    name: str
+    description: str
+    hardware: str
+    expected_time: str
+    parameters: dict[str, Any] = {}
+    """Where they differ from the flow's own defaults."""
+    experiment: Experiment
+
+    @property
+    def full_name(self) -> str:
+        """`<flow>/<preset>`, the name of its deployment."""
+        return f"{self.flow}/{self.name}"
+
+
+def load_presets() -> dict[str, Preset]:
+    """Every preset by its full name, in alphabetical order."""
+    modules = (import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__))
+    presets = [preset for module in modules for preset in module.PRESETS]
+    return {preset.full_name: preset for preset in sorted(presets, key=lambda p: p.full_name)}
+
+
+def find_preset(full_name: str) -> Preset:
+    """Raises BadInput naming the valid ones."""
+    presets = load_presets()
+    if full_name not in presets:
+        raise BadInput(f"no preset {full_name!r}; presets: {', '.join(presets)}")
+    return presets[full_name]

@@ -1,0 +1,43 @@
+"""sims-loop/digits: a whole self-consuming loop on real 8x8 handwritten digits, on a laptop.
+
+    sims run sims-loop/digits
+
+Two CPU cores, no download. The figures are Frechet distances in the features of a small classifier
+of the same digits; they are not comparable with Inception's FID. Sizes, network and budgets are our
+own choice (the paper has no such experiment).
+"""
+
+from flows.presets import Preset
+from sims_core.config import (
+    DigitsData,
+    EvaluationConfig,
+    Experiment,
+    ModelConfig,
+    SamplerConfig,
+    Sims,
+    TrainingConfig,
+    UNetConfig,
+)
+
+PRESETS = [
+    Preset(
+        flow="sims-loop",
+        name="digits",
+        description=(
+            "Standard training and SIMS in a self-consuming loop on 1,797 real handwritten digits"
+        ),
+        hardware="2 CPU cores, 2 GB of memory",
+        expected_time="3 minutes",
+        parameters={"generations": 3, "omegas": [1.0], "pollution_sizes": [1797]},
+        experiment=Experiment(
+            data=DigitsData(),
+            model=ModelConfig(net=UNetConfig(), sigma_data=0.75),
+            training=TrainingConfig(
+                kimg=12, batch_size=64, learning_rate=1e-3, P_mean=-1.0, ema_halflife_kimg=0.5
+            ),
+            sims=Sims(n_s=4000, budget_mimg=0.0128, batch_size=128, learning_rate=1e-4),
+            sampler=SamplerConfig(num_steps=12),
+            evaluation=EvaluationConfig(num_images=1797),
+        ),
+    )
+]

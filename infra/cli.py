@@ -1,0 +1,176 @@
+"""`sims`: the same flows, presets and parameters as the Prefect deployments, from a shell.
+
+Exit codes: 0, 1 for a failed run or a damaged store, 2 for bad input. With --json standard output
+is one JSON object and nothing else; progress and messages go to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.settings import Settings, apply_environment_defaults
+from sims_core.errors import BadInput, DamagedArtifact, SimsError
+from sims_core.store import ArtifactRef, Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Self-consuming loops of diffusion models as cached, resumable runs.",
+)
+store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store.")
+app.add_typer(store_app, name="store")
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", help="Folder of the artifact store (SIMS_STORE, else ./store)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+
+
+def _fail(message: str, code: int) -> typer.Exit:
+    print(f"error: {message}", file=sys.stderr)
+    return typer.Exit(code)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """A user's mistake is one line and no traceback."""
+    try:
+        yield
+    except BadInput as error:
+        raise _fail(str(error), 2) from None
+    except SimsError as error:
+        raise _fail(str(error), 1) from None
+    except KeyboardInterrupt:
+        message = "interrupted; run the same command again and it goes on where it stopped"
+        raise _fail(message, 130) from None
+
+
+def _use_store(store: Path | None) -> None:
+    """The settings of this process, and of the flow that it runs, name this store."""
+    if store is not None:
+        os.environ["SIMS_STORE"] = str(store.expanduser().absolute())
+
+
+@app.command()
+def presets(as_json: JsonOption = False) -> None:
+    """List the presets: <flow>/<preset>, also the names of the Prefect deployments."""
+    from flows.presets import load_presets
+
+    rows = [
+        {
+            "name": preset.full_name,
+            "description": preset.description,
+            "hardware": preset.hardware,
+            "expected_time": preset.expected_time,
+        }
+        for preset in load_presets().values()
+    ]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print(f"{row['name']}\n  {row['description']}\n  {row['hardware']}; {row['expected_time']}")
+
+
+@app.command()
+def run(
+    preset: Annotated[str, typer.Argument(metavar="FLOW/PRESET", help="See `sims presets`.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--param", metavar="KEY=VALUE", help="A parameter of the flow."),
+    ] = None,
+    store: StoreOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be computed; compute nothing.")
+    ] = False,
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Without Prefect: same artifacts, same report, no UI.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a preset in this process; what the store already holds is not computed again."""
+    from infra.runs import check_run, dry_run_lines, execute, execute_directly
+    from sims_core.summary import arm_line
+
+    with _errors():
+        _use_store(store)
+        apply_environment_defaults()
+        checked = check_run(preset, parameter or [])
+        if dry_run:
+            print(dry_run_lines(checked, as_json))
+            return
+        summary = execute_directly(checked) if direct else execute(checked)
+        if as_json:
+            print(summary.model_dump_json(exclude_defaults=True))
+            return
+        for arm in summary.arms:
+            print(arm_line(arm, summary.figure))
+        counts = summary.stages
+        print(
+            f"stages: {counts.computed} computed in {counts.seconds:.0f} s, {counts.cached} cached"
+        )
+        print(f"report: {summary.report}")
+
+
+@store_app.command("ls")
+def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """List the artifacts: kind, digest, size, stage."""
+    with _errors():
+        _use_store(store)
+        opened = Store.open(Settings.read().store, create=False)
+        rows = [_describe(opened, ref) for ref in opened.artifacts()]
+        if as_json:
+            print(json.dumps({"store": str(opened.root), "artifacts": rows}))
+            return
+        for row in rows:
+            print(
+                f"{row['kind']}/{str(row['digest'])[:12]}  {row['bytes']:>12} bytes  {row['stage']}"
+            )
+        print(f"{len(rows)} artifacts in {opened.root}")
+
+
+def _describe(store: Store, ref: ArtifactRef) -> dict[str, str | int]:
+    try:
+        manifest = store.manifest(ref)
+    except DamagedArtifact:
+        return {"kind": ref.kind, "digest": ref.digest, "stage": "damaged", "bytes": 0}
+    size = sum(entry.size for entry in manifest.files.values())
+    stage = manifest.request.stage
+    return {"kind": ref.kind, "digest": ref.digest, "stage": stage, "bytes": size}
+
+
+@store_app.command("verify")
+def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Check every file against its manifest; exit 1 and one line for each that is damaged."""
+    with _errors():
+        _use_store(store)
+        opened = Store.open(Settings.read().store, create=False)
+        refs = opened.artifacts()
+        damaged = [line for ref in refs for line in opened.damage(ref)]
+        if as_json:
+            print(
+                json.dumps({"store": str(opened.root), "artifacts": len(refs), "damaged": damaged})
+            )
+        else:
+            for line in damaged:
+                print(line)
+            if not damaged:
+                print(f"{len(refs)} artifacts in {opened.root}: all whole")
+        if damaged:
+            raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point of the `sims` command."""
+    app()

@@ -1,0 +1,96 @@
+"""Shows a run's progress on standard error: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_INTERVAL_S = 10.0
+
+
+def describe(cached: bool, seconds: float) -> str:
+    return "cached" if cached else f"{seconds:.1f} s"
+
+
+class PlainProgress:
+    """One line a finished stage, and one every ten seconds of a long stage."""
+
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self.total, self.done = total, 0
+        self.stream = stream or sys.stderr
+        self._last = 0.0
+        self._arm = ""
+
+    def _print(self, text: str) -> None:
+        print(
+            f"[{self.done:>{len(str(self.total))}}/{self.total}] {text}",
+            file=self.stream,
+            flush=True,
+        )
+
+    def started(self, arm: str, label: str) -> None:
+        self._last = time.monotonic()
+        self._arm = f"{arm}: " if arm else ""
+
+    def advanced(self, label: str, done: int, total: int, unit: str, **figures: float) -> None:
+        if time.monotonic() - self._last < PLAIN_INTERVAL_S:
+            return
+        self._last = time.monotonic()
+        extra = "".join(f", {name} {value:.4g}" for name, value in figures.items())
+        self._print(f"{self._arm}{label}: {done} of {total} {unit}{extra}")
+
+    def finished(self, arm: str, label: str, cached: bool, seconds: float) -> None:
+        self.done += 1
+        self._print(f"{self._arm}{label}: {describe(cached, seconds)}")
+
+    def close(self) -> None:
+        """Nothing to put away."""
+
+
+class BarProgress:
+    """A bar for the run, a bar for the stage at work, a line for each stage that was computed."""
+
+    def __init__(self, total: int) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.run = self.progress.add_task("run", total=total, unit="stages")
+        self.stage: TaskID | None = None
+        self.progress.start()
+
+    def started(self, arm: str, label: str) -> None:
+        text = f"{arm}: {label}" if arm else label
+        self.stage = self.progress.add_task(text, total=None, unit="")
+
+    def advanced(self, label: str, done: int, total: int, unit: str, **figures: float) -> None:
+        if self.stage is not None:
+            self.progress.update(self.stage, completed=done, total=total, unit=unit)
+
+    def finished(self, arm: str, label: str, cached: bool, seconds: float) -> None:
+        if self.stage is not None:
+            self.progress.remove_task(self.stage)
+        self.stage = None
+        self.progress.advance(self.run)
+        if not cached:
+            text = f"{arm}: {label}" if arm else label
+            self.progress.console.print(f"{text}: {describe(cached, seconds)}", highlight=False)
+
+    def close(self) -> None:
+        self.progress.stop()

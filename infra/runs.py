@@ -1,0 +1,144 @@
+"""Runs a flow in this process against Prefect's embedded API, or says what it would do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import uuid
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from flows.presets import Preset, find_preset
+from infra.arguments import parse_parameters
+from infra.settings import Settings
+from sims_core.errors import BadInput, StoreError
+from sims_core.loop import LoopPlan
+from sims_core.stages import run_stage
+from sims_core.store import ArtifactRef, Store
+from sims_core.summary import Outcome, RunSummary
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """A run whose every parameter is valid, planned to the last stage."""
+
+    preset: Preset
+    parameters: dict[str, Any]
+    plan: LoopPlan
+
+
+def check_run(full_name: str, texts: list[str]) -> CheckedRun:
+    """Checks preset, parameters, settings and store before any work starts.
+
+    Raises:
+        BadInput: naming what was wrong and what would be valid.
+    """
+    preset = find_preset(full_name)
+    from flows.parameters import check_parameters, make_plan, parameter_model
+    from flows.sims_loop import sims_loop
+
+    function = sims_loop.fn
+    given = parse_parameters(texts, parameter_model(function))
+    parameters = check_parameters(function, preset, given)
+    return CheckedRun(preset, parameters, make_plan(preset.flow, parameters))
+
+
+def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
+    """Every stage of the plan and whether the store holds it; writes nothing."""
+    store = Store(Settings.read().store.expanduser().absolute())
+    seen: set[ArtifactRef] = set()
+    rows = []
+    groups = [("", run.plan.setup), *((a.arm.name, a.stages) for a in run.plan.arms)]
+    for arm, stages in [*groups, ("first generation", run.plan.scan_stages)]:
+        for stage in stages:
+            cached = stage.ref in seen or store.is_whole(stage.ref)
+            seen.add(stage.ref)
+            rows.append(
+                {"arm": arm, "stage": stage.label, "cached": cached, "artifact": stage.ref.location}
+            )
+    computed = sum(not row["cached"] for row in rows)
+    totals = {"computed": computed, "cached": len(rows) - computed}
+    if as_json:
+        return json.dumps({"store": str(store.root), "stages": totals, "plan": rows})
+    lines = [
+        f"{'cached ' if row['cached'] else 'compute'}  {row['arm'] or 'all arms'}: {row['stage']}"
+        for row in rows
+    ]
+    return "\n".join([*lines, f"would compute {computed} stages; {totals['cached']} are cached"])
+
+
+def execute(run: CheckedRun) -> RunSummary:
+    """Runs the flow here and returns its summary.
+
+    Raises:
+        BadInput: no Prefect server answers at PREFECT_API_URL, or the store cannot be written.
+        SimsError: a stage failed; what was finished stays.
+    """
+    settings = Settings.read()
+    settings.execution()
+    from infra.prefect_api import check_prefect_api, ensure_prefect_api
+
+    check_prefect_api()
+    try:
+        Store.open(settings.store)
+    except StoreError as error:
+        raise BadInput(str(error)) from None
+    from flows.sims_loop import sims_loop
+    from infra.progress import BarProgress, PlainProgress
+    from tasks.progress import observe
+
+    total = len(list(run.plan))
+    progress = BarProgress(total) if sys.stderr.isatty() else PlainProgress(total)
+    observe(progress)
+    _show_messages()
+    try:
+        ensure_prefect_api()
+        summary: RunSummary = sims_loop(**run.parameters)
+        return summary
+    finally:
+        progress.close()
+
+
+def execute_directly(run: CheckedRun) -> RunSummary:
+    """The same stages in the same order without Prefect, for a machine that only computes.
+
+    Raises:
+        SimsError: a stage failed; what was finished stays.
+    """
+    from flows.parameters import default_run_name
+    from infra.progress import PlainProgress
+    from tasks.report import write_run
+
+    store, execution = Store.open(Settings.read().store), Settings.read().execution()
+    progress = PlainProgress(len(list(run.plan)))
+    _show_messages()
+    marker, outcomes = uuid.uuid4().hex, []
+    groups = [("", run.plan.setup), *((a.arm.name, a.stages) for a in run.plan.arms)]
+    for arm, stages in [*groups, ("first generation", run.plan.scan_stages)]:
+        for stage in stages:
+            progress.started(arm, stage.label)
+            advanced = partial(progress.advanced, stage.label)
+            run_stage(store, stage.request, execution, computed_by=marker, progress=advanced)
+            record = store.record(stage.ref)
+            cached = record is None or record.computed_by != marker
+            seconds = record.seconds if record else 0.0
+            progress.finished(arm, stage.label, cached, seconds)
+            outcomes.append(Outcome(arm, stage, cached, seconds))
+    parameters = {key: value for key, value in run.parameters.items() if key != "run_name"}
+    name = run.parameters["run_name"] or default_run_name(run.preset.flow, parameters)
+    title = run.preset.description
+    return write_run.fn(run.preset.flow, name, title, parameters, run.plan, outcomes)
+
+
+def _show_messages() -> None:
+    """What the stages say (resumed at ..., waiting for ..., damaged ...) goes to standard error.
+
+    To be called when the bars are up: they stand in for sys.stderr so that lines go above them.
+    """
+    messages = logging.StreamHandler(sys.stderr)
+    messages.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("sims_core")
+    logger.addHandler(messages)
+    logger.setLevel(logging.INFO)

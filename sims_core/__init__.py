@@ -1,0 +1,5 @@
+"""The science of self-consuming loops of diffusion models: plain PyTorch, no Prefect.
+
+Modules that a cached run needs (errors, digest, config, store, stages, loop, report) import neither
+torch nor diffusers, so that a run which only reads the store starts fast.
+"""

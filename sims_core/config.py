@@ -1,0 +1,383 @@
+"""Frozen configuration of every stage. A mistyped key is an error that names the valid ones.
+
+Units: training lengths in kimg (thousand images seen) or mimg (million), never epochs; sigmas on
+images scaled to [-1, 1].
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+
+class Frozen(BaseModel):
+    """Immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DigitsData(Frozen):
+    """The 1,797 real 8x8 grey handwritten digits in scikit-learn's wheel (UCI, 17 grey levels)."""
+
+    source: Literal["digits"] = "digits"
+    num_images: Annotated[int, Field(ge=1, le=1797)] = 1797
+
+
+class GaussianData(Frozen):
+    """`replicates` independent data sets of points of one Gaussian, for which all is known."""
+
+    source: Literal["gaussian"] = "gaussian"
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.0)
+    covariance: tuple[tuple[float, ...], ...] | None = None
+    """Symmetric and positive semi-definite; None is the identity."""
+    num_points: Annotated[int, Field(ge=2)] = 500
+    """|D_r| of each replicate (in the fresh-data loop: n_ini, what the first model sees)."""
+    fresh_points: Annotated[int, Field(ge=1)] | None = None
+    """n_r, the new real points of each later generation of the fresh-data loop; None is as many
+    as `num_points`."""
+    replicates: Annotated[int, Field(ge=1)] = 16
+
+    @property
+    def dim(self) -> int:
+        return len(self.mean)
+
+    @model_validator(mode="after")
+    def _square(self) -> GaussianData:
+        if (
+            self.covariance is not None
+            and [len(row) for row in self.covariance] != [self.dim] * self.dim
+        ):
+            raise ValueError(f"covariance must be {self.dim} x {self.dim}, as mean is long")
+        return self
+
+
+def _source(value: Any) -> Any:
+    """What tells the data sets apart; digits where it is left out."""
+    return (
+        value.get("source", "digits") if isinstance(value, dict) else getattr(value, "source", None)
+    )
+
+
+DataConfig = Annotated[
+    Annotated[DigitsData, Tag("digits")] | Annotated[GaussianData, Tag("gaussian")],
+    Discriminator(_source),
+]
+
+
+class MLPConfig(Frozen):
+    """Multi-layer perceptrons, one a replicate, for points of shape [replicates, N, dim]."""
+
+    kind: Literal["mlp"] = "mlp"
+    replicates: Annotated[int, Field(ge=1)] = 1
+    """In an experiment the data's `replicates` count, whatever stands here."""
+    dim: Annotated[int, Field(ge=1)] = 2
+    hidden_features: Annotated[int, Field(ge=1)] = 32
+    hidden_layers: Annotated[int, Field(ge=1)] = 3
+
+
+class UNetConfig(Frozen):
+    """diffusers' `UNet2DModel` for images of shape [N, channels, image_size, image_size]."""
+
+    kind: Literal["unet"] = "unet"
+    image_size: Annotated[int, Field(ge=4)] = 8
+    channels: Annotated[int, Field(ge=1)] = 1
+    block_out_channels: Annotated[tuple[int, ...], Field(min_length=1)] = (32, 64)
+    layers_per_block: Annotated[int, Field(ge=1)] = 1
+    attention_levels: tuple[int, ...] = ()
+    """Which resolution levels have self-attention, 0 the finest."""
+    norm_num_groups: Annotated[int, Field(ge=1)] = 8
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> UNetConfig:
+        levels = len(self.block_out_channels)
+        if self.image_size % 2 ** (levels - 1):
+            raise ValueError(
+                f"image_size {self.image_size} cannot be halved {levels - 1} times for "
+                f"{levels} block_out_channels"
+            )
+        if any(width % self.norm_num_groups for width in self.block_out_channels):
+            raise ValueError(
+                f"every one of block_out_channels {self.block_out_channels} must be a multiple of "
+                f"norm_num_groups {self.norm_num_groups}"
+            )
+        if any(not 0 <= level < levels for level in self.attention_levels):
+            raise ValueError(f"attention_levels {self.attention_levels} must be in 0..{levels - 1}")
+        return self
+
+
+class ExactGaussianConfig(Frozen):
+    """No network: A(D) is the maximum-likelihood Gaussian of D, its denoiser in closed form."""
+
+    kind: Literal["exact_gaussian"] = "exact_gaussian"
+    budget: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """How far the auxiliary goes from the base (0) to the fit of S (1), in mean and covariance."""
+    sampling_bias: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """lambda of the MAD paper: what is sampled has lambda times the covariance."""
+
+
+NetConfig = Annotated[MLPConfig | UNetConfig | ExactGaussianConfig, Field(discriminator="kind")]
+
+
+class ModelConfig(Frozen):
+    """A raw network and EDM's preconditioning round it."""
+
+    net: NetConfig = UNetConfig()
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+
+
+class TrainingConfig(Frozen):
+    """EDM training (arXiv 2206.00364, Table 1), its length in images seen."""
+
+    kimg: Annotated[float, Field(gt=0)] = 25.0
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    ramp_kimg: Annotated[float, Field(ge=0)] = 0.0
+    """Linear ramp of the learning rate from zero; EDM's 10,000 kimg starves a short fine-tune."""
+    decay: Literal["constant", "cosine"] = "cosine"
+    P_mean: float = -1.2
+    P_std: Annotated[float, Field(gt=0)] = 1.2
+    ema_halflife_kimg: Annotated[float, Field(gt=0)] = 0.5
+    """After a warm-up: diffusers' EMAModel caps the decay at (1 + n) / (10 + n) in step n."""
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps: `kimg` rounded up to whole batches, at least one."""
+        return max(1, -(-round(self.kimg * 1000) // self.batch_size))
+
+
+class SamplerConfig(Frozen):
+    """EDM's deterministic sampler (Algorithm 1 with S_churn = 0)."""
+
+    solver: Literal["heun", "euler"] = "heun"
+    num_steps: Annotated[int, Field(ge=1)] = 18
+    sigma_min: Annotated[float, Field(gt=0)] = 0.002
+    sigma_max: Annotated[float, Field(gt=0)] = 80.0
+    rho: Annotated[float, Field(gt=0)] = 7.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SamplerConfig:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} must be below sigma_max {self.sigma_max}")
+        return self
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of one denoiser for one image (SIMS evaluates two)."""
+        return 2 * self.num_steps - 1 if self.solver == "heun" else self.num_steps
+
+
+class ClassifierConfig(Frozen):
+    """A small convolutional classifier whose penultimate layer is the feature space."""
+
+    channels: Annotated[tuple[int, ...], Field(min_length=1)] = (32, 64)
+    num_features: Annotated[int, Field(ge=2)] = 64
+    kimg: Annotated[float, Field(gt=0)] = 36.0
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+
+class EvaluationConfig(Frozen):
+    """What is measured on each generation, and on how many images."""
+
+    num_images: Annotated[int, Field(ge=2)] = 1797
+    classifier: ClassifierConfig = ClassifierConfig()
+    kid_subsets: Annotated[int, Field(ge=1)] = 100
+    kid_subset_size: Annotated[int, Field(ge=2)] = 500
+    prc_neighborhood: Annotated[int, Field(ge=1)] = 3
+    num_preview: Annotated[int, Field(ge=1, le=64)] = 64
+    """Images of the grid that is drawn from the same seeds in every generation and arm."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> EvaluationConfig:
+        if self.kid_subset_size > self.num_images:
+            raise ValueError(
+                f"kid_subset_size {self.kid_subset_size} exceeds num_images {self.num_images}"
+            )
+        if self.prc_neighborhood >= self.num_images:
+            raise ValueError(
+                f"prc_neighborhood {self.prc_neighborhood} must be below num_images "
+                f"{self.num_images}"
+            )
+        return self
+
+
+class PointEvaluationConfig(Frozen):
+    """What is measured on each generation of points, on how many, in every replicate."""
+
+    num_points: Annotated[int, Field(ge=2)] = 4000
+    """Points whose sample moments give the closed-form Gaussian W2."""
+    empirical_points: Annotated[int, Field(ge=2)] = 250
+    """Points of the exact empirical W2; its cost grows faster than their square."""
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """Resamples behind each 95 % interval of a mean over replicates."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> PointEvaluationConfig:
+        if self.empirical_points > self.num_points:
+            raise ValueError(
+                f"empirical_points {self.empirical_points} exceeds num_points {self.num_points}"
+            )
+        return self
+
+
+class Standard(Frozen):
+    """Standard training: the base is the model. The same flow as SIMS less the bracket."""
+
+    kind: Literal["standard"] = "standard"
+
+    @property
+    def label(self) -> str:
+        return "standard"
+
+
+class AuxData(StrEnum):
+    """What the auxiliary is fine-tuned on. One caption of the paper says the second, three other
+    sources the first, hence the default."""
+
+    synthetic = "synthetic"
+    real_and_synthetic = "real+synthetic"
+
+
+class Sims(Frozen):
+    """Self-improvement with synthetic data (arXiv 2408.16333, Algorithm 1)."""
+
+    kind: Literal["sims"] = "sims"
+    omega: Annotated[float, Field(gt=0)] = 1.0
+    """Guidance strength; omega = 0 is `Standard`."""
+    n_s: Annotated[int, Field(ge=1)] = 4000
+    """Size of the self-synthetic set S."""
+    budget_mimg: Annotated[float, Field(gt=0)] = 0.0128
+    """B, the auxiliary's training length in million images seen."""
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    aux_data: AuxData = AuxData.synthetic
+
+    @property
+    def label(self) -> str:
+        return f"sims omega={self.omega:g}"
+
+
+Method = Annotated[Standard | Sims, Field(discriminator="kind")]
+
+
+class LoopKind(StrEnum):
+    """What D^t is made of for t >= 2 (MAD paper, arXiv 2307.01850)."""
+
+    fully_synthetic = "fully_synthetic"
+    """Images of G^(t-1) only."""
+    synthetic_augmentation = "synthetic_augmentation"
+    """The fixed real data and images of G^(t-1)."""
+    fresh_data = "fresh_data"
+    """A new draw of real data in each generation, and images of G^(t-1)."""
+
+
+class Accumulation(StrEnum):
+    """Which earlier generations D^t's synthetic part comes from."""
+
+    replace_ = "replace"
+    """|D_s| images of G^(t-1)."""
+    accumulate = "accumulate"
+    """|D_s| images of each of G^1 .. G^(t-1): the synthetic part grows."""
+    fixed_budget = "fixed_budget"
+    """|D_s| images in all, split as evenly as can be over G^1 .. G^(t-1)."""
+
+
+class Experiment(Frozen):
+    """Everything a preset fixes about the science of one loop; flows turn the flat knobs."""
+
+    data: DataConfig = DigitsData()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    sims: Sims = Sims()
+    """Template of the SIMS arms; each takes its omega from the flow's `omegas`."""
+    sampler: SamplerConfig = SamplerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Of images."""
+    point_evaluation: PointEvaluationConfig = PointEvaluationConfig()
+    """Of points."""
+
+    @model_validator(mode="after")
+    def _data_fit_model(self) -> Experiment:
+        net = self.model.net
+        if isinstance(self.data, GaussianData) == isinstance(net, UNetConfig):
+            raise ValueError(f"a {net.kind} network cannot model {self.data.source} data")
+        if isinstance(net, MLPConfig) and net.dim != getattr(self.data, "dim", None):
+            raise ValueError(f"model.net.dim is {net.dim}, the data's dimension is another")
+        return self
+
+    @property
+    def trained_model(self) -> ModelConfig:
+        """The model with as many replicates as the data."""
+        if not isinstance(self.model.net, MLPConfig) or not isinstance(self.data, GaussianData):
+            return self.model
+        net = self.model.net.model_copy(update={"replicates": self.data.replicates})
+        return self.model.model_copy(update={"net": net})
+
+    @model_validator(mode="after")
+    def _enough_real_images(self) -> Experiment:
+        if not isinstance(self.data, DigitsData):
+            return self
+        evaluation, count = self.evaluation, self.data.num_images
+        for name in ("kid_subset_size", "prc_neighborhood"):
+            if getattr(evaluation, name) >= count:
+                raise ValueError(
+                    f"evaluation.{name} {getattr(evaluation, name)} must be below data.num_images "
+                    f"{count}"
+                )
+        return self
+
+    @property
+    def auxiliary_training(self) -> TrainingConfig:
+        """The base's recipe with the fine-tune's length, batch and rate.
+
+        Constant rate after no ramp: within a budget this short a ramp or decay would only shrink
+        the budget. The EMA's half-life is a tenth of the budget, so that the base's weights have
+        all but left it (2^-10) when the budget is spent.
+        """
+        kimg = self.sims.budget_mimg * 1000
+        return self.training.model_copy(
+            update={
+                "kimg": kimg,
+                "batch_size": self.sims.batch_size,
+                "learning_rate": self.sims.learning_rate,
+                "ramp_kimg": 0.0,
+                "decay": "constant",
+                "ema_halflife_kimg": kimg / 10,
+            }
+        )
+
+
+class Execution(Frozen):
+    """How a stage runs. Nothing here changes an artifact's digest.
+
+    A stage that was interrupted keeps the execution that it began with, so that its bytes do not
+    depend on where it was interrupted.
+    """
+
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps)$")] = "cpu"
+    threads: Annotated[int, Field(ge=1)] = 1
+    """torch's intra-operation threads; one and two differ in the last digits."""
+    sampling_batch_size: Annotated[int, Field(ge=1)] = 256
+    checkpoint_kimg: Annotated[float, Field(gt=0)] = 2.0
+    """A training stage saves its progress every so many thousand images seen."""
+
+
+def one_line(error: ValidationError) -> str:
+    """The first problem of a pydantic error: where it is, what it is, what was given."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "value"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if first["type"] in ("extra_forbidden", "missing") or isinstance(first["input"], dict):
+        return f"{where}: {message}"
+    return f"{where}: {message}, got {first['input']!r}"

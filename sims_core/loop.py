@@ -1,0 +1,393 @@
+"""Self-consuming loops as data: every stage of every generation, planned before any work starts.
+
+An artifact's digest depends on configuration and on other digests only, so the whole graph is known
+up front: what a run would compute, what it would find in the store, and which stages arms share.
+
+Two synthetic sets exist and never share a name or a seed: `self_synthetic` S, drawn from the base
+inside the method, and the loop's `pollution` D_s^t, the first images of G^(t-1) as it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from sims_core.config import (
+    Accumulation,
+    AuxData,
+    DigitsData,
+    ExactGaussianConfig,
+    Experiment,
+    Frozen,
+    GaussianData,
+    LoopKind,
+    Method,
+    Sims,
+    TrainingConfig,
+)
+from sims_core.errors import BadInput
+from sims_core.seeding import derive_seed
+from sims_core.stages import (
+    CLASSIFIER,
+    EVALUATE,
+    EVALUATE_POINTS,
+    FEATURES,
+    GENERATE,
+    GENERATE_POINTS,
+    MIX,
+    PREPARE,
+    PREPARE_POINTS,
+    REFERENCE,
+    TRAIN,
+    ClassifierStageConfig,
+    EvaluateConfig,
+    EvaluatePointsConfig,
+    FeaturesConfig,
+    GenerateConfig,
+    GeneratePointsConfig,
+    MixConfig,
+    MixPart,
+    PointSourceConfig,
+    ReferenceConfig,
+    TrainStageConfig,
+)
+from sims_core.store import ArtifactRef, StageRequest
+
+
+class Arm(Frozen):
+    """One method with its settings in one loop: a curve in the figure."""
+
+    method: Method
+    loop: LoopKind
+    pollution_size: int = Field(ge=1)
+    """|D_s^t|: how many images of G^(t-1) enter D^t."""
+    accumulation: Accumulation = Accumulation.replace_
+
+    @property
+    def name(self) -> str:
+        return f"{self.method.label} |D_s|={self.pollution_size}"
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder's name."""
+        return self.name.replace(" ", "_").replace("|", "").replace("=", "")
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One node of the graph. `t` is the generation, 0 for what all arms share."""
+
+    t: int
+    role: str
+    request: StageRequest
+
+    @property
+    def label(self) -> str:
+        return f"t={self.t:02d} {self.role}" if self.t else self.role
+
+    @property
+    def ref(self) -> ArtifactRef:
+        return self.request.ref
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """An arm's stages in an order in which they can run."""
+
+    arm: Arm
+    stages: tuple[PlannedStage, ...]
+
+    def artifacts(self, t: int) -> dict[str, ArtifactRef]:
+        """Role to artifact of generation t."""
+        return {stage.role: stage.ref for stage in self.stages if stage.t == t}
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """`setup` (data, classifier, reference features), then the arms."""
+
+    experiment: Experiment
+    generations: int
+    seed: int
+    setup: tuple[PlannedStage, ...]
+    arms: tuple[ArmPlan, ...]
+    scan: tuple[ArmPlan, ...] = ()
+    """Arms of one generation: self-improvement over omega and budget."""
+
+    @property
+    def scan_stages(self) -> tuple[PlannedStage, ...]:
+        """The scan's stages, each once, though its arms share most of them."""
+        stages = {stage.ref: stage for arm in self.scan for stage in arm.stages}
+        return tuple(stages.values())
+
+    def __iter__(self) -> Iterator[PlannedStage]:
+        yield from self.setup
+        for arm in self.arms:
+            yield from arm.stages
+        yield from self.scan_stages
+
+
+Pollution = tuple[ArtifactRef, int | None]
+"""An earlier generation's data and how many of them, None for all."""
+
+
+@dataclass
+class _Planner:
+    """Collects stages; `add` returns the artifact that the stage will make."""
+
+    experiment: Experiment
+    seed: int
+    t: int = 0
+    stages: list[PlannedStage] = field(default_factory=list)
+
+    def add(self, role: str, request: StageRequest) -> ArtifactRef:
+        self.stages.append(PlannedStage(self.t, role, request))
+        return request.ref
+
+    def stage_seed(self, purpose: str) -> int:
+        return derive_seed(self.seed, purpose, self.t)
+
+    def mix(
+        self, role: str, kept: ArtifactRef | None, synthetic: Sequence[Pollution]
+    ) -> ArtifactRef:
+        """All of `kept` (data or a mix), and the first so many (None: all) of each `synthetic`."""
+        parts, inputs = [], {}
+        if kept is not None:
+            parts.append(MixPart(input="kept", synthetic=False))
+            inputs["kept"] = kept
+        for number, (artifact, count) in enumerate(synthetic, start=1):
+            name = "synthetic" if len(synthetic) == 1 else f"synthetic_{number}"
+            parts.append(MixPart(input=name, synthetic=True, count=count))
+            inputs[name] = artifact
+        return self.add(role, MIX.request(MixConfig(parts=tuple(parts)), **inputs))
+
+    def train(self, role: str, training: TrainingConfig, **inputs: ArtifactRef) -> ArtifactRef:
+        config = TrainStageConfig(
+            model=self.experiment.trained_model, training=training, seed=self.stage_seed(role)
+        )
+        return self.add(role, TRAIN.request(config, **inputs))
+
+    def generate(
+        self, role: str, count: int, first_seed: int, models: dict[str, ArtifactRef], omega: float
+    ) -> ArtifactRef:
+        if isinstance(self.experiment.data, GaussianData):
+            net = self.experiment.model.net
+            points = GeneratePointsConfig(
+                sampler=self.experiment.sampler,
+                omega=omega,
+                sampling_bias=net.sampling_bias if isinstance(net, ExactGaussianConfig) else 1,
+                count=count,
+                seed=first_seed,
+            )
+            return self.add(role, GENERATE_POINTS.request(points, **models))
+        config = GenerateConfig(
+            sampler=self.experiment.sampler, omega=omega, count=count, first_seed=first_seed
+        )
+        return self.add(role, GENERATE.request(config, **models))
+
+    @property
+    def gaussian(self) -> GaussianData:
+        """The distribution that data are drawn from.
+
+        Raises:
+            BadInput: the data set is fixed, nothing new can be drawn from it.
+        """
+        data = self.experiment.data
+        if not isinstance(data, GaussianData):
+            raise BadInput(f"loop fresh_data needs data to draw from, {data.source} is a fixed set")
+        return data
+
+    def point_source(self, count: int, *purpose: str | int) -> PointSourceConfig:
+        """The true Gaussian and a seed of its own for each purpose."""
+        data = self.gaussian
+        return PointSourceConfig(
+            mean=data.mean,
+            covariance=data.covariance,
+            replicates=data.replicates,
+            count=count,
+            seed=derive_seed(self.seed, *purpose),
+        )
+
+    def fresh_real(self) -> ArtifactRef:
+        """New real points of this generation.
+
+        Raises:
+            BadInput: the data set is fixed, nothing new can be drawn from it.
+        """
+        data = self.gaussian
+        source = self.point_source(data.fresh_points or data.num_points, "fresh data", self.t)
+        return self.add("fresh data", PREPARE_POINTS.request(source))
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What all arms share: real data, and what generated data are compared with."""
+
+    real: ArtifactRef
+    references: dict[str, ArtifactRef]
+
+
+def _plan_setup(planner: _Planner) -> _Setup:
+    experiment = planner.experiment
+    if isinstance(experiment.data, DigitsData):
+        return _plan_image_setup(planner, experiment.data)
+    data, evaluation = experiment.data, experiment.point_evaluation
+    source = planner.point_source(data.num_points, "data")
+    real = planner.add("prepare data", PREPARE_POINTS.request(source))
+    config = ReferenceConfig(
+        source=planner.point_source(evaluation.num_points, "reference"),
+        empirical_points=evaluation.empirical_points,
+    )
+    return _Setup(real, {"reference": planner.add("reference", REFERENCE.request(config))})
+
+
+def _plan_image_setup(planner: _Planner, data: DigitsData) -> _Setup:
+    real = planner.add("prepare data", PREPARE.request(data))
+    config = ClassifierStageConfig(
+        classifier=planner.experiment.evaluation.classifier, seed=planner.stage_seed("classifier")
+    )
+    classifier = planner.add("train classifier", CLASSIFIER.request(config, images=real))
+    features = planner.add(
+        "real features", FEATURES.request(FeaturesConfig(), images=real, classifier=classifier)
+    )
+    return _Setup(real, {"classifier": classifier, "features": features})
+
+
+def _plan_auxiliary(
+    planner: _Planner, method: Sims, data: ArtifactRef, base: ArtifactRef
+) -> ArtifactRef:
+    """The bracket of SIMS: draw S from the base, fine-tune the auxiliary on it.
+
+    Where real data is kept too it is the base's own training set: a method never learns which of
+    its images are pollution.
+    """
+    first_seed = planner.stage_seed("self-synthetic")
+    synthetic = planner.generate("self-synthetic", method.n_s, first_seed, {"base": base}, omega=0)
+    real_too = method.aux_data is AuxData.real_and_synthetic
+    if real_too or not isinstance(planner.experiment.data, GaussianData):
+        synthetic = planner.mix("auxiliary data", data if real_too else None, [(synthetic, None)])
+    training = planner.experiment.model_copy(update={"sims": method}).auxiliary_training
+    return planner.train("fine-tune auxiliary", training, data=synthetic, initial=base)
+
+
+def _pollution(arm: Arm, earlier: Sequence[ArtifactRef]) -> list[Pollution]:
+    """D^t's synthetic part out of what G^1 .. G^(t-1) generated, by the arm's accumulation."""
+    size = arm.pollution_size
+    if arm.accumulation is Accumulation.replace_:
+        return [(earlier[-1], size)]
+    if arm.accumulation is Accumulation.accumulate:
+        return [(images, size) for images in earlier]
+    # The remainder goes to the latest generations; one whose share is none is left out.
+    share, remainder = divmod(size, len(earlier))
+    counts = [share + (age < remainder) for age in reversed(range(len(earlier)))]
+    return [(images, count) for images, count in zip(earlier, counts, strict=True) if count]
+
+
+def _training_data(
+    planner: _Planner, arm: Arm, real: ArtifactRef, earlier: Sequence[ArtifactRef]
+) -> ArtifactRef:
+    """D^t. G^1 sees real data only; what a loop kind adds from then on is decided here alone."""
+    if not earlier:
+        return planner.mix("mix", real, [])
+    kept = {
+        LoopKind.fully_synthetic: lambda: None,
+        LoopKind.synthetic_augmentation: lambda: real,
+        LoopKind.fresh_data: planner.fresh_real,
+    }[arm.loop]()
+    return planner.mix("mix", kept, _pollution(arm, earlier))
+
+
+def _plan_generation(
+    planner: _Planner, arm: Arm, setup: _Setup, earlier: Sequence[ArtifactRef]
+) -> ArtifactRef:
+    """One generation: mix, train, [auxiliary], generate, evaluate. Returns what G^t generated."""
+    experiment = planner.experiment
+    data = _training_data(planner, arm, setup.real, earlier)
+    base = planner.train("train base", experiment.training, data=data)
+    models, omega = {"base": base}, 0.0
+    if isinstance(arm.method, Sims):
+        models["auxiliary"] = _plan_auxiliary(planner, arm.method, data, base)
+        omega = arm.method.omega
+    points = isinstance(experiment.data, GaussianData)
+    wanted = experiment.point_evaluation.num_points if points else experiment.evaluation.num_images
+    count = max(wanted, arm.pollution_size)
+    generated = planner.generate("generate", count, planner.stage_seed("generate"), models, omega)
+    if points:
+        _plan_point_evaluation(planner, setup, generated)
+    else:
+        _plan_image_evaluation(planner, setup, models, omega, generated)
+    return generated
+
+
+def _plan_point_evaluation(planner: _Planner, setup: _Setup, generated: ArtifactRef) -> None:
+    evaluation = planner.experiment.point_evaluation
+    config = EvaluatePointsConfig(
+        num_points=evaluation.num_points,
+        empirical_points=evaluation.empirical_points,
+        bootstrap=evaluation.bootstrap,
+        seed=derive_seed(planner.seed, "evaluate"),
+    )
+    request = EVALUATE_POINTS.request(config, generated=generated, **setup.references)
+    planner.add("evaluate", request)
+
+
+def _plan_image_evaluation(
+    planner: _Planner,
+    setup: _Setup,
+    models: dict[str, ArtifactRef],
+    omega: float,
+    generated: ArtifactRef,
+) -> None:
+    evaluation = planner.experiment.evaluation
+    # The same seeds in every generation and arm: the grid shows one noise through all models.
+    preview_seed = derive_seed(planner.seed, "preview")
+    planner.generate("preview", evaluation.num_preview, preview_seed, models, omega)
+    config = FeaturesConfig(count=evaluation.num_images)
+    classifier, real_features = setup.references["classifier"], setup.references["features"]
+    features = planner.add(
+        "features", FEATURES.request(config, images=generated, classifier=classifier)
+    )
+    metrics = EvaluateConfig(
+        kid_subsets=evaluation.kid_subsets,
+        kid_subset_size=evaluation.kid_subset_size,
+        prc_neighborhood=evaluation.prc_neighborhood,
+        seed=derive_seed(planner.seed, "evaluate"),
+    )
+    planner.add("evaluate", EVALUATE.request(metrics, generated=features, real=real_features))
+
+
+def plan_arm(experiment: Experiment, arm: Arm, generations: int, seed: int) -> ArmPlan:
+    """Every stage of one arm, without the setup that it shares with the others."""
+    setup = _plan_setup(_Planner(experiment, seed))
+    planner = _Planner(experiment, seed)
+    generated: list[ArtifactRef] = []
+    for t in range(1, generations + 1):
+        planner.t = t
+        generated.append(_plan_generation(planner, arm, setup, generated))
+    return ArmPlan(arm, tuple(planner.stages))
+
+
+def plan_loop(
+    experiment: Experiment,
+    arms: tuple[Arm, ...],
+    generations: int,
+    seed: int,
+    scan: tuple[Arm, ...] = (),
+) -> LoopPlan:
+    """Every stage of `generations` generations of each arm, and of the first of each scan arm.
+
+    Raises:
+        BadInput: no arm, the same arm twice, or no generation.
+    """
+    if generations < 1:
+        raise BadInput(f"generations is {generations}; it must be at least 1")
+    names = [arm.name for arm in arms]
+    if not arms or len(set(names)) < len(names):
+        raise BadInput(f"arms must be at least one and all different, got {names}")
+    planner = _Planner(experiment, seed)
+    _plan_setup(planner)
+    plans = tuple(plan_arm(experiment, arm, generations, seed) for arm in arms)
+    scanned = tuple(plan_arm(experiment, arm, 1, seed) for arm in scan)
+    return LoopPlan(experiment, generations, seed, tuple(planner.stages), plans, scanned)

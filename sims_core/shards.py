@@ -1,0 +1,168 @@
+"""Images as WebDataset tar shards: uint8 PNG, class label as text, the image's seed in its key.
+
+Equal content is equal bytes: members carry no time and no owner.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import webdataset as wds
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from sims_core.config import Frozen
+from sims_core.errors import DamagedArtifact
+
+Images = NDArray[np.uint8]
+"""[N, channels, height, width], channels 1 (grey) or 3 (RGB)."""
+
+GRID_COLUMNS = 16
+
+
+class Shard(Frozen):
+    """One tar file of an image set and how many images it holds."""
+
+    file: str
+    count: int = Field(ge=1)
+
+
+class ImageSet(Frozen):
+    """Index of an images artifact, stored as images.json beside its shards."""
+
+    count: int
+    channels: int
+    height: int
+    width: int
+    class_histogram: dict[str, int]
+    """Images per class label; empty when the set has no labels."""
+    shards: tuple[Shard, ...]
+
+
+INDEX_FILE = "images.json"
+
+
+def shard_name(number: int) -> str:
+    return f"images-{number:05d}.tar"
+
+
+def encode_png(image: Images) -> bytes:
+    """uint8 [C, H, W] to PNG bytes."""
+    buffer = io.BytesIO()
+    pixels = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1)
+    Image.fromarray(pixels).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def write_shard(
+    path: Path,
+    images: Images,
+    first_index: int,
+    labels: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> None:
+    """Writes one shard under a temporary name, then renames it.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        first_index: index of images[0] in its set; keys are `index` or `index_seed` (hexadecimal).
+        labels: class of each image, written as text `.cls`.
+        seeds: seed of each generated image.
+    """
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as stream, wds.TarWriter(stream, mtime=0) as tar:
+        for offset, image in enumerate(images):
+            key = f"{first_index + offset:08d}"
+            if seeds is not None:
+                key += f"_{seeds[offset]:08x}"
+            sample: dict[str, str | bytes] = {"__key__": key, "png": encode_png(image)}
+            if labels is not None:
+                sample["cls"] = str(labels[offset]).encode()
+            tar.write(sample)
+    os.replace(partial, path)
+
+
+def _samples(shards: Sequence[Path]) -> Iterator[dict[str, bytes]]:
+    # Opened here: webdataset reads a name as a pipe or an URL ("#", "?") and closes no file.
+    for path in shards:
+        try:
+            with path.open("rb") as stream:
+                files = wds.tariterators.tar_file_expander([{"url": str(path), "stream": stream}])
+                yield from wds.tariterators.group_by_keys(files)
+        except (tarfile.TarError, FileNotFoundError) as error:
+            raise DamagedArtifact(f"{path}: {error.args[0]}") from None
+
+
+def read_images(shards: Sequence[Path]) -> tuple[Images, NDArray[np.int64] | None]:
+    """All images of the shards in order, and their labels if every image has one.
+
+    Returns:
+        uint8 [N, C, H, W] and int64 [N] or None.
+
+    Raises:
+        DamagedArtifact: a shard is missing or cut, has no readable image or an unreadable label, or
+            images of different shapes.
+    """
+    images: list[Images] = []
+    labels: list[int] = []
+    for sample in _samples(shards):
+        try:
+            pixels = np.asarray(Image.open(io.BytesIO(sample["png"])), dtype=np.uint8)
+            label = int(sample["cls"]) if "cls" in sample else None
+        except (KeyError, OSError, SyntaxError, ValueError) as error:
+            raise DamagedArtifact(
+                f"{sample['__url__']!s}: {sample['__key__']!s}: {error}"
+            ) from None
+        images.append(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
+        if label is not None:
+            labels.append(label)
+    if not images or len({image.shape for image in images}) != 1:
+        raise DamagedArtifact(f"{shards[0].parent}: no images, or images of different shapes")
+    return np.stack(images), np.array(labels) if len(labels) == len(images) else None
+
+
+def image_grid(images: Images, columns: int = GRID_COLUMNS, gap: int = 1) -> bytes:
+    """PNG of the images [N, C, H, W] in rows of `columns`, white gaps between."""
+    count, channels, height, width = images.shape
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    shape = (channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
+    canvas = np.full(shape, 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        canvas[:, top : top + height, left : left + width] = image
+    return encode_png(canvas)
+
+
+def write_index(
+    folder: Path, images: Images, shards: Sequence[Shard], labels: Sequence[int] | None = None
+) -> ImageSet:
+    """Writes images.json and grid.png (the first 64 images) beside the shards.
+
+    Args:
+        images: at least the first 64 images of the set, uint8 [n, C, H, W].
+    """
+    _, channels, height, width = images.shape
+    classes, counts = np.unique(labels, return_counts=True) if labels is not None else ((), ())
+    index = ImageSet(
+        count=sum(shard.count for shard in shards),
+        channels=channels,
+        height=height,
+        width=width,
+        class_histogram={str(c): int(n) for c, n in zip(classes, counts, strict=True)},
+        shards=tuple(shards),
+    )
+    (folder / INDEX_FILE).write_text(index.model_dump_json())
+    (folder / "grid.png").write_bytes(image_grid(images[:64]))
+    return index
+
+
+def read_index(folder: Path) -> ImageSet:
+    return ImageSet.model_validate_json((folder / INDEX_FILE).read_bytes())

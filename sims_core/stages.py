@@ -1,0 +1,391 @@
+"""Stages: pure functions from (configuration, input artifacts, version) to one artifact.
+
+`run_stage` is the whole life of an artifact: lock, look, resume, compute, commit. It needs no
+Prefect. A stage's code is imported when it first computes, so that a cached run stays light.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import Field, ValidationError
+
+from sims_core.config import (
+    ClassifierConfig,
+    DigitsData,
+    Execution,
+    Frozen,
+    ModelConfig,
+    SamplerConfig,
+    TrainingConfig,
+    UNetConfig,
+)
+from sims_core.errors import BadInput
+from sims_core.store import (
+    ArtifactRef,
+    Name,
+    Record,
+    StageRequest,
+    Store,
+    explain_disk_errors,
+    write_atomically,
+)
+
+logger = logging.getLogger("sims_core.stages")
+
+LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "webdataset", "numpy", "pillow")
+
+
+class Progress(Protocol):
+    """Called now and then by a long stage."""
+
+    def __call__(self, done: int, total: int, unit: str, **figures: float) -> None: ...
+
+
+def no_progress(done: int, total: int, unit: str, **figures: float) -> None:
+    """Says nothing."""
+
+
+class MixPart(Frozen):
+    """`count` first images of the input artifact named `input`; None is all of them."""
+
+    input: Name
+    synthetic: bool
+    count: int | None = Field(default=None, ge=1)
+
+
+class MixConfig(Frozen):
+    parts: tuple[MixPart, ...] = Field(min_length=1)
+
+
+class TrainStageConfig(Frozen):
+    model: ModelConfig
+    training: TrainingConfig
+    seed: int
+
+
+class GenerateConfig(Frozen):
+    sampler: SamplerConfig
+    omega: float = Field(default=0.0, ge=0)
+    count: int = Field(ge=1)
+    first_seed: int
+    """Image i is a function of (models, sampler, omega, first_seed + i) alone."""
+    images_per_shard: int = Field(default=1024, ge=1)
+
+
+class PointSourceConfig(Frozen):
+    """`count` points of one Gaussian for each of `replicates`."""
+
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...] | None
+    replicates: int
+    count: int
+    seed: int
+
+
+class GeneratePointsConfig(Frozen):
+    sampler: SamplerConfig
+    omega: float = Field(default=0.0, ge=0)
+    sampling_bias: float = Field(default=1.0, ge=0, le=1)
+    count: int = Field(ge=1)
+    """Of each replicate."""
+    seed: int
+    """Point i of replicate r is a function of (its models, sampler, omega, seed, r, i) alone."""
+
+
+class ReferenceConfig(Frozen):
+    """`source.count` points for moments, `empirical_points` for the empirical distance."""
+
+    source: PointSourceConfig
+    empirical_points: int
+
+
+class EvaluatePointsConfig(Frozen):
+    num_points: int
+    empirical_points: int
+    bootstrap: int
+    seed: int
+    """Of the bootstrap."""
+
+
+class ClassifierStageConfig(Frozen):
+    classifier: ClassifierConfig
+    seed: int
+
+
+class FeaturesConfig(Frozen):
+    count: int | None = Field(default=None, ge=1)
+    """First so many images; None is all."""
+
+
+class EvaluateConfig(Frozen):
+    kid_subsets: int
+    kid_subset_size: int
+    prc_neighborhood: int
+    seed: int
+
+
+C = TypeVar("C", bound=Frozen)
+
+
+@dataclass(frozen=True)
+class StageContext(Generic[C]):
+    """What a stage's function is given."""
+
+    config: C
+    inputs: Mapping[str, ArtifactRef]
+    store: Store
+    directory: Path
+    """The artifact in the making, empty at first: whatever is here at the end is the artifact."""
+    state: Path
+    """The stage's own progress, which survives a kill and goes when the artifact is committed."""
+    execution: Execution
+    progress: Progress
+
+    def open(self, name: str) -> Path:
+        """Verified folder of the input artifact `name`."""
+        return self.store.open_artifact(self.inputs[name])
+
+
+@dataclass(frozen=True)
+class Stage(Generic[C]):
+    """A kind of work. `version` goes up whenever its result changes for the same configuration."""
+
+    name: str
+    version: int
+    kind: str
+    config: type[C]
+    compute: Callable[[StageContext[C]], dict[str, Any]] = field(repr=False)
+    """Fills `context.directory`; returns the manifest's details."""
+    one_thread: Callable[[C], bool] = field(default=lambda config: False, repr=False)
+    """Whether its matrices are so small that a second thread costs more than it brings."""
+
+    def request(self, config: C, **inputs: ArtifactRef) -> StageRequest:
+        return StageRequest(
+            stage=self.name,
+            version=self.version,
+            kind=self.kind,
+            config=config.model_dump(mode="json"),
+            inputs=inputs,
+        )
+
+
+def _prepare(context: StageContext[DigitsData]) -> dict[str, Any]:
+    from sims_core.data import prepare
+
+    return prepare(context)
+
+
+def _mix(context: StageContext[MixConfig]) -> dict[str, Any]:
+    from sims_core.mixing import mix
+
+    return mix(context)
+
+
+def _train(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
+    from sims_core.training import train_model
+
+    return train_model(context)
+
+
+def _generate(context: StageContext[GenerateConfig]) -> dict[str, Any]:
+    from sims_core.generation import generate
+
+    return generate(context)
+
+
+def _classifier(context: StageContext[ClassifierStageConfig]) -> dict[str, Any]:
+    from sims_core.classifier import train_classifier
+
+    return train_classifier(context)
+
+
+def _features(context: StageContext[FeaturesConfig]) -> dict[str, Any]:
+    from sims_core.evaluation import extract_features
+
+    return extract_features(context)
+
+
+def _evaluate(context: StageContext[EvaluateConfig]) -> dict[str, Any]:
+    from sims_core.evaluation import evaluate
+
+    return evaluate(context)
+
+
+def _prepare_points(context: StageContext[PointSourceConfig]) -> dict[str, Any]:
+    from sims_core.points import prepare_points
+
+    return prepare_points(context)
+
+
+def _generate_points(context: StageContext[GeneratePointsConfig]) -> dict[str, Any]:
+    from sims_core.point_generation import generate_points
+
+    return generate_points(context)
+
+
+def _reference(context: StageContext[ReferenceConfig]) -> dict[str, Any]:
+    from sims_core.point_evaluation import make_reference
+
+    return make_reference(context)
+
+
+def _evaluate_points(context: StageContext[EvaluatePointsConfig]) -> dict[str, Any]:
+    from sims_core.point_evaluation import evaluate_points
+
+    return evaluate_points(context)
+
+
+PREPARE = Stage("prepare", 1, "images", DigitsData, _prepare)
+MIX = Stage("mix", 1, "mix", MixConfig, _mix)
+TRAIN = Stage(
+    "train",
+    1,
+    "model",
+    TrainStageConfig,
+    _train,
+    one_thread=lambda config: not isinstance(config.model.net, UNetConfig),
+)
+GENERATE = Stage("generate", 1, "images", GenerateConfig, _generate)
+CLASSIFIER = Stage("classifier", 1, "classifier", ClassifierStageConfig, _classifier)
+FEATURES = Stage("features", 1, "features", FeaturesConfig, _features)
+EVALUATE = Stage("evaluate", 1, "metrics", EvaluateConfig, _evaluate)
+PREPARE_POINTS = Stage("prepare_points", 1, "points", PointSourceConfig, _prepare_points)
+GENERATE_POINTS = Stage(
+    "generate_points",
+    1,
+    "points",
+    GeneratePointsConfig,
+    _generate_points,
+    one_thread=lambda config: True,
+)
+REFERENCE = Stage("reference", 1, "reference", ReferenceConfig, _reference)
+EVALUATE_POINTS = Stage("evaluate_points", 1, "metrics", EvaluatePointsConfig, _evaluate_points)
+
+STAGES: dict[str, Stage[Any]] = {
+    stage.name: stage
+    for stage in (
+        *(PREPARE, MIX, TRAIN, GENERATE, CLASSIFIER, FEATURES, EVALUATE),
+        *(PREPARE_POINTS, GENERATE_POINTS, REFERENCE, EVALUATE_POINTS),
+    )
+}
+
+
+def _execution_kept(progress_path: Path, wanted: Execution) -> Execution:
+    """The execution that an interrupted stage began with; `wanted` if there is none to go on with.
+
+    Progress from another kind of device is discarded: its bytes could not be matched here.
+    """
+    path = progress_path / "execution.json"
+    try:
+        kept = Execution.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        kept = None
+    if kept and kept.device.split(":")[0] == wanted.device.split(":")[0]:
+        return kept.model_copy(update={"device": wanted.device})
+    if progress_path.exists():
+        shutil.rmtree(progress_path)
+    progress_path.mkdir(parents=True)
+    write_atomically(path, wanted.model_dump_json())
+    return wanted
+
+
+def _known_stage(request: StageRequest) -> Stage[Any]:
+    stage = STAGES.get(request.stage)
+    if stage is None or (stage.version, stage.kind) != (request.version, request.kind):
+        raise BadInput(
+            f"no stage {request.stage} version {request.version} here; stages: "
+            + ", ".join(f"{s.name} v{s.version}" for s in STAGES.values())
+        )
+    return stage
+
+
+def run_stage(
+    store: Store,
+    request: StageRequest,
+    execution: Execution,
+    *,
+    computed_by: str | None = None,
+    progress: Progress = no_progress,
+) -> ArtifactRef:
+    """The artifact of `request`: read from the store if whole, else computed (and resumed).
+
+    Two callers at once: one computes, the other waits and reads.
+
+    Args:
+        computed_by: written into the record if this call computes, so that the caller can tell.
+
+    Raises:
+        SimsError: bad input, a full disk, divergence; progress made so far is kept.
+    """
+    stage = _known_stage(request)
+    ref = request.ref
+    with explain_disk_errors(store.root), store.lock(ref):
+        if store.is_whole(ref):
+            return ref
+        if store.path(ref).exists():
+            logger.warning("damaged, computing it again: %s", store.damage(ref)[0])
+        _compute(store, stage, request, execution, computed_by or f"pid-{os.getpid()}", progress)
+    return ref
+
+
+def _compute(
+    store: Store,
+    stage: Stage[Any],
+    request: StageRequest,
+    execution: Execution,
+    computed_by: str,
+    progress: Progress,
+) -> None:
+    import torch
+
+    ref = request.ref
+    started = time.monotonic()
+    progress_path = store.progress_path(ref)
+    config = stage.config.model_validate(request.config)
+    if stage.one_thread(config):
+        execution = execution.model_copy(update={"threads": 1})
+    execution = _execution_kept(progress_path, execution)
+    directory, state = progress_path / "artifact", progress_path / "state"
+    if directory.exists():  # killed while it was being filled: only `state` is worth keeping
+        shutil.rmtree(directory)
+    directory.mkdir()
+    state.mkdir(exist_ok=True)
+    torch.set_num_threads(execution.threads)
+    context = StageContext(
+        config=config,
+        inputs=request.inputs,
+        store=store,
+        directory=directory,
+        state=state,
+        execution=execution,
+        progress=progress,
+    )
+    details = stage.compute(context)
+    store.commit(
+        request,
+        directory,
+        execution=execution.model_dump(include={"device", "threads", "sampling_batch_size"}),
+        libraries={
+            "python": platform.python_version(),
+            **{name: library_version(name) for name in LIBRARIES},
+        },
+        details=details,
+    )
+    record = Record(
+        computed_by=computed_by,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    store.write_record(ref, record)
+    shutil.rmtree(progress_path)

@@ -1,0 +1,186 @@
+"""What a run found, as one JSON object: read by people, by `--json` and by the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sims_core.config import Frozen, GaussianData, Sims
+from sims_core.loop import ArmPlan, LoopPlan, PlannedStage
+from sims_core.store import ArtifactRef, Store
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage of a run came about."""
+
+    arm: str
+    """Empty for what all arms share."""
+    stage: PlannedStage
+    cached: bool
+    """It was in the store already, or another arm of this run had made it."""
+    seconds: float
+    """Time that computing it took, in this run or in an earlier one."""
+
+
+class StageCounts(Frozen):
+    """How many stages this run computed or took from the store, and the seconds it computed."""
+
+    computed: int
+    cached: int
+    seconds: float
+
+
+class GenerationSummary(Frozen):
+    t: int
+    metrics: dict[str, int | float]
+    """Figures with their sample counts and seed."""
+    artifacts: dict[str, str]
+    """Role (`train base`, `generate`, ...) to path relative to the store."""
+
+
+Interval = tuple[float, float, float]
+"""A mean or ratio of means over replicates, and its bootstrap 95 % interval."""
+
+
+class Convergence(Frozen):
+    """How far an arm's last generations are from the truth, and what that makes of the arm.
+
+    The verdict is ours, since the paper's inequalities are not public. With R = `ratio_standard` of
+    the arm and R_0 that of the standard arm of the same loop: prevention R <= 1, strong mitigation
+    R < (1 + R_0) / 2, weak mitigation R <= R_0, none above; "standard" for the standard arm.
+    """
+
+    first: int
+    last: int
+    """The generations that count as converged: the last fifth."""
+    distance: Interval
+    ratio_own: Interval
+    """Over the arm's own G^1."""
+    ratio_standard: Interval
+    """Over the standard G^1."""
+    verdict: Literal["standard", "prevention", "strong mitigation", "weak mitigation", "none"]
+
+
+class ArmSummary(Frozen):
+    name: str
+    generations: tuple[GenerationSummary, ...]
+    convergence: Convergence | None = None
+    """Where distances are known for each replicate."""
+
+
+class ScanPoint(Frozen):
+    """A first generation: self-improvement by one method with one budget."""
+
+    omega: float
+    budget_mimg: float | None
+    """None for omega = 0, which trains no auxiliary."""
+    metrics: dict[str, int | float]
+    ratio: Interval | None = None
+    """Over omega = 0, replicate by replicate, where distances of both are known."""
+
+
+class RunSummary(Frozen):
+    """The object that `sims run --json` prints, without fields that have their default value."""
+
+    run: str
+    flow: str
+    preset: str
+    store: str
+    report: str
+    stages: StageCounts
+    figure: str = "fid"
+    """The metric that ratios are made of."""
+    arms: tuple[ArmSummary, ...]
+    scan: tuple[ScanPoint, ...] = ()
+
+
+FIGURES = ("fid", "kid", "precision", "recall")
+"""Metrics that are drawn; the others (deviations, counts, seed) qualify them."""
+
+
+def _read_metrics(store: Store, ref: ArtifactRef) -> dict[str, int | float]:
+    """An evaluation's figures, from its checksummed file."""
+    content = (store.open_artifact(ref) / "metrics.json").read_bytes()
+    metrics: dict[str, int | float] = json.loads(content)
+    return metrics
+
+
+def summarise_arm(store: Store, plan: ArmPlan) -> ArmSummary:
+    """Reads each generation's metrics from the store."""
+    generations = []
+    for t in sorted({stage.t for stage in plan.stages}):
+        artifacts = plan.artifacts(t)
+        generations.append(
+            GenerationSummary(
+                t=t,
+                metrics=_read_metrics(store, artifacts["evaluate"]),
+                artifacts={role: ref.location for role, ref in artifacts.items()},
+            )
+        )
+    return ArmSummary(name=plan.arm.name, generations=tuple(generations))
+
+
+def summarise_arms(store: Store, plan: LoopPlan) -> tuple[ArmSummary, ...]:
+    arms = tuple(summarise_arm(store, arm) for arm in plan.arms)
+    if main_figure(plan) == "fid":
+        return arms
+    from sims_core.convergence import converged
+
+    return tuple(
+        arm.model_copy(update={"convergence": found})
+        for arm, found in zip(arms, converged(store, plan), strict=True)
+    )
+
+
+def main_figure(plan: LoopPlan) -> str:
+    """The metric that a run's ratios are made of."""
+    return "w2" if isinstance(plan.experiment.data, GaussianData) else "fid"
+
+
+def summarise_scan(store: Store, plan: LoopPlan) -> tuple[ScanPoint, ...]:
+    """The scan's first generations, in the plan's order."""
+    ratios: list[Interval | None] = [None] * len(plan.scan)
+    if plan.scan and main_figure(plan) == "w2":
+        from sims_core.convergence import scan_ratios
+
+        ratios = scan_ratios(store, plan)
+    points = []
+    for scanned, ratio in zip(plan.scan, ratios, strict=True):
+        method = scanned.arm.method
+        guided = method if isinstance(method, Sims) else None
+        points.append(
+            ScanPoint(
+                omega=guided.omega if guided else 0.0,
+                budget_mimg=guided.budget_mimg if guided else None,
+                metrics=_read_metrics(store, scanned.artifacts(1)["evaluate"]),
+                ratio=ratio,
+            )
+        )
+    return tuple(points)
+
+
+def arm_line(arm: ArmSummary, figure: str) -> str:
+    """An arm's result in one line of text."""
+    values = [generation.metrics[figure] for generation in arm.generations]
+    if arm.convergence is None:
+        over = " ".join(f"{value:.3f}" for value in values)
+        return f"{arm.name}: {figure.upper()} over t = 1..{len(values)}: {over}"
+    end = arm.convergence
+    ratio, low, high = end.ratio_standard
+    return (
+        f"{arm.name}: {figure.upper()} {values[0]:.3f} at t = 1, {end.distance[0]:.3f} at "
+        f"t = {end.first}..{end.last}: {ratio:.2f} [{low:.2f}, {high:.2f}] times the standard G^1"
+        f" ({end.verdict})"
+    )
+
+
+def count_stages(outcomes: Sequence[Outcome]) -> StageCounts:
+    computed = [outcome for outcome in outcomes if not outcome.cached]
+    return StageCounts(
+        computed=len(computed),
+        cached=len(outcomes) - len(computed),
+        seconds=round(sum(outcome.seconds for outcome in computed), 3),
+    )

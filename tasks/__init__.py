@@ -1,0 +1,1 @@
+"""The DAG's nodes: thin Prefect tasks round the stages of sims_core."""

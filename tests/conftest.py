@@ -1,0 +1,231 @@
+"""The real command, one tiny run of it, and one Prefect API for the whole session."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.settings import apply_environment_defaults
+
+PRESET = "sims-loop/digits"
+TINY: dict[str, str] = {
+    "generations": "2",
+    "pollution_sizes": "32",
+    "training.kimg": "0.5",
+    "model.net.block_out_channels": "[8,16]",
+    "model.net.norm_num_groups": "4",
+    "sims.n_s": "32",
+    "sims.budget_mimg": "0.0005",
+    "sampler.num_steps": "3",
+    "evaluation.num_images": "64",
+    "evaluation.kid_subset_size": "16",
+    "evaluation.num_preview": "4",
+    "evaluation.classifier.kimg": "1",
+}
+SIMS = str(Path(sys.executable).with_name("sims"))
+"""The command of the environment that runs the tests, whether or not that is activated."""
+COMMAND_S = 150
+"""A command that takes longer hangs."""
+
+_PREFECT_HOME = Path(tempfile.mkdtemp(prefix="sims-tests-prefect-"))
+
+
+def pytest_configure() -> None:
+    """No test sees the user's settings or Prefect database. Prefect reads these at its import."""
+    for name in [name for name in os.environ if name.startswith(("SIMS_", "PREFECT_"))]:
+        del os.environ[name]
+    os.environ["PREFECT_HOME"] = str(_PREFECT_HOME)
+    os.environ["SIMS_THREADS"] = "1"  # the last digits of floats depend on it
+    apply_environment_defaults()
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_PREFECT_HOME, ignore_errors=True)
+
+
+def tiny(**changes: str) -> list[str]:
+    """KEY=VALUE of a run that takes seconds; `__` in a changed key stands for a dot."""
+    values = {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def _run_arguments(store: Path, *options: str, **changes: str) -> list[str]:
+    parameters = [word for text in tiny(**changes) for word in ("-p", text)]
+    return ["run", PRESET, *parameters, "--store", str(store), *options]
+
+
+def _environment(settings: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, **settings}
+
+
+@dataclass(frozen=True)
+class SimsCommand:
+    """The installed `sims` command. `settings` are environment variables of the process."""
+
+    def __call__(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SIMS, *arguments],
+            env=_environment(settings),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+
+    def start(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+        """In a session of its own, so that its whole process group can be signalled."""
+        return subprocess.Popen(
+            [SIMS, *arguments],
+            env=_environment(settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    run_arguments = staticmethod(_run_arguments)
+
+
+@pytest.fixture(scope="session")
+def sims() -> SimsCommand:
+    return SimsCommand()
+
+
+@pytest.fixture
+def started(sims: SimsCommand) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`sims.start`; what still runs at the end of the test is killed."""
+    processes = []
+
+    def start(*arguments: str, **settings: str) -> subprocess.Popen[str]:
+        processes.append(sims.start(*arguments, **settings))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[..., Any]:
+    """Polls until `condition()` is true and returns its value."""
+
+    def wait(condition: Callable[[], Any], seconds: float = 60, interval: float = 0.05) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
+            time.sleep(interval)
+        return value
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def bytes_of() -> Callable[[Path], dict[str, str]]:
+    """SHA-256 of every file of every artifact of a store, manifests included."""
+
+    def sums(store: Path) -> dict[str, str]:
+        root = store / "artifacts"
+        return {
+            path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in root.rglob("*")
+            if path.is_file()
+        }
+
+    return sums
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """What `sims run` left behind."""
+
+    store: Path
+    summary: dict[str, Any]
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def tiny_run(sims: SimsCommand, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """One run of the real command against Prefect's embedded API, in an empty store. Read only."""
+    store = tmp_path_factory.mktemp("tiny") / "store"
+    done = sims(*_run_arguments(store, "--json"))
+    assert done.returncode == 0, done.stderr
+    return TinyRun(store, json.loads(done.stdout), done.stdout, done.stderr)
+
+
+@pytest.fixture
+def tiny_store(tiny_run: TinyRun, tmp_path: Path) -> Path:
+    """A copy of the tiny run's store to do anything with."""
+    return Path(shutil.copytree(tiny_run.store, tmp_path / "store", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the session's own Prefect API; flows of this process use it too."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    results = tmp_path_factory.mktemp("prefect-results")
+    with (
+        temporary_settings({PREFECT_LOCAL_STORAGE_PATH: results}),
+        prefect_test_harness(server_startup_timeout=120),
+    ):
+        yield PREFECT_API_URL.value()
+
+
+@pytest.fixture(scope="session")
+def run_here(prefect_url: str) -> Callable[..., Any]:
+    """Runs the tiny flow in this process and returns its summary."""
+    from infra.runs import check_run
+
+    def run(store: Path, **changes: str) -> Any:
+        from flows.sims_loop import sims_loop
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SIMS_STORE", str(store))
+            return sims_loop(**check_run(PRESET, tiny(**changes)).parameters)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_plan() -> Callable[..., Any]:
+    """The plan of the tiny run with some parameters changed."""
+    from infra.runs import check_run
+
+    def plan(**changes: str) -> Any:
+        return check_run(PRESET, tiny(**changes)).plan
+
+    return plan
+
+
+@pytest.fixture(scope="session")
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs Python code in a fresh interpreter."""
+
+    def run(code: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        options.setdefault("timeout", COMMAND_S)
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
+        )
+
+    return run

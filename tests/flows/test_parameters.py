@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from flows.parameters import (
+    apply_overrides,
+    check_parameters,
+    default_run_name,
+    make_plan,
+    parameter_model,
+)
+from flows.presets import find_preset, load_presets
+from flows.sims_loop import sims_loop
+from sims_core.config import Experiment
+from sims_core.errors import BadInput
+
+PRESET = find_preset("sims-loop/digits")
+
+
+def _checked(**given):
+    return check_parameters(sims_loop.fn, PRESET, given)
+
+
+def _arms(**given):
+    return [arm.arm.name for arm in make_plan("sims-loop", _checked(**given)).arms]
+
+
+@pytest.mark.parametrize("name", load_presets())
+def test_every_preset_is_valid_for_its_flow(name):
+    preset = find_preset(name)
+    flow = {"sims-loop": sims_loop}[preset.flow]
+    parameters = check_parameters(flow.fn, preset, {})
+    plan = make_plan(preset.flow, parameters)
+    assert preset.full_name == name
+    assert plan.generations == parameters["generations"]
+    images = preset.experiment.data.source == "digits"
+    assert len({stage.label for stage in plan.setup}) == (3 if images else 2)
+    for arm in plan.arms:
+        assert {stage.t for stage in arm.stages} == set(range(1, plan.generations + 1))
+
+
+def test_an_unknown_preset_names_the_valid_ones():
+    with pytest.raises(BadInput, match="sims-loop/digits"):
+        find_preset("digits")
+
+
+def test_parameters_are_the_flows_then_the_presets_then_the_given():
+    preset = PRESET.model_copy(update={"parameters": {"generations": 7, "seed": 5}})
+    checked = check_parameters(sims_loop.fn, preset, {"seed": 9})
+    assert checked["generations"] == 7
+    assert checked["seed"] == 9
+    assert checked["loop"] == "synthetic_augmentation"
+    assert checked["preset"] == "digits"
+
+
+def test_the_model_refuses_what_the_flow_does_not_take():
+    model = parameter_model(sims_loop.fn)
+    assert set(model.model_fields) == set(sims_loop.parameters.properties)
+    with pytest.raises(ValidationError, match="extra"):
+        model.model_validate({"epochs": 3})
+    with pytest.raises(BadInput, match="generations, methods, omegas"):
+        _checked(epochs=3)
+
+
+def test_the_preset_is_chosen_by_name_and_by_nothing_else():
+    with pytest.raises(BadInput, match="'preset'"):
+        _checked(preset="other")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"omegas": [-1]},
+        {"omegas": [float("nan")]},
+        {"omegas": [float("inf")]},
+        {"omegas": []},
+        {"methods": []},
+        {"methods": ["sim"]},
+        {"generations": 0},
+        {"generations": "two"},
+        {"pollution_sizes": [0]},
+        {"pollution_sizes": [1.5]},
+        {"seed": -1},
+        {"loop": "open"},
+        {"run_name": "../../etc"},
+        {"run_name": ".hidden"},
+        {"run_name": ""},
+    ],
+)
+def test_values_outside_their_limits_are_refused_by_name(given):
+    (name,) = given
+    with pytest.raises(BadInput, match=f"parameter {name}"):
+        _checked(**given)
+
+
+def test_overrides_replace_one_value_and_leave_the_rest():
+    changed = apply_overrides(
+        PRESET.experiment, {"training.kimg": 3, "model.net.block_out_channels": [8, 16]}
+    )
+    assert changed.training.kimg == 3
+    assert changed.model.net.block_out_channels == (8, 16)
+    before, after = PRESET.experiment.model_dump(), changed.model_dump()
+    after["training"]["kimg"] = before["training"]["kimg"]
+    after["model"]["net"]["block_out_channels"] = before["model"]["net"]["block_out_channels"]
+    assert after == before
+    assert apply_overrides(PRESET.experiment, {}) == PRESET.experiment
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"trainin.kimg": 3}, f"names in the experiment: {', '.join(Experiment.model_fields)}"),
+        ({"training.kimgs": 3}, "names in training: kimg, batch_size,"),
+        ({"model.net.depth": 3}, "names in model.net: kind, image_size,"),
+        ({"training.kimg.x": 3}, "names in training.kimg: none: it is a value"),
+        ({"": 3}, "names in the experiment"),
+        ({"training.kimg": "long"}, "training.kimg: .*'long'"),
+        ({"training.kimg": 0}, "training.kimg"),
+        ({"model.net.block_out_channels": [8, 9]}, "norm_num_groups"),
+    ],
+)
+def test_an_override_that_does_not_fit_names_what_would(overrides, message):
+    with pytest.raises(BadInput, match=message):
+        apply_overrides(PRESET.experiment, overrides)
+
+
+@pytest.mark.parametrize(
+    ("given", "methods"),
+    [
+        ({}, ["standard", "sims omega=1"]),
+        ({"omegas": [2, 0.5, 2]}, ["standard", "sims omega=0.5", "sims omega=2"]),
+        ({"omegas": [0, 1]}, ["standard", "sims omega=1"]),
+        ({"methods": ["sims"], "omegas": [1]}, ["sims omega=1"]),
+        ({"methods": ["sims"], "omegas": [0, 1]}, ["standard", "sims omega=1"]),
+        ({"methods": ["sims"], "omegas": [0]}, ["standard"]),
+        ({"methods": ["standard"], "omegas": [1, 2]}, ["standard"]),
+        ({"methods": ["sims", "standard", "sims"]}, ["standard", "sims omega=1"]),
+    ],
+)
+def test_methods_and_omegas_expand_into_arms(given, methods):
+    assert _arms(**given, pollution_sizes=[32]) == [f"{method} |D_s|=32" for method in methods]
+
+
+def test_pollution_sizes_multiply_the_arms_once_each():
+    assert _arms(pollution_sizes=[64, 32, 64]) == [
+        "standard |D_s|=64",
+        "sims omega=1 |D_s|=64",
+        "standard |D_s|=32",
+        "sims omega=1 |D_s|=32",
+    ]
+
+
+def test_omega_0_is_standard_training_digest_for_digest():
+    asked_by_omega = make_plan("sims-loop", _checked(methods=["sims"], omegas=[0]))
+    asked_by_name = make_plan("sims-loop", _checked(methods=["standard"]))
+    assert list(asked_by_omega) == list(asked_by_name)
+
+
+def test_the_run_name_follows_from_the_parameters():
+    name = default_run_name("sims-loop", _checked())
+    assert name == default_run_name("sims-loop", _checked(generations=3))
+    assert name.startswith("digits-")
+    assert _checked(run_name=name)["run_name"] == name, "is itself a valid run name"
+    assert name == default_run_name("sims-loop", _checked(run_name="mine"))
+    others = [_checked(seed=1), _checked(omegas=[2]), _checked(overrides={"training.kimg": 1})]
+    names = {default_run_name("sims-loop", other) for other in others}
+    assert len(names) == 3
+    assert name not in names
+    assert name != default_run_name("pollution", _checked())
+
+
+def test_gaussian2d_is_24_arms_of_100_generations():
+    preset = find_preset("sims-loop/gaussian2d")
+    plan = make_plan("sims-loop", check_parameters(sims_loop.fn, preset, {}))
+    assert len(plan.arms) == 24
+    assert plan.generations == 100
+    assert len({stage.ref for stage in plan}) > 10_000
+
+
+def test_a_scan_is_every_omega_at_every_budget():
+    preset = find_preset("sims-loop/gaussian2d-quick")
+    given = {"scan_omegas": [0, 1, 2], "scan_budgets": [0.1, 0.2], "generations": 1}
+    plan = make_plan("sims-loop", check_parameters(sims_loop.fn, preset, given))
+    methods = [arm.arm.method for arm in plan.scan]
+    assert methods[0].kind == "standard"
+    assert [(m.budget_mimg, m.omega) for m in methods[1:]] == [
+        *((0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2))
+    ]
+    assert all(len(arm.stages) in (4, 6) for arm in plan.scan)

@@ -1,0 +1,182 @@
+"""The flow in this process: what the cache does, and what Prefect is shown."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, TaskRun
+
+from sims_core.store import Store
+
+
+@pytest.fixture
+def verify(sims):
+    def run(store):
+        done = sims("store", "verify", "--store", str(store))
+        return done.returncode, done.stdout.splitlines()
+
+    return run
+
+
+def _artifacts(store):
+    return {ref.location for ref in Store(store).artifacts()}
+
+
+def _location(tiny_run, arm, t, role):
+    generation = tiny_run.summary["arms"][arm]["generations"][t - 1]
+    return generation["artifacts"][role]
+
+
+def _figures(summary):
+    return [arm.model_dump(mode="json", exclude_defaults=True) for arm in summary.arms]
+
+
+def test_one_more_generation_computes_that_generation_alone(
+    run_here, tiny_plan, tiny_store, tiny_run
+):
+    before = _artifacts(tiny_store)
+    summary = run_here(tiny_store, generations="3")
+    new = {stage.ref.location for stage in tiny_plan(generations="3") if stage.t == 3}
+    assert _artifacts(tiny_store) - before == new
+    assert summary.stages.computed == len(new)
+    for arm, earlier in zip(summary.arms, tiny_run.summary["arms"], strict=True):
+        first_two = [generation.model_dump() for generation in arm.generations[:2]]
+        assert first_two == earlier["generations"]
+
+
+def test_one_more_omega_computes_that_arm_alone(run_here, tiny_plan, tiny_store, tiny_run):
+    before = _artifacts(tiny_store)
+    summary = run_here(tiny_store, omegas="1,2")
+    added = tiny_plan(omegas="1,2").arms[2]
+    assert added.arm.name == "sims omega=2 |D_s|=32"
+    new = {stage.ref.location for stage in added.stages} - before
+    assert _artifacts(tiny_store) - before == new
+    assert summary.stages.computed == len(new)
+    # Of generation 1 it shares all training: G^1 is the first that omega changes.
+    assert {stage.role for stage in added.stages if stage.ref.location in new and stage.t == 1} == {
+        "generate",
+        "preview",
+        "features",
+        "evaluate",
+    }
+    assert _figures(summary)[:2] == tiny_run.summary["arms"]
+
+
+def test_deleted_and_damaged_artifacts_are_made_again_in_the_same_bytes(
+    run_here, verify, bytes_of, tiny_store, tiny_run
+):
+    whole = bytes_of(tiny_store)
+    deleted = _location(tiny_run, arm=0, t=1, role="train base")
+    damaged = _location(tiny_run, arm=1, t=2, role="generate")
+    assert (tiny_store / "results" / deleted.rpartition("/")[2]).exists(), "Prefect remembers it"
+    assert (tiny_store / "results" / damaged.rpartition("/")[2]).exists()
+    shutil.rmtree(tiny_store / deleted)
+    shard = tiny_store / damaged / "images-00000.tar"
+    content = bytearray(shard.read_bytes())
+    content[1000] ^= 1
+    shard.write_bytes(content)
+    problem = f"{damaged}/images-00000.tar: content differs from its SHA-256"
+    assert verify(tiny_store) == (1, [problem])
+
+    summary = run_here(tiny_store)
+    assert summary.stages.computed == 2
+    assert _figures(summary) == tiny_run.summary["arms"]
+    assert bytes_of(tiny_store) == whole
+    assert verify(tiny_store) == (0, [f"31 artifacts in {tiny_store}: all whole"])
+
+
+def test_the_store_does_not_depend_on_prefects_memory(run_here, tiny_store, tiny_run):
+    for number, record in enumerate(sorted((tiny_store / "results").iterdir())):
+        if number % 2:
+            record.unlink()
+        else:
+            record.write_bytes(b"{")
+    summary = run_here(tiny_store)
+    assert summary.stages.computed == 0
+    assert _figures(summary) == tiny_run.summary["arms"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A cached run as Prefect's API tells it."""
+
+    flow_runs: dict[UUID, FlowRun]
+    task_runs: list[TaskRun]
+
+    def of(self, flow_run: str) -> dict[str, TaskRun]:
+        """Task runs of the flow run of that name, by name."""
+        (wanted,) = [run.id for run in self.flow_runs.values() if run.name == flow_run]
+        return {task.name: task for task in self.task_runs if task.flow_run_id == wanted}
+
+
+@pytest.fixture(scope="module")
+def seen(run_here, wait_for, tiny_run, tmp_path_factory):
+    store = tmp_path_factory.mktemp("seen") / "store"
+    shutil.copytree(tiny_run.store, store, symlinks=True)
+    with get_client(sync_client=True) as client:
+        before = {run.id for run in client.read_flow_runs()}
+        run_here(store)
+        flow_runs = {run.id: run for run in client.read_flow_runs() if run.id not in before}
+        of_these = FlowRunFilter(id=FlowRunFilterId(any_=list(flow_runs)))
+
+        def task_runs():
+            # 33 stages, the report and the two sub-flows; written down a moment after the run.
+            found = client.read_task_runs(flow_run_filter=of_these, limit=200)
+            return found if len(found) == 36 else None
+
+        return Seen(flow_runs, wait_for(task_runs, 30, interval=0.5))
+
+
+def test_each_arm_is_a_sub_flow_run_with_its_name(seen):
+    names = sorted(run.name for run in seen.flow_runs.values())
+    assert names == ["digits: 2 generations", "sims omega=1 |D_s|=32", "standard |D_s|=32"]
+    parents = {run.name: run.parent_task_run_id for run in seen.flow_runs.values()}
+    in_the_run = {task.id for task in seen.of("digits: 2 generations").values()}
+    assert parents["digits: 2 generations"] is None
+    assert {parents["sims omega=1 |D_s|=32"], parents["standard |D_s|=32"]} < in_the_run
+
+
+def test_task_runs_carry_their_generation_in_name_and_tag(seen, tiny_plan):
+    plan = tiny_plan()
+    for arm in plan.arms:
+        tasks = seen.of(arm.arm.name)
+        assert set(tasks) == {stage.label for stage in arm.stages}
+        for stage in arm.stages:
+            assert set(tasks[stage.label].tags) == {f"generation:{stage.t}"}
+    assert "t=01 train base" in seen.of("standard |D_s|=32")
+    setup = seen.of("digits: 2 generations")
+    assert {stage.label for stage in plan.setup} < set(setup)
+    assert set(setup["prepare data"].tags) == set()
+
+
+def test_edges_join_the_stages_and_the_generations(seen, tiny_plan):
+    """A task's inputs are the tasks that made its artifacts, also of the generation before."""
+    arm = tiny_plan().arms[1]
+    tasks = seen.of(arm.arm.name)
+    names = {task.id: name for name, task in tasks.items()}
+    maker = {stage.ref: stage.label for stage in arm.stages}
+    drawn = {
+        (names[source.id], name)
+        for name, task in tasks.items()
+        for sources in task.task_inputs.values()
+        for source in sources
+        if source.input_type == "task_run"
+    }
+    assert drawn == {
+        (maker[ref], stage.label)
+        for stage in arm.stages
+        for ref in stage.request.inputs.values()
+        if ref in maker
+    }
+    assert ("t=01 generate", "t=02 mix") in drawn
+    assert ("t=01 train base", "t=01 fine-tune auxiliary") in drawn
+
+
+def test_prefect_answers_from_its_cache(seen):
+    stages = [task for task in seen.task_runs if task.name.startswith("t=")]
+    assert {task.state.name for task in stages} == {"Cached"}

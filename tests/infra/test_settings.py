@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infra import settings
+from infra.settings import Settings, apply_environment_defaults
+from sims_core.errors import BadInput
+
+
+def test_every_setting_is_read_from_the_environment(monkeypatch):
+    values = {
+        "STORE": "/data/sims",
+        "DEVICE": "cpu",
+        "THREADS": "3",
+        "SAMPLING_BATCH_SIZE": "17",
+        "CHECKPOINT_KIMG": "0.25",
+    }
+    assert {name.lower() for name in values} == set(Settings.model_fields)
+    for name, value in values.items():
+        monkeypatch.setenv(f"SIMS_{name}", value)
+    read = Settings.read()
+    assert read.store == Path("/data/sims")
+    execution = read.execution()
+    assert execution.device == "cpu"
+    assert execution.threads == 3
+    assert execution.sampling_batch_size == 17
+    assert execution.checkpoint_kimg == 0.25
+
+
+def test_threads_default_to_the_processors_of_this_process(monkeypatch):
+    monkeypatch.delenv("SIMS_THREADS")
+    assert Settings.read().execution().threads == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SIMS_DEVICE", "quantum"),
+        ("SIMS_DEVICE", "cuda:x"),
+        ("SIMS_THREADS", "0"),
+        ("SIMS_SAMPLING_BATCH_SIZE", "many"),
+        ("SIMS_CHECKPOINT_KIMG", "0"),
+    ],
+)
+def test_an_invalid_setting_is_named(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput, match=f"{name}: .*{value}"):
+        Settings.read()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has_driver", "device"),
+    [("auto", True, "cuda"), ("auto", False, "cpu"), ("cuda:1", True, "cuda:1"), ("cpu", 1, "cpu")],
+)
+def test_the_device_follows_the_driver(wanted, has_driver, device, monkeypatch, tmp_path):
+    driver = tmp_path / "nvidiactl"
+    if has_driver:
+        driver.touch()
+    monkeypatch.setattr(settings, "NVIDIA_FILES", (driver,))
+    monkeypatch.setenv("SIMS_DEVICE", wanted)
+    assert Settings.read().execution().device == device
+
+
+def test_a_gpu_that_is_not_there_is_bad_input(monkeypatch, tmp_path):
+    monkeypatch.setattr(settings, "NVIDIA_FILES", (tmp_path / "nvidiactl",))
+    monkeypatch.setenv("SIMS_DEVICE", "cuda")
+    with pytest.raises(BadInput, match="no NVIDIA driver"):
+        Settings.read().execution()
+
+
+def test_what_the_user_set_for_prefect_stays(monkeypatch):
+    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "true")
+    monkeypatch.delenv("DO_NOT_TRACK")
+    apply_environment_defaults()
+    assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "true"
+    assert os.environ["DO_NOT_TRACK"] == "1"
