@@ -10,7 +10,7 @@ from pydantic import Field
 
 from sims_core.config import Frozen
 from sims_core.errors import BadInput
-from sims_core.shards import Images, read_images, read_index
+from sims_core.shards import Images, Labels, read_images, read_index
 from sims_core.stages import MIX, MixConfig, MixPart, StageContext
 from sims_core.store import ArtifactRef, Store
 
@@ -75,20 +75,37 @@ def read_training_set(folder: Path) -> TrainingSet:
     return TrainingSet.model_validate_json((folder / MIX_FILE).read_bytes())
 
 
-def read_first(folder: Path, count: int | None) -> Images:
-    """First `count` images (None: all) of a verified images artifact, uint8 [count, C, H, W]."""
+def read_first_labelled(folder: Path, count: int | None) -> tuple[Images, Labels | None]:
+    """First `count` images (None: all) of a verified images artifact, and their labels.
+
+    Returns:
+        uint8 [count, C, H, W]; int64 [count], or None if an image has no label.
+    """
     shards, total = [], 0
     for shard in read_index(folder).shards:
         if count is not None and total >= count:
             break
         shards.append(folder / shard.file)
         total += shard.count
-    return read_images(shards)[0][:count]
+    images, labels = read_images(shards)
+    return images[:count], None if labels is None else labels[:count]
 
 
-def load_training_set(store: Store, folder: Path) -> Images:
-    """All images that a verified mix artifact refers to, uint8 [N, C, H, W], in order."""
-    training_set = read_training_set(folder)
-    return np.concatenate(
-        [read_first(store.open_artifact(part.artifact), part.count) for part in training_set.parts]
-    )
+def read_first(folder: Path, count: int | None) -> Images:
+    """First `count` images (None: all) of a verified images artifact, uint8 [count, C, H, W]."""
+    return read_first_labelled(folder, count)[0]
+
+
+def load_training_set(store: Store, folder: Path) -> tuple[Images, Labels | None]:
+    """All images that a verified mix artifact refers to, in order.
+
+    Returns:
+        uint8 [N, C, H, W]; class labels int64 [N], or None unless every part has labels.
+    """
+    parts = [
+        read_first_labelled(store.open_artifact(part.artifact), part.count)
+        for part in read_training_set(folder).parts
+    ]
+    labels = [part_labels for _, part_labels in parts if part_labels is not None]
+    images = np.concatenate([part_images for part_images, _ in parts])
+    return images, np.concatenate(labels) if len(labels) == len(parts) else None

@@ -23,6 +23,8 @@ from sims_core.errors import DamagedArtifact
 
 Images = NDArray[np.uint8]
 """[N, channels, height, width], channels 1 (grey) or 3 (RGB)."""
+Labels = NDArray[np.int64]
+"""[N], the class of each image."""
 
 GRID_COLUMNS = 16
 
@@ -100,7 +102,7 @@ def _samples(shards: Sequence[Path]) -> Iterator[dict[str, bytes]]:
             raise DamagedArtifact(f"{path}: {error.args[0]}") from None
 
 
-def read_images(shards: Sequence[Path]) -> tuple[Images, NDArray[np.int64] | None]:
+def read_images(shards: Sequence[Path]) -> tuple[Images, Labels | None]:
     """All images of the shards in order, and their labels if every image has one.
 
     Returns:

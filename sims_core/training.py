@@ -224,7 +224,7 @@ def train_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
         from sims_core.point_training import train_point_model
 
         return train_point_model(context)
-    images = load_training_set(context.store, context.open("data"))
+    images, _ = load_training_set(context.store, context.open("data"))
     initial = None
     if "initial" in context.inputs:
         initial, initial_config = load_model(context.open("initial"))

@@ -37,7 +37,9 @@ def test_mix_holds_the_first_images_of_each_part(data, sizes, random_images, put
         parts = [part(f"p{i}", count, bool(i % 2)) for i, count in enumerate(counts)]
         folder = store.open_artifact(ref := mix(store, *parts, **inputs))
         expected = np.concatenate([s[:n] for s, n in zip(sets, counts, strict=True)])
-        assert np.array_equal(load_training_set(store, folder), expected)
+        images, labels = load_training_set(store, folder)
+        assert np.array_equal(images, expected)
+        assert labels is None
         training_set = read_training_set(folder)
         assert training_set.count == len(expected)
         taken = [n or size for n, size in zip(counts, sizes, strict=True)]
@@ -88,6 +90,20 @@ def test_a_mix_needs_a_part():
 def test_first_images_across_shards(store, put_images, random_images, count):
     folder = store.open_artifact(put_images(store, random_images(12), per_shard=5))
     assert np.array_equal(read_first(folder, count), random_images(12)[:count])
+
+
+def test_labels_go_with_their_images(store, put_images, random_images):
+    one = put_images(store, random_images(7), labels=list(range(7)))
+    two = put_images(store, random_images(6, seed=1), labels=[9] * 6)
+    none = put_images(store, random_images(6, seed=2))
+    labelled = mix(store, part("a", 6), part("b", 2), a=one, b=two)
+    _, labels = load_training_set(store, store.open_artifact(labelled))
+    assert labels is not None
+    assert labels.tolist() == [0, 1, 2, 3, 4, 5, 9, 9]
+    partly = mix(store, part("a"), part("b"), a=one, b=none)
+    images, labels = load_training_set(store, store.open_artifact(partly))
+    assert len(images) == 13
+    assert labels is None, "one part without labels: the set has none"
 
 
 def test_damaged_source_is_noticed(store, put_images, random_images):
