@@ -37,9 +37,9 @@ def check_run(full_name: str, texts: list[str]) -> CheckedRun:
     """
     preset = find_preset(full_name)
     from flows.parameters import check_parameters, make_plan, parameter_model
-    from flows.sims_loop import sims_loop
+    from flows.registry import load_flow
 
-    function = sims_loop.fn
+    function = load_flow(preset.flow).fn
     given = parse_parameters(texts, parameter_model(function))
     parameters = check_parameters(function, preset, given)
     return CheckedRun(preset, parameters, make_plan(preset.flow, parameters))
@@ -50,8 +50,7 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     store = Store(Settings.read().store.expanduser().absolute())
     seen: set[ArtifactRef] = set()
     rows = []
-    groups = [("", run.plan.setup), *((a.arm.name, a.stages) for a in run.plan.arms)]
-    for arm, stages in [*groups, ("first generation", run.plan.scan_stages)]:
+    for arm, stages in run.plan.groups:
         for stage in stages:
             cached = stage.ref in seen or store.is_whole(stage.ref)
             seen.add(stage.ref)
@@ -85,7 +84,7 @@ def execute(run: CheckedRun) -> RunSummary:
         Store.open(settings.store)
     except StoreError as error:
         raise BadInput(str(error)) from None
-    from flows.sims_loop import sims_loop
+    from flows.registry import load_flow
     from infra.progress import BarProgress, PlainProgress
     from tasks.progress import observe
 
@@ -95,7 +94,7 @@ def execute(run: CheckedRun) -> RunSummary:
     _show_messages()
     try:
         ensure_prefect_api()
-        summary: RunSummary = sims_loop(**run.parameters)
+        summary: RunSummary = load_flow(run.preset.flow)(**run.parameters)
         return summary
     finally:
         progress.close()
@@ -115,8 +114,7 @@ def execute_directly(run: CheckedRun) -> RunSummary:
     progress = PlainProgress(len(list(run.plan)))
     _show_messages()
     marker, outcomes = uuid.uuid4().hex, []
-    groups = [("", run.plan.setup), *((a.arm.name, a.stages) for a in run.plan.arms)]
-    for arm, stages in [*groups, ("first generation", run.plan.scan_stages)]:
+    for arm, stages in run.plan.groups:
         for stage in stages:
             progress.started(arm, stage.label)
             advanced = partial(progress.advanced, stage.label)

@@ -122,11 +122,15 @@ class LoopPlan:
         stages = {stage.ref: stage for arm in self.scan for stage in arm.stages}
         return tuple(stages.values())
 
+    @property
+    def groups(self) -> list[tuple[str, tuple[PlannedStage, ...]]]:
+        """The stages in the order in which a run does them, each group with its arm's name."""
+        arms = [(arm.arm.name, arm.stages) for arm in self.arms]
+        return [("", self.setup), *arms, ("first generation", self.scan_stages)]
+
     def __iter__(self) -> Iterator[PlannedStage]:
-        yield from self.setup
-        for arm in self.arms:
-            yield from arm.stages
-        yield from self.scan_stages
+        for _, stages in self.groups:
+            yield from stages
 
 
 Pollution = tuple[ArtifactRef, int | None]

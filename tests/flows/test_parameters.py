@@ -11,6 +11,7 @@ from flows.parameters import (
     parameter_model,
 )
 from flows.presets import find_preset, load_presets
+from flows.registry import load_flow
 from flows.sims_loop import sims_loop
 from sims_core.config import Experiment
 from sims_core.errors import BadInput
@@ -29,7 +30,8 @@ def _arms(**given):
 @pytest.mark.parametrize("name", load_presets())
 def test_every_preset_is_valid_for_its_flow(name):
     preset = find_preset(name)
-    flow = {"sims-loop": sims_loop}[preset.flow]
+    flow = load_flow(preset.flow)
+    assert flow.name == preset.flow
     parameters = check_parameters(flow.fn, preset, {})
     plan = make_plan(preset.flow, parameters)
     assert preset.full_name == name
