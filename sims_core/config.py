@@ -148,11 +148,18 @@ class TrainingConfig(Frozen):
     P_std: Annotated[float, Field(gt=0)] = 1.2
     ema_halflife_kimg: Annotated[float, Field(gt=0)] = 0.5
     """After a warm-up: diffusers' EMAModel caps the decay at (1 + n) / (10 + n) in step n."""
+    ema_rampup_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Instead of that warm-up EDM's: the half-life is at most this times the images seen so far, so
+    that the average never depends on how long the training goes on."""
 
     @property
     def num_steps(self) -> int:
-        """Optimiser steps: `kimg` rounded up to whole batches, at least one."""
-        return max(1, -(-round(self.kimg * 1000) // self.batch_size))
+        """Optimiser steps of the whole training."""
+        return self.steps_of(self.kimg)
+
+    def steps_of(self, kimg: float) -> int:
+        """`kimg` in optimiser steps, rounded up to whole batches, at least one."""
+        return max(1, -(-round(kimg * 1000) // self.batch_size))
 
 
 class SamplerConfig(Frozen):

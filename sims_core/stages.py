@@ -18,7 +18,7 @@ from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from sims_core.config import (
     ClassifierConfig,
@@ -72,6 +72,28 @@ class TrainStageConfig(Frozen):
     model: ModelConfig
     training: TrainingConfig
     seed: int
+    snapshots_kimg: tuple[float, ...] = ()
+    """Also keep the model at these lengths: each is what a training of that length ends in."""
+
+    @model_validator(mode="after")
+    def _snapshots_on_the_way(self) -> TrainStageConfig:
+        steps = [self.training.steps_of(kimg) for kimg in self.snapshots_kimg]
+        if steps != sorted(set(steps)) or (steps and steps[-1] >= self.training.num_steps):
+            raise ValueError(
+                f"snapshots_kimg {self.snapshots_kimg} must be growing, a batch apart or more, and "
+                f"below kimg {self.training.kimg}"
+            )
+        if steps and self.training.decay != "constant":
+            raise ValueError(
+                "snapshots_kimg need decay=constant: a rate that knows the end differs"
+            )
+        return self
+
+
+class SnapshotConfig(Frozen):
+    """Which of a training's snapshots, by the images that it had seen."""
+
+    nimg: int = Field(ge=1)
 
 
 class GenerateConfig(Frozen):
@@ -198,6 +220,12 @@ def _train(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
     return train_model(context)
 
 
+def _snapshot(context: StageContext[SnapshotConfig]) -> dict[str, Any]:
+    from sims_core.training import take_snapshot
+
+    return take_snapshot(context)
+
+
 def _generate(context: StageContext[GenerateConfig]) -> dict[str, Any]:
     from sims_core.generation import generate
 
@@ -256,6 +284,7 @@ TRAIN = Stage(
     _train,
     one_thread=lambda config: not isinstance(config.model.net, UNetConfig),
 )
+SNAPSHOT = Stage("snapshot", 1, "model", SnapshotConfig, _snapshot)
 GENERATE = Stage("generate", 1, "images", GenerateConfig, _generate)
 CLASSIFIER = Stage("classifier", 1, "classifier", ClassifierStageConfig, _classifier)
 FEATURES = Stage("features", 1, "features", FeaturesConfig, _features)
@@ -275,7 +304,7 @@ EVALUATE_POINTS = Stage("evaluate_points", 1, "metrics", EvaluatePointsConfig, _
 STAGES: dict[str, Stage[Any]] = {
     stage.name: stage
     for stage in (
-        *(PREPARE, MIX, TRAIN, GENERATE, CLASSIFIER, FEATURES, EVALUATE),
+        *(PREPARE, MIX, TRAIN, SNAPSHOT, GENERATE, CLASSIFIER, FEATURES, EVALUATE),
         *(PREPARE_POINTS, GENERATE_POINTS, REFERENCE, EVALUATE_POINTS),
     )
 }

@@ -6,7 +6,10 @@ import logging
 import math
 import os
 import pickle
+import shutil
 import time
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,13 @@ from sims_core.mixing import load_training_set
 from sims_core.networks import build_net, initialise, load_model, save_model
 from sims_core.seeding import generator
 from sims_core.shards import Images
-from sims_core.stages import Progress, StageContext, TrainStageConfig, no_progress
+from sims_core.stages import (
+    Progress,
+    SnapshotConfig,
+    StageContext,
+    TrainStageConfig,
+    no_progress,
+)
 
 logger = logging.getLogger("sims_core.training")
 
@@ -60,6 +69,29 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
     return ramp * 0.5 * (1 + math.cos(math.pi * step / config.num_steps))
 
 
+class EDMAverage(EMAModel):
+    """EMAModel with EDM's half-life of min(half-life, images seen * ema_rampup_ratio)."""
+
+    def __init__(self, parameters: Any, config: TrainingConfig, foreach: bool) -> None:
+        super().__init__(parameters, foreach=foreach)
+        self.config = config
+
+    def get_decay(self, optimization_step: int) -> float:
+        """In step n = 1, 2, ... of the images seen before it; none in the first."""
+        config = self.config
+        nimg = (optimization_step - 1) * config.batch_size
+        halflife = min(config.ema_halflife_kimg * 1000, nimg * (config.ema_rampup_ratio or 0))
+        return 0.5 ** (config.batch_size / halflife) if halflife else 0.0
+
+
+def make_average(parameters: Any, config: TrainingConfig, foreach: bool) -> EMAModel:
+    """The average of the weights that is the model."""
+    if config.ema_rampup_ratio is not None:
+        return EDMAverage(parameters, config, foreach)
+    decay = 0.5 ** (config.batch_size / (config.ema_halflife_kimg * 1000))
+    return EMAModel(parameters, decay=decay, foreach=foreach)
+
+
 class UnreadableCheckpoint(Exception):
     """A checkpoint is cut or garbled; nothing of it was loaded."""
 
@@ -94,8 +126,7 @@ class Training:
             self.denoiser.parameters(), lr=config.learning_rate, fused=True
         )
         self.schedule = LambdaLR(self.optimizer, lambda step: learning_rate_factor(step, config))
-        decay = 0.5 ** (config.batch_size / (config.ema_halflife_kimg * 1000))
-        self.ema = EMAModel(self.denoiser.parameters(), decay=decay, foreach=self.foreach_ema)
+        self.ema = make_average(self.denoiser.parameters(), config, self.foreach_ema)
         self.step = 0
         self.log: list[tuple[int, float]] = []
 
@@ -154,6 +185,12 @@ class Training:
         self.step = state["step"]
         self.log = [(int(nimg), float(loss)) for nimg, loss in state["log"]]
 
+    def snapshot(self) -> EDMDenoiser:
+        """What `finish` would give now, without finishing."""
+        averaged = deepcopy(self.denoiser)
+        self.ema.copy_to(averaged.parameters())
+        return averaged.eval().requires_grad_(False)
+
     def finish(self) -> EDMDenoiser:
         """The denoiser with the averaged weights."""
         self.ema.copy_to(self.denoiser.parameters())
@@ -165,8 +202,13 @@ def train(
     checkpoint: Path | None = None,
     checkpoint_kimg: float = 2.0,
     progress: Progress = no_progress,
+    after_step: Callable[[], None] = lambda: None,
 ) -> EDMDenoiser:
     """Runs `training` to its end, from `checkpoint` if that exists.
+
+    Args:
+        after_step: called after each step, before its checkpoint: what it writes to the disk is
+            there when a restart goes on after that step.
 
     Raises:
         TrainingDiverged: the loss or the weights are not finite; the last checkpoint stays.
@@ -184,6 +226,7 @@ def train(
     started, first_step = time.monotonic(), training.step
     while training.step < total:
         loss = training.advance()
+        after_step()
         if training.step % every_log == 0 or training.step == total:
             _log_loss(training, float(loss))
             elapsed = max(1e-9, time.monotonic() - started)
@@ -217,10 +260,57 @@ def _check_finite(training: Training, loss: float) -> None:
         )
 
 
+SNAPSHOTS_FOLDER = "snapshots"
+
+
+def snapshot_folder(folder: Path, nimg: int) -> Path:
+    """Where the model lies as it was after `nimg` images."""
+    return folder / SNAPSHOTS_FOLDER / f"{nimg:012d}"
+
+
+def keep_snapshots(
+    training: Training, config: TrainStageConfig, folder: Path
+) -> Callable[[], None]:
+    """What writes a model under `folder` whenever `training` has come to a snapshot's step."""
+    steps = {config.training.steps_of(kimg) for kimg in config.snapshots_kimg}
+
+    def after_step() -> None:
+        if training.step not in steps:
+            return
+        target = snapshot_folder(folder, training.nimg)
+        partial = target.with_suffix(".partial")
+        for old in (target, partial):  # of an attempt that was killed before its next checkpoint
+            shutil.rmtree(old, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_model(training.snapshot().cpu(), config.model, partial)
+        os.replace(partial, target)
+
+    return after_step
+
+
+def take_snapshot(context: StageContext[SnapshotConfig]) -> dict[str, Any]:
+    """Stage `snapshot`: input `model`; writes the model that it was after `nimg` images.
+
+    Raises:
+        BadInput: no snapshot was kept there.
+    """
+    folder, nimg = context.open("model"), context.config.nimg
+    source = snapshot_folder(folder, nimg)
+    if not source.is_dir():
+        kept = [int(path.name) for path in sorted((folder / SNAPSHOTS_FOLDER).glob("*"))]
+        raise BadInput(
+            f"{context.inputs['model'].short} kept no snapshot at {nimg} images; it has {kept}"
+        )
+    shutil.copytree(source, context.directory, dirs_exist_ok=True)
+    return {"nimg": nimg}
+
+
 def train_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
     """Stage `train`: inputs `data` (a mix) and, to fine-tune, `initial` (a model)."""
     config = context.config
     if config.model.net.kind != "unet":
+        if config.snapshots_kimg:
+            raise BadInput("snapshots_kimg are kept of image models only")
         from sims_core.point_training import train_point_model
 
         return train_point_model(context)
@@ -241,8 +331,11 @@ def train_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
         context.state / "checkpoint.pt",
         context.execution.checkpoint_kimg,
         context.progress,
+        keep_snapshots(training, config, context.state),
     )
     save_model(denoiser.cpu(), config.model, context.directory)
+    if config.snapshots_kimg:
+        os.replace(context.state / SNAPSHOTS_FOLDER, context.directory / SNAPSHOTS_FOLDER)
     rows = "".join(f"{nimg},{loss:.9g}\n" for nimg, loss in training.log)
     (context.directory / "loss.csv").write_text("nimg,loss\n" + rows)
     return {"nimg": training.nimg, "images": len(images), "final_loss": training.log[-1][1]}

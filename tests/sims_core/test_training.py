@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sims_core.config import MLPConfig, ModelConfig, TrainingConfig
 from sims_core.denoiser import edm_loss
 from sims_core.errors import BadInput, TrainingDiverged
 from sims_core.stages import MIX, TRAIN, MixConfig, MixPart, TrainStageConfig, run_stage
+from sims_core.store import Store
 from sims_core.training import Training, batch_indices, learning_rate_factor, to_unit_range, train
 
 MLP = ModelConfig(net=MLPConfig(dim=2, hidden_features=16, hidden_layers=2))
@@ -331,3 +333,137 @@ def execution():
     from sims_core.config import Execution
 
     return Execution(threads=1)
+
+
+def edm_average(values, batch_size, halflife, ratio):
+    """EDM's rule written out over single numbers: what `EDMAverage` must compute."""
+    average = None
+    for step, value in enumerate(values):
+        nimg = min(halflife, step * batch_size * ratio)
+        beta = 0.5 ** (batch_size / max(nimg, 1e-8))
+        average = value if average is None else average * beta + value * (1 - beta)
+    return average
+
+
+def test_ema_with_rampup_is_edms():
+    config = TrainingConfig(kimg=1, batch_size=10, ema_halflife_kimg=0.1, ema_rampup_ratio=0.3)
+    training = Training(MLP, config, correlated_points(), seed=0)
+    parameters = list(training.denoiser.parameters())
+    values = [math.sin(step) for step in range(60)]  # the half-life is reached in step 34
+    for value in values:
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.fill_(value)
+        training.ema.step(parameters)
+    expected = edm_average(values, 10, 100, 0.3)
+    shadow = training.ema.shadow_params[0].flatten()
+    torch.testing.assert_close(shadow, torch.full_like(shadow, expected), rtol=1e-5, atol=0)
+    assert abs(edm_average(values, 10, 100, 0.5) - expected) > 1e-3, "another rule differs"
+
+
+UNET = {"block_out_channels": (8,), "norm_num_groups": 4}
+
+
+def snapshot_recipe(kimg, **changes):
+    # The half-life never binds: that of the longest training or of a short one is the same.
+    recipe = {"batch_size": 4, "decay": "constant", "ema_halflife_kimg": kimg / 10}
+    return TrainingConfig(kimg=kimg, **{**recipe, "ema_rampup_ratio": 0.1, **changes})
+
+
+@pytest.fixture
+def fine_tune(store, put_images, random_images):
+    """Request of a fine-tune from one base, of a length and with snapshots."""
+    from sims_core.config import UNetConfig
+
+    images = put_images(store, random_images(12))
+    parts = (MixPart(input="a", synthetic=True),)
+    data = run_stage(store, MIX.request(MixConfig(parts=parts), a=images), execution())
+    model = ModelConfig(net=UNetConfig(**UNET))
+    config = TrainStageConfig(model=model, training=snapshot_recipe(0.02), seed=1)
+    base = run_stage(store, TRAIN.request(config, data=data), execution())
+
+    def request(kimg, *snapshots, **changes):
+        config = TrainStageConfig(
+            model=model,
+            training=snapshot_recipe(kimg, **changes),
+            seed=5,
+            snapshots_kimg=snapshots,
+        )
+        return TRAIN.request(config, data=data, initial=base)
+
+    return request
+
+
+def model_bytes(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in (folder / "model.json", *(folder / "net").iterdir())
+    }
+
+
+def taken(store, model, nimg):
+    from sims_core.stages import SNAPSHOT, SnapshotConfig
+
+    ref = run_stage(store, SNAPSHOT.request(SnapshotConfig(nimg=nimg), model=model), execution())
+    return model_bytes(store.open_artifact(ref))
+
+
+def test_a_snapshot_is_a_training_of_that_length(store, fine_tune):
+    """Byte for byte; 0.03 kimg are 8 batches of 4, the last one over it."""
+    long = run_stage(store, fine_tune(0.08, 0.02, 0.03), execution())
+    for kimg, nimg in [(0.02, 20), (0.03, 32)]:
+        short = run_stage(store, fine_tune(kimg), execution())
+        assert taken(store, long, nimg) == model_bytes(store.open_artifact(short))
+    plain = run_stage(store, fine_tune(0.08), execution())
+    assert model_bytes(store.open_artifact(long)) == model_bytes(store.open_artifact(plain))
+    files = store.manifest(long).files
+    assert {name.split("/")[1] for name in files if name.startswith("snapshots/")} == {
+        *("000000000020", "000000000032")
+    }
+
+
+def test_without_edms_rule_a_snapshot_would_differ(store, fine_tune):
+    """Known wrong: a half-life that is a tenth of the length, whatever has been seen."""
+    long = run_stage(store, fine_tune(0.08, 0.02, ema_rampup_ratio=None), execution())
+    short = run_stage(store, fine_tune(0.02, ema_rampup_ratio=None), execution())
+    assert taken(store, long, 20) != model_bytes(store.open_artifact(short))
+
+
+@pytest.mark.parametrize("killed_at", [24, 36])
+def test_snapshots_survive_a_kill(killed_at, store, fine_tune, tmp_path):
+    """Killed after a snapshot and before, then after, the next checkpoint."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(done, total, unit, **figures):
+        if done == killed_at:
+            raise Killed
+
+    request = fine_tune(0.04, 0.02)
+    other = Store.open(tmp_path / "other")
+    for kind in ("images", "mix", "model"):
+        shutil.copytree(store.root / "artifacts" / kind, other.root / "artifacts" / kind)
+    every = execution().model_copy(update={"checkpoint_kimg": 0.016})
+    with pytest.raises(Killed):
+        run_stage(other, request, every, progress=kill)
+    run_stage(other, request, every)
+    whole = run_stage(store, request, every)
+    assert other.manifest(whole) == store.manifest(whole)
+
+
+def test_a_snapshot_that_was_not_kept_names_those_that_were(store, fine_tune):
+    long = run_stage(store, fine_tune(0.04, 0.02), execution())
+    with pytest.raises(BadInput, match=r"no snapshot at 24 images; it has \[20\]"):
+        taken(store, long, 24)
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "message"),
+    [((0.04,), "below kimg"), ((0.02, 0.01), "growing"), ((0.02, 0.02), "a batch apart")],
+)
+def test_snapshots_lie_on_the_way(snapshots, message, fine_tune):
+    with pytest.raises(ValueError, match=message):
+        fine_tune(0.04, *snapshots)
+    with pytest.raises(ValueError, match="decay=constant"):
+        fine_tune(0.04, 0.02, decay="cosine")
