@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+)
 
 from flows.presets import Preset, find_preset
 from sims_core.config import Experiment, Method, Standard, one_line
@@ -27,6 +34,11 @@ ScanOmegas = list[Omega]
 ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 Seed = Annotated[int, Field(ge=0)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+def choice(values: list[str]) -> WithJsonSchema:
+    """Shown as a list to choose from, and checked by Prefect before a run is made."""
+    return WithJsonSchema({"type": "string", "enum": values})
 
 
 class MethodName(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -18,10 +18,12 @@ from flows.parameters import (
     ScanBudgets,
     ScanOmegas,
     Seed,
+    choice,
     default_run_name,
     make_plan,
 )
 from flows.presets import find_preset
+from flows.registry import preset_names
 from sims_core.config import Accumulation, LoopKind
 from sims_core.summary import RunSummary
 from tasks.report import write_run
@@ -29,7 +31,7 @@ from tasks.report import write_run
 
 @flow(name="sims-loop", flow_run_name="{preset}: {generations} generations", persist_result=False)
 def sims_loop(
-    preset: str = "digits",
+    preset: Annotated[str, choice(preset_names("sims-loop"))] = "digits",
     generations: Generations = 3,
     methods: Methods = [MethodName.standard, MethodName.sims],  # noqa: B006 - Prefect reads it
     omegas: Omegas = [1.0],  # noqa: B006

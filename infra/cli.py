@@ -123,6 +123,42 @@ def run(
         print(f"report: {summary.report}")
 
 
+@app.command()
+def setup(
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", min=1, help="How many stages may use the GPUs at once (1)."),
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prepare a Prefect server and the store for deployments; may be run again at any time."""
+    with _errors():
+        _use_store(store)
+        apply_environment_defaults()
+        from infra.setup import set_up
+
+        done = set_up(gpus)
+        if as_json:
+            print(json.dumps(done))
+            return
+        for name, text in done.items():
+            print(f"{name}: {text}")
+
+
+@app.command()
+def deployments() -> None:
+    """Write prefect.yaml anew: one deployment for every preset."""
+    from infra.deployments import FILE, prefect_yaml
+    from sims_core.store import write_atomically
+
+    with _errors():
+        write_atomically(FILE.absolute(), prefect_yaml())
+        print(
+            f"wrote {FILE.absolute()}; `prefect --no-prompt deploy --all` brings it to the server"
+        )
+
+
 @store_app.command("ls")
 def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the artifacts: kind, digest, size, stage."""

@@ -19,10 +19,12 @@ NVIDIA_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 class Settings(BaseSettings):
     """Where the store lies and what computes. Each field is read from SIMS_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="SIMS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="SIMS_", frozen=True, env_ignore_empty=True)
 
     store: Path = Path("store")
     """Folder of the artifact store."""
+    store_must_exist: bool = False
+    """For workers: where the store is not mounted a new one would hide the mistake."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     """cpu, cuda, cuda:1, mps, or auto: cuda where there is one, else cpu."""
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -68,21 +70,28 @@ class Settings(BaseSettings):
 
 
 ENVIRONMENT_DEFAULTS = {
-    # No call to any outside host.
+    # No call to any outside host. The first is for the client; the others are the server's.
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
     # A small machine needs longer than Prefect's 20 s to start the embedded API.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # A run that sends none any more is dead; see infra/setup.py.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "sims_core",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    # The run shows its own progress; Prefect's log is in its UI.
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     # How long a waiting OpenMP thread spins before it sleeps. The default makes work beside other
     # work on few cores slower, at times 20 times; see tests/benchmarks/bench_openmp_wait.py.
     "GOMP_SPINCOUNT": "2000",
 }
+"""Of every process: `sims`, server, worker. prefect.toml says the same to the `prefect` command."""
+
+CONSOLE_DEFAULTS = {
+    # The run shows its own progress; Prefect's log is in its UI.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+}
+"""Of `sims` alone: a worker shows the log of its runs."""
 
 
 def apply_environment_defaults() -> None:
@@ -90,5 +99,5 @@ def apply_environment_defaults() -> None:
 
     Must run before prefect and torch are imported, since they read the environment then.
     """
-    for name, value in ENVIRONMENT_DEFAULTS.items():
+    for name, value in {**ENVIRONMENT_DEFAULTS, **CONSOLE_DEFAULTS}.items():
         os.environ.setdefault(name, value)

@@ -25,6 +25,7 @@ CASES = {
     "run name outside runs/": ((*RUN, "-p", "run_name=../x"), {}, "run_name"),
     "unknown device": (RUN, {"SIMS_DEVICE": "quantum"}, "SIMS_DEVICE"),
     "no threads": (RUN, {"SIMS_THREADS": "0"}, "SIMS_THREADS"),
+    "set-up without a server": (("setup",), {}, "prefect server start"),
     "no server": (RUN, {"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "prefect server start"),
 }
 

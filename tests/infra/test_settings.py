@@ -13,6 +13,7 @@ from sims_core.errors import BadInput
 def test_every_setting_is_read_from_the_environment(monkeypatch):
     values = {
         "STORE": "/data/sims",
+        "STORE_MUST_EXIST": "true",
         "DEVICE": "cpu",
         "THREADS": "3",
         "SAMPLING_BATCH_SIZE": "17",
@@ -23,6 +24,7 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
         monkeypatch.setenv(f"SIMS_{name}", value)
     read = Settings.read()
     assert read.store == Path("/data/sims")
+    assert read.store_must_exist
     execution = read.execution()
     assert execution.device == "cpu"
     assert execution.threads == 3
