@@ -334,8 +334,8 @@ def train_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
         keep_snapshots(training, config, context.state),
     )
     save_model(denoiser.cpu(), config.model, context.directory)
-    if config.snapshots_kimg:
-        os.replace(context.state / SNAPSHOTS_FOLDER, context.directory / SNAPSHOTS_FOLDER)
+    if config.snapshots_kimg:  # copied: a kill before the commit empties the directory
+        shutil.copytree(context.state / SNAPSHOTS_FOLDER, context.directory / SNAPSHOTS_FOLDER)
     rows = "".join(f"{nimg},{loss:.9g}\n" for nimg, loss in training.log)
     (context.directory / "loss.csv").write_text("nimg,loss\n" + rows)
     return {"nimg": training.nimg, "images": len(images), "final_loss": training.log[-1][1]}

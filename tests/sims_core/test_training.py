@@ -452,6 +452,22 @@ def test_snapshots_survive_a_kill(killed_at, store, fine_tune, tmp_path):
     assert other.manifest(whole) == store.manifest(whole)
 
 
+def test_snapshots_survive_a_kill_before_the_commit(store, fine_tune, monkeypatch):
+    """They are in the artifact's folder by then, which a restart empties."""
+
+    def killed(*arguments, **keywords):
+        raise KeyboardInterrupt
+
+    request = fine_tune(0.04, 0.02)
+    every = execution().model_copy(update={"checkpoint_kimg": 0.016})
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(store, request, every)
+    whole = run_stage(store, request, every)
+    assert taken(store, whole, 20)
+
+
 def test_a_snapshot_that_was_not_kept_names_those_that_were(store, fine_tune):
     long = run_stage(store, fine_tune(0.04, 0.02), execution())
     with pytest.raises(BadInput, match=r"no snapshot at 24 images; it has \[20\]"):
