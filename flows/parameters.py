@@ -21,10 +21,12 @@ from pydantic import (
 )
 
 from flows.presets import Preset, find_preset
+from infra.settings import Settings
 from sims_core.config import Experiment, Method, Standard, one_line
 from sims_core.digest import digest_of
 from sims_core.errors import BadInput
 from sims_core.loop import Arm, LoopPlan, plan_loop
+from sims_core.weights import pin_weights
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -132,10 +134,17 @@ def _scan_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list
     ]
 
 
-def make_plan(flow: str, parameters: Mapping[str, Any]) -> LoopPlan:
-    """Expands checked flat parameters into arms (methods x pollution sizes), planned in full."""
+def make_experiment(flow: str, parameters: Mapping[str, Any]) -> Experiment:
+    """The preset's experiment with the overrides, and the weights that this machine has for it."""
     preset = find_preset(f"{flow}/{parameters['preset']}")
     experiment = apply_overrides(preset.experiment, parameters["overrides"])
+    evaluation = pin_weights(experiment.evaluation, Settings.read().files())
+    return experiment.model_copy(update={"evaluation": evaluation})
+
+
+def make_plan(flow: str, parameters: Mapping[str, Any]) -> LoopPlan:
+    """Expands checked flat parameters into arms (methods x pollution sizes), planned in full."""
+    experiment = make_experiment(flow, parameters)
     methods = _methods(experiment, parameters["methods"], parameters["omegas"])
     sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
 

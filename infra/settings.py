@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from sims_core.config import Execution, one_line
+from sims_core.config import DataFiles, Execution, one_line
 from sims_core.errors import BadInput
 
 NVIDIA_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
@@ -25,6 +25,10 @@ class Settings(BaseSettings):
     """Folder of the artifact store."""
     store_must_exist: bool = False
     """For workers: where the store is not mounted a new one would hide the mistake."""
+    data: Path | None = None
+    """Folder in which known data sets and the weights of feature extractors are looked for."""
+    inception_weights: Path | None = None
+    """File with the weights of 2015 of Inception, as torch-fidelity's inception-v3-compat."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     """cpu, cuda, cuda:1, mps, or auto: cuda where there is one, else cpu."""
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -56,6 +60,14 @@ class Settings(BaseSettings):
             threads=self.threads or len(os.sched_getaffinity(0)),
             sampling_batch_size=self.sampling_batch_size,
             checkpoint_kimg=self.checkpoint_kimg,
+            files=self.files(),
+        )
+
+    def files(self) -> DataFiles:
+        """Where data and weights are read."""
+        return DataFiles(
+            source=self.data and self.data.expanduser().absolute(),
+            inception=self.inception_weights and self.inception_weights.expanduser().absolute(),
         )
 
     def _device(self) -> str:

@@ -7,6 +7,7 @@ images scaled to [-1, 1].
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -197,12 +198,45 @@ class EvaluationConfig(Frozen):
     """What is measured on each generation, and on how many images."""
 
     num_images: Annotated[int, Field(ge=2)] = 1797
+    min_images: Annotated[int, Field(ge=2)] | None = None
+    """Fewer are refused. None: one more than there are features, since the covariance of fewer has
+    no full rank and FID is mostly its bias then (Inception 2,049, ResNets and classifier 65)."""
+    allow_small_n: bool = False
+    """Measure all the same."""
+    features: Literal["classifier", "inception", "resnet20", "resnet56"] = "classifier"
+    """Feature space: a classifier trained on the real data, torch-fidelity's inception-v3-compat
+    (the FID of papers), or a CIFAR ResNet (cheap on a CPU)."""
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
+    """SHA-256 of the file with the weights of `features`; None: those found when a run is
+    planned, which must be known ones."""
+    inception_score: bool = False
     classifier: ClassifierConfig = ClassifierConfig()
     kid_subsets: Annotated[int, Field(ge=1)] = 100
     kid_subset_size: Annotated[int, Field(ge=2)] = 500
     prc_neighborhood: Annotated[int, Field(ge=1)] = 3
     num_preview: Annotated[int, Field(ge=1, le=64)] = 64
     """Images of the grid that is drawn from the same seeds in every generation and arm."""
+
+    @property
+    def fewest_images(self) -> int:
+        """Below so many, real or generated, a run is refused unless `allow_small_n`."""
+        if self.allow_small_n:
+            return 2
+        dim = {"classifier": self.classifier.num_features, "inception": 2048}
+        return self.min_images or dim.get(self.features, 64) + 1
+
+    @model_validator(mode="after")
+    def _fits_the_features(self) -> EvaluationConfig:
+        if self.num_images < self.fewest_images:
+            raise ValueError(
+                f"num_images {self.num_images} is too few for an FID in {self.features} features: "
+                f"want at least {self.fewest_images} (min_images), or set allow_small_n=true"
+            )
+        if self.inception_score and self.features != "inception":
+            raise ValueError(f"inception_score needs features=inception, not {self.features}")
+        if self.weights_sha256 and self.features == "classifier":
+            raise ValueError("weights_sha256 is of inception or a ResNet; a classifier is trained")
+        return self
 
     @model_validator(mode="after")
     def _enough(self) -> EvaluationConfig:
@@ -364,6 +398,15 @@ class Experiment(Frozen):
         )
 
 
+class DataFiles(Frozen):
+    """Where real data are read. Their content is checked or digested: no path is in a digest."""
+
+    source: Path | None = None
+    """The folder in which known data sets are looked for, or what is being imported."""
+    inception: Path | None = None
+    """The file with Inception's weights."""
+
+
 class Execution(Frozen):
     """How a stage runs. Nothing here changes an artifact's digest.
 
@@ -377,6 +420,7 @@ class Execution(Frozen):
     sampling_batch_size: Annotated[int, Field(ge=1)] = 256
     checkpoint_kimg: Annotated[float, Field(gt=0)] = 2.0
     """A training stage saves its progress every so many thousand images seen."""
+    files: DataFiles = DataFiles()
 
 
 def one_line(error: ValidationError) -> str:

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_numpy
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
-from torch_fidelity import register_feature_extractor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.metric_fid import (
     KEY_METRIC_FID,
     fid_features_to_statistics,
     fid_statistics_to_metric,
+)
+from torch_fidelity.metric_isc import (
+    KEY_METRIC_ISC_MEAN,
+    KEY_METRIC_ISC_STD,
+    isc_features_to_metric,
 )
 from torch_fidelity.metric_kid import (
     KEY_METRIC_KID_MEAN,
@@ -30,65 +41,19 @@ from torch_fidelity.metric_prc import (
     KEY_METRIC_RECALL,
     prc_features_to_metric,
 )
-from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
+from torch_fidelity.utils import get_featuresdict_from_dataset
 
-from sims_core.classifier import load_classifier
 from sims_core.errors import SimsError
-from sims_core.mixing import read_first
-from sims_core.shards import Images
+from sims_core.extractors import LOGITS, create_extractor
+from sims_core.shards import Images, read_index, stream_images
 from sims_core.stages import EvaluateConfig, FeaturesConfig, StageContext
 
-EXTRACTOR = "sims-classifier"
-LAYER = "penultimate"
+FEATURES_FILE = "features.safetensors"
+STATISTICS_FILE = "statistics.safetensors"
+ISC_SPLITS = 10
 
-
-class ClassifierFeatures(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity is untyped
-    """A classifier artifact as a feature extractor of torch-fidelity, registered by name.
-
-    Use it directly with `torch_fidelity.calculate_metrics(feature_extractor="sims-classifier",
-    feature_extractor_weights_path=<folder of the artifact>, ...)`.
-
-    Input: uint8 [N, 3, H, W], as torch-fidelity wants; a grey classifier reads the first channel.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        features_list: list[str],
-        feature_extractor_weights_path: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name, features_list)
-        if feature_extractor_weights_path is None:
-            raise ValueError(
-                "feature_extractor_weights_path must name a classifier artifact's folder"
-            )
-        self.classifier = load_classifier(Path(feature_extractor_weights_path))
-        first = next(self.classifier.body.parameters())
-        self.in_channels = first.shape[1]
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return (LAYER,)
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return LAYER
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    @staticmethod
-    def get_dummy_input_for_compile() -> Tensor:
-        return torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        scaled = images[:, : self.in_channels].float() / 127.5 - 1
-        return (self.classifier.features(scaled),)
-
-
-register_feature_extractor(EXTRACTOR, ClassifierFeatures)
+Statistics = dict[str, NDArray[Any]]
+"""What FID is made from: torch-fidelity's `mu` float32 [d] and `sigma` float64 [d, d]."""
 
 
 class RGBDataset(Dataset[Tensor]):
@@ -104,39 +69,82 @@ class RGBDataset(Dataset[Tensor]):
         return self.images[index].expand(3, -1, -1)
 
 
-def extract_features(context: StageContext[FeaturesConfig]) -> dict[str, Any]:
-    """Stage `features`: inputs `images` and `classifier`; writes float32 [N, d]."""
-    images = read_first(context.open("images"), context.config.count)
-    cuda = context.execution.device.startswith("cuda")
-    extractor = create_feature_extractor(
-        EXTRACTOR,
-        [LAYER],
-        cuda=cuda,
-        verbose=False,
-        feature_extractor_weights_path=str(context.open("classifier")),
-    )
-    features: Tensor = get_featuresdict_from_dataset(
+def _batch_features(
+    images: Images, extractor: FeatureExtractorBase, cuda: bool
+) -> dict[str, Tensor]:
+    """Layer to float32 [N, d] of one batch, on the CPU."""
+    found: dict[str, Tensor] = get_featuresdict_from_dataset(
         RGBDataset(images),
         extractor,
-        batch_size=context.execution.sampling_batch_size,
+        batch_size=len(images),
         cuda=cuda,
         save_cpu_ram=True,  # no worker processes
         verbose=False,
-    )[LAYER]
-    save_file({"features": features.contiguous()}, context.directory / "features.safetensors")
-    return {"count": len(features), "dim": features.shape[1], "extractor": EXTRACTOR}
+    )
+    return found
+
+
+def _read_finished(paths: Sequence[Path]) -> list[dict[str, Tensor]]:
+    """The first batches, as far as an earlier attempt wrote them without a gap."""
+    finished = []
+    for path in paths:
+        try:
+            finished.append(load_file(path))
+        except (OSError, SafetensorError):  # not there, or cut by a crash of the machine
+            break
+    return finished
+
+
+def extract_features(context: StageContext[FeaturesConfig]) -> dict[str, Any]:
+    """Stage `features`: inputs `images` and `classifier` or `extractor`.
+
+    Writes float32 [N, d] (and logits, if the extractor is to give them) and the statistics that
+    FID is made from. Images are read batch by batch; a restart goes on after the last whole batch.
+    """
+    folder = context.open("images")
+    available = read_index(folder).count
+    count = min(context.config.count or available, available)
+    cuda = context.execution.device.startswith("cuda")
+    source = "classifier" if "classifier" in context.inputs else "extractor"
+    extractor, layer = create_extractor(context.open(source), cuda)
+    size = context.execution.sampling_batch_size
+    paths = [context.state / f"{start:09d}.safetensors" for start in range(0, count, size)]
+    batches = _read_finished(paths)
+    rest = stream_images(folder, len(batches) * size, count)
+    for path in paths[len(batches) :]:
+        images = np.stack(list(islice(rest, size)))
+        batches.append(_batch_features(images, extractor, cuda))
+        save_file(batches[-1], path)
+        context.progress(min(len(batches) * size, count), count, "img")
+    features = {
+        name: torch.cat([batch[key] for batch in batches])
+        for key, name in ((layer, "features"), (LOGITS, "logits"))
+        if key in batches[0]
+    }
+    save_file(features, context.directory / FEATURES_FILE)
+    statistics = fid_features_to_statistics(features["features"])
+    save_numpy(statistics, context.directory / STATISTICS_FILE)
+    dim = features["features"].shape[1]
+    return {"count": count, "dim": dim, "extractor": extractor.get_name()}
 
 
 def metrics_of_features(
-    generated: Tensor, real: Tensor, config: EvaluateConfig
+    generated: Tensor,
+    real: Tensor,
+    config: EvaluateConfig,
+    statistics: tuple[Statistics, Statistics] | None = None,
+    logits: Tensor | None = None,
 ) -> dict[str, float]:
     """FID, KID, precision and recall by torch-fidelity's own functions.
 
     Args:
         generated, real: float32 [n, d] and [m, d].
+        statistics: theirs, if they are known.
+        logits: of the generated images, float32 [n, classes]: the Inception Score is wanted too.
 
     Returns:
-        fid; kid and kid_std (mean and deviation over subsets); precision; recall.
+        fid; kid and kid_std (mean and deviation over subsets); precision; recall; isc and isc_std
+        (mean and deviation over splits) with `logits`.
 
     Raises:
         SimsError: the features or a metric of them are not finite (of a diverged model).
@@ -144,9 +152,9 @@ def metrics_of_features(
     for name, features in (("generated", generated), ("real", real)):
         if not bool(torch.isfinite(features).all()):
             raise SimsError(f"the features of the {name} images are not finite")
-    fid = fid_statistics_to_metric(
-        fid_features_to_statistics(generated), fid_features_to_statistics(real), verbose=False
-    )
+    if statistics is None:
+        statistics = fid_features_to_statistics(generated), fid_features_to_statistics(real)
+    fid = fid_statistics_to_metric(*statistics, verbose=False)
     kid = kid_features_to_metric(
         generated,
         real,
@@ -169,6 +177,9 @@ def metrics_of_features(
         "precision": prc[KEY_METRIC_PRECISION],
         "recall": prc[KEY_METRIC_RECALL],
     }
+    if logits is not None:
+        isc = isc_features_to_metric(logits, splits=ISC_SPLITS, rng_seed=config.seed)
+        metrics |= {"isc": isc[KEY_METRIC_ISC_MEAN], "isc_std": isc[KEY_METRIC_ISC_STD]}
     if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise SimsError(f"{', '.join(bad)} not finite: the generated images are degenerate")
     return metrics
@@ -176,12 +187,21 @@ def metrics_of_features(
 
 def evaluate(context: StageContext[EvaluateConfig]) -> dict[str, Any]:
     """Stage `evaluate`: inputs `generated` and `real` (features)."""
-    generated, real = (
-        load_file(context.open(name) / "features.safetensors")["features"]
-        for name in ("generated", "real")
+    folders = context.open("generated"), context.open("real")
+    generated, real = (load_file(folder / FEATURES_FILE) for folder in folders)
+    of_generated, of_real = (load_numpy(folder / STATISTICS_FILE) for folder in folders)
+    metrics = metrics_of_features(
+        generated["features"],
+        real["features"],
+        context.config,
+        (of_generated, of_real),
+        generated.get("logits"),
     )
-    metrics = metrics_of_features(generated, real, context.config)
-    counts = {"n_generated": len(generated), "n_real": len(real), "seed": context.config.seed}
+    counts = {
+        "n_generated": len(generated["features"]),
+        "n_real": len(real["features"]),
+        "seed": context.config.seed,
+    }
     (context.directory / "metrics.json").write_text(json.dumps({**metrics, **counts}))
     table = pa.table({name: [value] for name, value in {**metrics, **counts}.items()})
     pq.write_table(table, context.directory / "metrics.parquet")

@@ -33,6 +33,7 @@ from sims_core.stages import (
     CLASSIFIER,
     EVALUATE,
     EVALUATE_POINTS,
+    EXTRACTOR,
     FEATURES,
     GENERATE,
     GENERATE_POINTS,
@@ -44,6 +45,7 @@ from sims_core.stages import (
     ClassifierStageConfig,
     EvaluateConfig,
     EvaluatePointsConfig,
+    ExtractorConfig,
     FeaturesConfig,
     GenerateConfig,
     GeneratePointsConfig,
@@ -231,6 +233,8 @@ class _Setup:
 
     real: ArtifactRef
     references: dict[str, ArtifactRef]
+    extractor: dict[str, ArtifactRef] = field(default_factory=dict)
+    """Of images: what makes their features."""
 
 
 def _plan_setup(planner: _Planner) -> _Setup:
@@ -249,14 +253,32 @@ def _plan_setup(planner: _Planner) -> _Setup:
 
 def _plan_image_setup(planner: _Planner, data: DigitsData) -> _Setup:
     real = planner.add("prepare data", PREPARE.request(data))
-    config = ClassifierStageConfig(
-        classifier=planner.experiment.evaluation.classifier, seed=planner.stage_seed("classifier")
+    extractor = _plan_extractor(planner, real)
+    request = FEATURES.request(FeaturesConfig(), images=real, **extractor)
+    return _Setup(real, {"features": planner.add("real features", request)}, extractor)
+
+
+def _plan_extractor(planner: _Planner, real: ArtifactRef) -> dict[str, ArtifactRef]:
+    """The feature space, by the name that stage `features` wants it under.
+
+    Raises:
+        BadInput: it has weights that nobody has chosen.
+    """
+    evaluation = planner.experiment.evaluation
+    if evaluation.features == "classifier":
+        config = ClassifierStageConfig(
+            classifier=evaluation.classifier, seed=planner.stage_seed("classifier")
+        )
+        request = CLASSIFIER.request(config, images=real)
+        return {"classifier": planner.add("train classifier", request)}
+    if evaluation.weights_sha256 is None:
+        raise BadInput("evaluation.weights_sha256 is not set: sims_core.weights.pin_weights does")
+    weights = ExtractorConfig(
+        features=evaluation.features,
+        sha256=evaluation.weights_sha256,
+        inception_score=evaluation.inception_score,
     )
-    classifier = planner.add("train classifier", CLASSIFIER.request(config, images=real))
-    features = planner.add(
-        "real features", FEATURES.request(FeaturesConfig(), images=real, classifier=classifier)
-    )
-    return _Setup(real, {"classifier": classifier, "features": features})
+    return {"extractor": planner.add("load extractor", EXTRACTOR.request(weights))}
 
 
 def _plan_auxiliary(
@@ -349,9 +371,8 @@ def _plan_image_evaluation(
     preview_seed = derive_seed(planner.seed, "preview")
     planner.generate("preview", evaluation.num_preview, preview_seed, models, omega)
     config = FeaturesConfig(count=evaluation.num_images)
-    classifier, real_features = setup.references["classifier"], setup.references["features"]
     features = planner.add(
-        "features", FEATURES.request(config, images=generated, classifier=classifier)
+        "features", FEATURES.request(config, images=generated, **setup.extractor)
     )
     metrics = EvaluateConfig(
         kid_subsets=evaluation.kid_subsets,
@@ -359,7 +380,8 @@ def _plan_image_evaluation(
         prc_neighborhood=evaluation.prc_neighborhood,
         seed=derive_seed(planner.seed, "evaluate"),
     )
-    planner.add("evaluate", EVALUATE.request(metrics, generated=features, real=real_features))
+    real = setup.references["features"]
+    planner.add("evaluate", EVALUATE.request(metrics, generated=features, real=real))
 
 
 def plan_arm(experiment: Experiment, arm: Arm, generations: int, seed: int) -> ArmPlan:

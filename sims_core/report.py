@@ -24,9 +24,15 @@ from matplotlib.ticker import MaxNLocator
 from sims_core.config import DigitsData, GaussianData
 from sims_core.loop import LoopPlan
 from sims_core.store import ArtifactRef, Store
-from sims_core.summary import FIGURES, ArmSummary, Outcome, RunSummary
+from sims_core.summary import FIGURES, ArmSummary, Outcome, RunSummary, sample_counts
 
 TITLES = {"fid": "FID", "kid": "KID", "precision": "Precision", "recall": "Recall"}
+FEATURE_SPACES = {
+    "classifier": "features of a small classifier trained on the real data",
+    "resnet20": "features of a ResNet-20 trained on CIFAR-10",
+    "resnet56": "features of a ResNet-56 trained on CIFAR-10",
+    "inception": "features of torch-fidelity's inception-v3-compat (weights of 2015)",
+}
 BETTER = {"fid": "lower is better", "kid": "lower is better"}
 COLOURS = ("#5b6472", "#0b7285", "#d9480f", "#5f3dc4", "#2b8a3e", "#c2255c", "#1864ab", "#a67c00")
 MAX_GRIDS = 6
@@ -83,6 +89,8 @@ def curves_svg(arms: Sequence[ArmSummary]) -> str:
     for column, name in enumerate(FIGURES):
         _draw(panels[0, column], arms, name, relative=False)
         _draw(panels[1, column], arms, name, relative=True)
+    counts = sample_counts([each.metrics for arm in arms for each in arm.generations])
+    figure.suptitle(" generated, ".join(counts), fontsize=9)
     panels[0, 0].set_ylabel("value", fontsize=9)
     panels[1, 0].set_ylabel("ratio to t = 1", fontsize=9)
     handles, labels = panels[0, 0].get_legend_handles_labels()
@@ -169,10 +177,9 @@ def _settings(details: RunDetails) -> list[tuple[str, str]]:
     unit = "image"
     if isinstance(experiment.data, DigitsData):
         real = f"{experiment.data.source}, {experiment.data.num_images} real images"
-        evaluated = (
-            f"{experiment.evaluation.num_images} generated images; features of a classifier "
-            "trained on the real data"
-        )
+        evaluation = experiment.evaluation
+        space = FEATURE_SPACES[evaluation.features]
+        evaluated = f"{evaluation.num_images} generated images; {space}"
     else:
         unit, data, points = "point", experiment.data, experiment.point_evaluation
         real = f"{data.replicates} replicates of {data.num_points} points in {data.dim} dimensions"
@@ -253,6 +260,8 @@ def _domain_context(
         "real_grid": _grid_uri(store, real),
         "grids": _grids(store, plan),
         "num_preview": plan.experiment.evaluation.num_preview,
+        "features": plan.experiment.evaluation.features,
+        "feature_space": FEATURE_SPACES[plan.experiment.evaluation.features],
     }
 
 

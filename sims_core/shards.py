@@ -9,7 +9,8 @@ import io
 import math
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,30 @@ def _samples(shards: Sequence[Path]) -> Iterator[dict[str, bytes]]:
             raise DamagedArtifact(f"{path}: {error.args[0]}") from None
 
 
+def _decode(sample: Mapping[str, bytes]) -> tuple[Images, int | None]:
+    """uint8 [C, H, W] and its label, if it has one."""
+    try:
+        pixels = np.asarray(Image.open(io.BytesIO(sample["png"])), dtype=np.uint8)
+        label = int(sample["cls"]) if "cls" in sample else None
+    except (KeyError, OSError, SyntaxError, ValueError) as error:
+        raise DamagedArtifact(f"{sample['__url__']!s}: {sample['__key__']!s}: {error}") from None
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0), label
+
+
+def stream_images(folder: Path, start: int, stop: int) -> Iterator[Images]:
+    """Images start..stop of a verified images artifact one by one, uint8 [C, H, W].
+
+    Memory does not grow with their number; shards before `start` are not opened.
+    """
+    first = 0
+    for shard in read_index(folder).shards:
+        begin, end = max(start - first, 0), min(stop - first, shard.count)
+        if begin < end:
+            for sample in islice(_samples([folder / shard.file]), begin, end):
+                yield _decode(sample)[0]
+        first += shard.count
+
+
 def read_images(shards: Sequence[Path]) -> tuple[Images, Labels | None]:
     """All images of the shards in order, and their labels if every image has one.
 
@@ -114,15 +139,8 @@ def read_images(shards: Sequence[Path]) -> tuple[Images, Labels | None]:
     """
     images: list[Images] = []
     labels: list[int] = []
-    for sample in _samples(shards):
-        try:
-            pixels = np.asarray(Image.open(io.BytesIO(sample["png"])), dtype=np.uint8)
-            label = int(sample["cls"]) if "cls" in sample else None
-        except (KeyError, OSError, SyntaxError, ValueError) as error:
-            raise DamagedArtifact(
-                f"{sample['__url__']!s}: {sample['__key__']!s}: {error}"
-            ) from None
-        images.append(pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0))
+    for image, label in map(_decode, _samples(shards)):
+        images.append(image)
         if label is not None:
             labels.append(label)
     if not images or len({image.shape for image in images}) != 1:

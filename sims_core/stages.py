@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -145,6 +145,16 @@ class ClassifierStageConfig(Frozen):
     seed: int
 
 
+class ExtractorConfig(Frozen):
+    """A network that was trained elsewhere, named by the content of its file."""
+
+    features: Literal["inception", "resnet20", "resnet56"]
+    sha256: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+    """Of the file with the weights; the first digits do."""
+    inception_score: bool = False
+    """Its features come with the logits that the Inception Score is made from."""
+
+
 class FeaturesConfig(Frozen):
     count: int | None = Field(default=None, ge=1)
     """First so many images; None is all."""
@@ -238,6 +248,12 @@ def _classifier(context: StageContext[ClassifierStageConfig]) -> dict[str, Any]:
     return train_classifier(context)
 
 
+def _extractor(context: StageContext[ExtractorConfig]) -> dict[str, Any]:
+    from sims_core.extractors import prepare_extractor
+
+    return prepare_extractor(context)
+
+
 def _features(context: StageContext[FeaturesConfig]) -> dict[str, Any]:
     from sims_core.evaluation import extract_features
 
@@ -287,7 +303,8 @@ TRAIN = Stage(
 SNAPSHOT = Stage("snapshot", 1, "model", SnapshotConfig, _snapshot)
 GENERATE = Stage("generate", 1, "images", GenerateConfig, _generate)
 CLASSIFIER = Stage("classifier", 1, "classifier", ClassifierStageConfig, _classifier)
-FEATURES = Stage("features", 1, "features", FeaturesConfig, _features)
+EXTRACTOR = Stage("extractor", 1, "extractor", ExtractorConfig, _extractor)
+FEATURES = Stage("features", 2, "features", FeaturesConfig, _features)
 EVALUATE = Stage("evaluate", 1, "metrics", EvaluateConfig, _evaluate)
 PREPARE_POINTS = Stage("prepare_points", 1, "points", PointSourceConfig, _prepare_points)
 GENERATE_POINTS = Stage(
@@ -304,7 +321,7 @@ EVALUATE_POINTS = Stage("evaluate_points", 1, "metrics", EvaluatePointsConfig, _
 STAGES: dict[str, Stage[Any]] = {
     stage.name: stage
     for stage in (
-        *(PREPARE, MIX, TRAIN, SNAPSHOT, GENERATE, CLASSIFIER, FEATURES, EVALUATE),
+        *(PREPARE, MIX, TRAIN, SNAPSHOT, GENERATE, CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE),
         *(PREPARE_POINTS, GENERATE_POINTS, REFERENCE, EVALUATE_POINTS),
     )
 }
@@ -321,7 +338,7 @@ def _execution_kept(progress_path: Path, wanted: Execution) -> Execution:
     except (FileNotFoundError, ValidationError):
         kept = None
     if kept and kept.device.split(":")[0] == wanted.device.split(":")[0]:
-        return kept.model_copy(update={"device": wanted.device})
+        return kept.model_copy(update={"device": wanted.device, "files": wanted.files})
     if progress_path.exists():
         shutil.rmtree(progress_path)
     progress_path.mkdir(parents=True)

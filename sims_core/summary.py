@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -162,18 +162,29 @@ def summarise_scan(store: Store, plan: LoopPlan) -> tuple[ScanPoint, ...]:
     return tuple(points)
 
 
+def sample_counts(metrics: Sequence[Mapping[str, int | float]]) -> list[str]:
+    """How many generated data (and images: real ones) the figures are of: no FID without its n."""
+    found = []
+    for label, name in (("n", "n_generated"), ("real", "n_real")):
+        counts = sorted({int(each[name]) for each in metrics if name in each})
+        if counts:
+            found.append(f"{label} = {', '.join(map(str, counts))}")
+    return found
+
+
 def arm_line(arm: ArmSummary, figure: str) -> str:
     """An arm's result in one line of text."""
     values = [generation.metrics[figure] for generation in arm.generations]
+    counts = ", ".join(sample_counts([generation.metrics for generation in arm.generations]))
     if arm.convergence is None:
         over = " ".join(f"{value:.3f}" for value in values)
-        return f"{arm.name}: {figure.upper()} over t = 1..{len(values)}: {over}"
+        return f"{arm.name}: {figure.upper()} over t = 1..{len(values)}: {over} ({counts})"
     end = arm.convergence
     ratio, low, high = end.ratio_standard
     return (
         f"{arm.name}: {figure.upper()} {values[0]:.3f} at t = 1, {end.distance[0]:.3f} at "
         f"t = {end.first}..{end.last}: {ratio:.2f} [{low:.2f}, {high:.2f}] times the standard G^1"
-        f" ({end.verdict})"
+        f" ({end.verdict}; {counts})"
     )
 
 

@@ -31,6 +31,7 @@ TINY: dict[str, str] = {
     "sims.budget_mimg": "0.0005",
     "sampler.num_steps": "3",
     "evaluation.num_images": "64",
+    "evaluation.allow_small_n": "true",
     "evaluation.kid_subset_size": "16",
     "evaluation.num_preview": "4",
     "evaluation.classifier.kimg": "1",
@@ -40,6 +41,8 @@ SIMS = str(Path(sys.executable).with_name("sims"))
 COMMAND_S = 150
 """A command that takes longer hangs."""
 
+_DATA = os.environ.get("SIMS_DATA")
+"""Read before the tests are cut off from the user's settings."""
 _PREFECT_HOME = Path(tempfile.mkdtemp(prefix="sims-tests-prefect-"))
 
 
@@ -147,6 +150,14 @@ def bytes_of() -> Callable[[Path], dict[str, str]]:
         }
 
     return sums
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Real data and weights: the folder of SIMS_DATA. Tests that need it are skipped without."""
+    if not _DATA or not Path(_DATA).is_dir():
+        pytest.skip(f"SIMS_DATA names no folder with real data and weights: {_DATA!r}")
+    return Path(_DATA)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ TINY = [
     "sims.budget_mimg=0.0005",
     "sampler.num_steps=3",
     "evaluation.num_images=64",
+    "evaluation.allow_small_n=true",
     "evaluation.kid_subset_size=16",
     "evaluation.num_preview=4",
     "evaluation.classifier.kimg=1",

@@ -18,6 +18,8 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
         "THREADS": "3",
         "SAMPLING_BATCH_SIZE": "17",
         "CHECKPOINT_KIMG": "0.25",
+        "DATA": "/data/real",
+        "INCEPTION_WEIGHTS": "/data/inception.pth",
     }
     assert {name.lower() for name in values} == set(Settings.model_fields)
     for name, value in values.items():
@@ -30,6 +32,8 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
     assert execution.threads == 3
     assert execution.sampling_batch_size == 17
     assert execution.checkpoint_kimg == 0.25
+    assert execution.files.source == Path("/data/real")
+    assert execution.files.inception == Path("/data/inception.pth")
 
 
 def test_threads_default_to_the_processors_of_this_process(monkeypatch):

@@ -46,7 +46,7 @@ TINY = Experiment(
     sims=Sims(n_s=32, budget_mimg=0.000256, batch_size=32),
     sampler=SamplerConfig(num_steps=4),
     evaluation=EvaluationConfig(
-        num_images=64,
+        num_images=64,  # of 16 features
         classifier=ClassifierConfig(channels=(8, 16), num_features=16, kimg=4.0, batch_size=32),
         kid_subsets=20,
         kid_subset_size=16,

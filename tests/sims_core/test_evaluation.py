@@ -14,7 +14,8 @@ from sims_core.classifier import load_classifier
 from sims_core.config import Execution
 from sims_core.data import load_digits_uint8
 from sims_core.errors import BadInput, SimsError
-from sims_core.evaluation import EXTRACTOR, RGBDataset, metrics_of_features
+from sims_core.evaluation import RGBDataset, metrics_of_features
+from sims_core.extractors import CLASSIFIER_FEATURES
 from sims_core.mixing import read_first
 from sims_core.shards import read_images, read_index
 from sims_core.stages import (
@@ -48,7 +49,7 @@ def test_stored_metrics_equal_torch_fidelity_called_directly(tiny_run, arm):
         fid=True,
         kid=True,
         prc=True,
-        feature_extractor=EXTRACTOR,
+        feature_extractor=CLASSIFIER_FEATURES,
         feature_extractor_weights_path=str(tiny_run.store.open_artifact(setup["train classifier"])),
         kid_subsets=config.kid_subsets,
         kid_subset_size=config.kid_subset_size,
@@ -162,7 +163,7 @@ def test_grey_images_become_rgb_and_the_extractor_reads_the_first_channel(random
 def test_extractor_needs_its_weights():
     with pytest.raises(ValueError, match="feature_extractor_weights_path"):
         torch_fidelity.utils.create_feature_extractor(
-            EXTRACTOR, ["penultimate"], cuda=False, verbose=False
+            CLASSIFIER_FEATURES, ["penultimate"], cuda=False, verbose=False
         )
 
 
