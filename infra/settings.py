@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -35,6 +35,13 @@ class Settings(BaseSettings):
     """torch's threads on the CPU; unset: one per processor that this process may use."""
     sampling_batch_size: Annotated[int, Field(ge=1)] = 256
     checkpoint_kimg: Annotated[float, Field(gt=0)] = 2.0
+    processes: Annotated[int, Field(ge=1)] = 1
+    """Training processes that share each batch; on GPUs one a GPU."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """At most so many images at once in training, in each process; unset: the whole batch."""
+    compile: Literal["inductor", "eager"] | None = None
+    """torch.compile's backend for networks of images; unset: no compilation."""
+    channels_last: bool = True
 
     @classmethod
     def read(cls) -> Settings:
@@ -53,7 +60,8 @@ class Settings(BaseSettings):
         """How this machine runs a stage.
 
         Raises:
-            BadInput: SIMS_DEVICE names a device that it does not have.
+            BadInput: SIMS_DEVICE names a device that it does not have, or one GPU for several
+                processes.
         """
         return Execution(
             device=self._device(),
@@ -61,6 +69,10 @@ class Settings(BaseSettings):
             sampling_batch_size=self.sampling_batch_size,
             checkpoint_kimg=self.checkpoint_kimg,
             files=self.files(),
+            num_processes=self._processes(),
+            micro_batch_size=self.micro_batch_size,
+            compile=self.compile,
+            channels_last=self.channels_last,
         )
 
     def files(self) -> DataFiles:
@@ -69,6 +81,14 @@ class Settings(BaseSettings):
             source=self.data and self.data.expanduser().absolute(),
             inception=self.inception_weights and self.inception_weights.expanduser().absolute(),
         )
+
+    def _processes(self) -> int:
+        if self.processes > 1 and self._device().partition(":")[2]:
+            raise BadInput(
+                f"SIMS_DEVICE is {self.device}, one GPU, but SIMS_PROCESSES is {self.processes}: "
+                "set SIMS_DEVICE=cuda (and CUDA_VISIBLE_DEVICES to choose among GPUs)"
+            )
+        return self.processes
 
     def _device(self) -> str:
         # Asking the driver's device files spares a cached run the seconds of importing torch.

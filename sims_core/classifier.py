@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sims_core.batches import batch_indices, to_unit_range
 from sims_core.config import ClassifierConfig, Frozen
 from sims_core.digest import canonical_json
 from sims_core.errors import BadInput
@@ -20,7 +21,6 @@ from sims_core.networks import initialise
 from sims_core.seeding import generator
 from sims_core.shards import read_images, read_index
 from sims_core.stages import ClassifierStageConfig, StageContext
-from sims_core.training import batch_indices, to_unit_range
 
 
 class ClassifierShape(Frozen):

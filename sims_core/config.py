@@ -92,11 +92,20 @@ class UNetConfig(Frozen):
     kind: Literal["unet"] = "unet"
     image_size: Annotated[int, Field(ge=4)] = 8
     channels: Annotated[int, Field(ge=1)] = 1
-    block_out_channels: Annotated[tuple[int, ...], Field(min_length=1)] = (32, 64)
+    block_out_channels: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (
+        32,
+        64,
+    )
     layers_per_block: Annotated[int, Field(ge=1)] = 1
     attention_levels: tuple[int, ...] = ()
-    """Which resolution levels have self-attention, 0 the finest."""
+    """Which resolution levels have self-attention, 0 the finest; the middle has it too, then."""
+    attention_head_dim: Annotated[int, Field(ge=1)] | None = 8
+    """Channels of one attention head; None is one head."""
     norm_num_groups: Annotated[int, Field(ge=1)] = 8
+    num_classes: Annotated[int, Field(ge=0)] = 0
+    """Classes that the network is conditioned on; 0 is unconditional."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability with which an activation of a residual block is dropped in training."""
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> UNetConfig:
@@ -115,6 +124,34 @@ class UNetConfig(Frozen):
             raise ValueError(f"attention_levels {self.attention_levels} must be in 0..{levels - 1}")
         return self
 
+    @model_validator(mode="after")
+    def _heads_fit(self) -> UNetConfig:
+        head = self.attention_head_dim
+        if not self.attention_levels or head is None:
+            return self
+        attending = {self.block_out_channels[level] for level in (*self.attention_levels, -1)}
+        if bad := sorted(width for width in attending if width % head):
+            raise ValueError(
+                f"the {bad[0]} channels of a level with attention (or of the middle) must be a "
+                f"multiple of attention_head_dim {head}"
+            )
+        return self
+
+
+class DiffusersUNetConfig(Frozen):
+    """An imported `UNet2DModel`, in diffusers' own words."""
+
+    kind: Literal["diffusers"] = "diffusers"
+    image_size: Annotated[int, Field(ge=4)]
+    channels: Annotated[int, Field(ge=1)]
+    num_classes: Annotated[int, Field(ge=0)] = 0
+    config: dict[str, Any]
+    """config.json of the folder that it came from, without its private entries."""
+
+    @property
+    def dropout(self) -> float:
+        return float(self.config.get("dropout") or 0)
+
 
 class ExactGaussianConfig(Frozen):
     """No network: A(D) is the maximum-likelihood Gaussian of D, its denoiser in closed form."""
@@ -126,14 +163,35 @@ class ExactGaussianConfig(Frozen):
     """lambda of the MAD paper: what is sampled has lambda times the covariance."""
 
 
-NetConfig = Annotated[MLPConfig | UNetConfig | ExactGaussianConfig, Field(discriminator="kind")]
+NetConfig = Annotated[
+    MLPConfig | UNetConfig | DiffusersUNetConfig | ExactGaussianConfig,
+    Field(discriminator="kind"),
+]
+IMAGE_NETS = (UNetConfig, DiffusersUNetConfig)
+ImageNet = UNetConfig | DiffusersUNetConfig
+
+
+class NoiseSchedule(Frozen):
+    """DDPM's discrete noise and what the network predicts, in diffusers' schedulers' words."""
+
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    num_train_timesteps: Annotated[int, Field(ge=2)] = 1000
+    rescale_betas_zero_snr: bool = False
 
 
 class ModelConfig(Frozen):
-    """A raw network and EDM's preconditioning round it."""
+    """A raw network and the preconditioning round it."""
 
     net: NetConfig = UNetConfig()
     sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    schedule: NoiseSchedule | None = None
+    """Of an imported network that was trained with DDPM's noise; None is EDM's preconditioning."""
+
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class TrainingConfig(Frozen):
@@ -152,6 +210,13 @@ class TrainingConfig(Frozen):
     ema_rampup_ratio: Annotated[float, Field(gt=0)] | None = None
     """Instead of that warm-up EDM's: the half-life is at most this times the images seen so far, so
     that the average never depends on how long the training goes on."""
+    precision: Precision = "fp32"
+    """Of the network's passes. bf16 and fp16 are mixed: weights, loss and EDM's scalings are always
+    float32."""
+    x_flip: bool = False
+    """Every image is mirrored left to right with probability 1/2 each time that it is seen."""
+    grid_kimg: Annotated[float, Field(ge=0)] = 0.0
+    """Every so many kimg a grid of the averaged model's samples is drawn; 0 draws none."""
 
     @property
     def num_steps(self) -> int:
@@ -420,6 +485,15 @@ class Execution(Frozen):
     sampling_batch_size: Annotated[int, Field(ge=1)] = 256
     checkpoint_kimg: Annotated[float, Field(gt=0)] = 2.0
     """A training stage saves its progress every so many thousand images seen."""
+    num_processes: Annotated[int, Field(ge=1)] = 1
+    """Training processes that share each batch: on GPUs, one a GPU."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """At most so many images go through the network at once in training, in each process; their
+    gradients are added up. None is the whole batch."""
+    compile: Literal["inductor", "eager"] | None = None
+    """torch.compile's backend for the network in training and sampling; None does not compile."""
+    channels_last: bool = True
+    """Weights in memory as [out, height, width, in]: faster on CPUs and on tensor cores."""
     files: DataFiles = DataFiles()
 
 

@@ -34,7 +34,23 @@ def per_sample(sigma: Tensor, x: Tensor) -> Tensor:
     return sigma.expand(leading).reshape(*leading, *[1] * (x.dim() - len(leading)))
 
 
-class EDMDenoiser(nn.Module):
+class NetDenoiser(nn.Module):
+    """A denoiser round a raw network `net`: what is trained, stored and loaded.
+
+    `sigma_data`, the standard deviation of the training data, sets the loss's weights.
+    """
+
+    def __init__(self, net: nn.Module, sigma_data: float) -> None:
+        super().__init__()
+        self.net = net
+        self.sigma_data = sigma_data
+
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """As `Denoiser`."""
+        raise NotImplementedError
+
+
+class EDMDenoiser(NetDenoiser):
     """EDM's preconditioning of a raw network F (arXiv 2206.00364, Eq. 7 and Table 1).
 
     D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), so that F sees and predicts unit variance.
@@ -44,11 +60,6 @@ class EDMDenoiser(nn.Module):
             sigma is.
         sigma_data: standard deviation of the training data.
     """
-
-    def __init__(self, net: nn.Module, sigma_data: float) -> None:
-        super().__init__()
-        self.net = net
-        self.sigma_data = sigma_data
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         leading = max(1, torch.as_tensor(sigma).dim())
@@ -84,7 +95,7 @@ class EDMDenoiser(nn.Module):
 
 
 def edm_loss(
-    denoiser: EDMDenoiser,
+    denoiser: NetDenoiser,
     clean: Tensor,
     generator: torch.Generator,
     P_mean: float,
@@ -107,7 +118,7 @@ def edm_loss(
 
 
 def squared_errors(
-    denoiser: EDMDenoiser,
+    denoiser: NetDenoiser,
     clean: Tensor,
     sigma: Tensor,
     noise: Tensor,

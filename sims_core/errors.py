@@ -19,3 +19,7 @@ class DamagedArtifact(StoreError):
 
 class TrainingDiverged(SimsError):
     """The loss or the weights stopped being finite."""
+
+
+class OutOfMemory(SimsError):
+    """A batch did not fit; progress is kept, and a smaller one may be asked for."""

@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sims_core.config import UNetConfig
-from sims_core.denoiser import Denoiser
+from sims_core.acceleration import explain_out_of_memory
+from sims_core.config import Execution, ImageNet, ModelConfig
+from sims_core.denoiser import Denoiser, NetDenoiser
 from sims_core.digest import file_sha256
-from sims_core.errors import BadInput, SimsError
+from sims_core.errors import SimsError
 from sims_core.guidance import negative_guidance
-from sims_core.networks import load_model
-from sims_core.sampler import make_sampler
-from sims_core.seeding import image_seed
+from sims_core.networks import image_net, load_model
+from sims_core.sampler import Sampler, make_sampler
+from sims_core.seeding import derive_seed, image_seed
 from sims_core.shards import Images, Shard, read_images, shard_name, write_index, write_shard
 from sims_core.stages import GenerateConfig, StageContext
 from sims_core.store import write_atomically
@@ -50,34 +51,57 @@ def to_uint8(x: Tensor) -> Images:
 
 def sample_images(
     denoiser: Denoiser,
-    sample: Callable[[Denoiser, Tensor], Tensor],
+    sample: Sampler,
     seeds: Sequence[int],
     shape: Sequence[int],
     batch_size: int,
     device: str = "cpu",
     after_batch: Callable[[int], None] = lambda done: None,
+    labels: Sequence[int] | None = None,
 ) -> Images:
-    """uint8 [len(seeds), *shape]; batches only group the work, each image has its own noise."""
+    """uint8 [len(seeds), *shape]; batches only group the work, each image has its own noise.
+
+    Args:
+        labels: class of each image, for a conditional denoiser.
+    """
     images = []
     for start in range(0, len(seeds), batch_size):
         batch = seeds[start : start + batch_size]
         noise = seeded_noise(batch, shape).to(device)
-        images.append(to_uint8(sample(denoiser, noise)))
+        classes = None
+        if labels is not None:
+            classes = torch.tensor(labels[start : start + batch_size], device=device)
+        images.append(to_uint8(sample(denoiser, noise, classes)))
         after_batch(start + len(batch))
     return np.concatenate(images)
 
 
-def load_denoiser(context: StageContext[GenerateConfig]) -> tuple[Denoiser, tuple[int, ...]]:
-    """The denoiser to sample from (guided if omega > 0) and the shape of one image."""
-    config, device = context.config, context.execution.device
-    base, model = load_model(context.open("base"), device)
-    if not isinstance(model.net, UNetConfig):
-        raise BadInput(f"images need a U-Net, the base is {model.net.kind!r}")
-    shape = (model.net.channels, model.net.image_size, model.net.image_size)
+def image_labels(seeds: Sequence[int], num_classes: int) -> list[int] | None:
+    """Class of each image, a function of its seed alone and uniform over classes; None for 0."""
+    if not num_classes:
+        return None
+    return [derive_seed(seed, "label") % num_classes for seed in seeds]
+
+
+def load_denoiser(context: StageContext[GenerateConfig]) -> tuple[Denoiser, ImageNet]:
+    """The denoiser to sample from (guided if omega > 0) and the base's network."""
+    config, execution = context.config, context.execution
+    base, model = load_for_sampling(context.open("base"), execution)
+    net = image_net(model)
     if config.omega == 0:
-        return base, shape
-    auxiliary, _ = load_model(context.open("auxiliary"), device)
-    return negative_guidance(base, auxiliary, config.omega), shape
+        return base, net
+    auxiliary, _ = load_for_sampling(context.open("auxiliary"), execution)
+    return negative_guidance(base, auxiliary, config.omega), net
+
+
+def load_for_sampling(folder: Path, execution: Execution) -> tuple[NetDenoiser, ModelConfig]:
+    """A stored model on the execution's device, in its memory format, compiled if it says so."""
+    denoiser, model = load_model(folder, execution.device)
+    if not execution.channels_last:
+        denoiser.to(memory_format=torch.contiguous_format)
+    if execution.compile is not None:
+        denoiser.net.compile(backend=execution.compile)
+    return denoiser, model
 
 
 class FinishedShards:
@@ -103,7 +127,8 @@ class FinishedShards:
 def generate(context: StageContext[GenerateConfig]) -> dict[str, Any]:
     """Stage `generate`: inputs `base` and, for omega > 0, `auxiliary` (models)."""
     config = context.config
-    denoiser, shape = load_denoiser(context)
+    denoiser, net = load_denoiser(context)
+    shape = (net.channels, net.image_size, net.image_size)
     sample = make_sampler(config.sampler)
     finished = FinishedShards(context.state)
     shards = []
@@ -121,12 +146,18 @@ def generate(context: StageContext[GenerateConfig]) -> dict[str, Any]:
 
         batch_size = context.execution.sampling_batch_size
         device = context.execution.device
-        images = sample_images(denoiser, sample, seeds, shape, batch_size, device, report)
-        write_shard(context.state / name, images, start, seeds=seeds)
+        labels = image_labels(seeds, net.num_classes)
+        with explain_out_of_memory("SIMS_SAMPLING_BATCH_SIZE", min(batch_size, count), "sampling"):
+            images = sample_images(
+                denoiser, sample, seeds, shape, batch_size, device, report, labels
+            )
+        write_shard(context.state / name, images, start, labels, seeds)
         finished.add(name)
     needed = -(-64 // config.images_per_shard)  # write_index draws the first 64 images
     first, _ = read_images([context.state / shard.file for shard in shards[:needed]])
-    write_index(context.directory, first, shards)
+    every_seed = (image_seed(config.first_seed, i) for i in range(config.count))
+    labels = image_labels(list(every_seed), net.num_classes)
+    write_index(context.directory, first, shards, labels)
     for shard in shards:
         os.replace(context.state / shard.file, context.directory / shard.file)
     networks = 1 if config.omega == 0 else 2

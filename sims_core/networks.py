@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sims_core.config import MLPConfig, ModelConfig, NetConfig, UNetConfig
-from sims_core.denoiser import EDMDenoiser, per_sample
+from sims_core.config import (
+    IMAGE_NETS,
+    DiffusersUNetConfig,
+    ExactGaussianConfig,
+    ImageNet,
+    MLPConfig,
+    ModelConfig,
+    NetConfig,
+    UNetConfig,
+)
+from sims_core.denoiser import EDMDenoiser, NetDenoiser, per_sample
 from sims_core.digest import canonical_json
+from sims_core.dropout import seed_dropouts
 from sims_core.errors import BadInput
+from sims_core.vp import VPDenoiser
 
 NET_FOLDER = "net"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"  # the name that diffusers reads
@@ -62,44 +73,78 @@ class MLP(nn.Module):
         return result if x.dim() == 3 else result[0]
 
 
-class UNet(nn.Module):
-    """diffusers' U-Net behind F's signature; c_noise goes through its positional embedding."""
+def unet_arguments(config: UNetConfig) -> dict[str, Any]:
+    """Arguments of `UNet2DModel` for one of our networks."""
+    levels = range(len(config.block_out_channels))
+    attends = ["Attn" if level in config.attention_levels else "" for level in levels]
+    return {
+        "sample_size": config.image_size,
+        "in_channels": config.channels,
+        "out_channels": config.channels,
+        "block_out_channels": config.block_out_channels,
+        "layers_per_block": config.layers_per_block,
+        "down_block_types": tuple(f"{prefix}DownBlock2D" for prefix in attends),
+        "up_block_types": tuple(f"{prefix}UpBlock2D" for prefix in reversed(attends)),
+        "add_attention": bool(config.attention_levels),
+        "attention_head_dim": config.attention_head_dim,
+        "norm_num_groups": config.norm_num_groups,
+        "num_class_embeds": config.num_classes or None,
+        "dropout": config.dropout,
+    }
 
-    def __init__(self, config: UNetConfig) -> None:
+
+class UNet(nn.Module):
+    """diffusers' U-Net behind F's signature; c_noise goes through its positional embedding.
+
+    An imported one takes its own timesteps in the place of c_noise.
+    """
+
+    def __init__(self, config: ImageNet) -> None:
         super().__init__()
-        levels = range(len(config.block_out_channels))
-        attends = ["Attn" if level in config.attention_levels else "" for level in levels]
+        if isinstance(config, DiffusersUNetConfig):
+            arguments, self.noise_scale = config.config, 1.0
+        else:
+            arguments, self.noise_scale = unet_arguments(config), C_NOISE_SCALE
         # diffusers' class is untyped once its mixins come in.
-        self.unet: Any = UNet2DModel(  # type: ignore[no-untyped-call]
-            sample_size=config.image_size,
-            in_channels=config.channels,
-            out_channels=config.channels,
-            block_out_channels=config.block_out_channels,
-            layers_per_block=config.layers_per_block,
-            down_block_types=tuple(f"{prefix}DownBlock2D" for prefix in attends),
-            up_block_types=tuple(f"{prefix}UpBlock2D" for prefix in reversed(attends)),
-            add_attention=bool(config.attention_levels),
-            norm_num_groups=config.norm_num_groups,
-        )
+        self.unet: Any = UNet2DModel(**arguments)  # type: ignore[no-untyped-call]
+        self.dropout = seed_dropouts(self)
         # oneDNN's convolutions run up to 1.6 times faster on small CPUs with channels last.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        # The embedding's frequencies are made for timesteps 0..1000; c_noise spans about -2..1.
-        result: Tensor = self.unet(x, c_noise * C_NOISE_SCALE, labels).sample
+        result: Tensor = self.unet(x, c_noise * self.noise_scale, labels).sample
         return result
 
 
 C_NOISE_SCALE = 250.0
+"""The embedding's frequencies are made for timesteps 0..1000; c_noise spans about -2..1."""
 
 
 def build_net(config: NetConfig) -> nn.Module:
     """The network with torch's own random weights: call `initialise` for reproducible ones."""
     if isinstance(config, MLPConfig):
         return MLP(config)
-    if isinstance(config, UNetConfig):
-        return UNet(config)
-    raise BadInput(f"{config.kind} is not a network")
+    if isinstance(config, ExactGaussianConfig):
+        raise BadInput(f"{config.kind} is not a network")
+    return UNet(config)
+
+
+def image_net(config: ModelConfig) -> ImageNet:
+    """The network of a model of images.
+
+    Raises:
+        BadInput: it is one of points.
+    """
+    if not isinstance(config.net, IMAGE_NETS):
+        raise BadInput(f"images need a U-Net, the model is {config.net.kind!r}")
+    return config.net
+
+
+def make_denoiser(net: nn.Module, config: ModelConfig) -> NetDenoiser:
+    """The preconditioning that the configuration says, round `net`."""
+    if config.schedule is None:
+        return EDMDenoiser(net, config.sigma_data)
+    return VPDenoiser(net, config.sigma_data, config.schedule)
 
 
 def _initialise_replicates(layer: ReplicatedLinear, generators: Sequence[torch.Generator]) -> None:
@@ -136,6 +181,8 @@ def initialise(net: nn.Module, *generators: torch.Generator) -> None:
                 nn.init.uniform_(module.bias, -bound, bound, generator=generator)
         elif isinstance(module, ReplicatedLinear):
             _initialise_replicates(module, generators)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, generator=generator)
         elif isinstance(module, nn.GroupNorm | nn.BatchNorm2d):
             module.reset_parameters()
         else:
@@ -145,28 +192,53 @@ def initialise(net: nn.Module, *generators: torch.Generator) -> None:
                 nn.init.zeros_(parameter)
 
 
-def _stored_module(net: nn.Module) -> nn.Module:
+def stored_module(net: nn.Module) -> nn.Module:
     """What is written to disk: diffusers' own network without our wrapper."""
     module: nn.Module = net.unet if isinstance(net, UNet) else net
     return module
 
 
-def save_model(denoiser: EDMDenoiser, config: ModelConfig, folder: Path) -> None:
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Copies `weights` into `module`.
+
+    Raises:
+        BadInput: they are of another architecture; names the first difference.
+    """
+    wanted = module.state_dict()
+    for name, tensor in wanted.items():
+        if name not in weights:
+            raise BadInput(f"{source}: weights of another architecture: {name} is missing")
+        if weights[name].shape != tensor.shape:
+            raise BadInput(
+                f"{source}: weights of another architecture: {name} is of shape "
+                f"{list(weights[name].shape)}, the network's is {list(tensor.shape)}"
+            )
+    if extra := [name for name in weights if name not in wanted]:
+        raise BadInput(f"{source}: weights of another architecture: no {extra[0]} in the network")
+    module.load_state_dict(weights)
+
+
+def save_model(denoiser: NetDenoiser, config: ModelConfig, folder: Path) -> None:
     """Writes model.json and net/, which `UNet2DModel.from_pretrained` opens if it is a U-Net."""
     net_folder = folder / NET_FOLDER
     net_folder.mkdir()
     (folder / MODEL_FILE).write_text(canonical_json(config.model_dump(mode="json")))
     if isinstance(denoiser.net, UNet):
         denoiser.net.unet.save_config(net_folder)
-    stored = _stored_module(denoiser.net)
+    stored = stored_module(denoiser.net)
     weights = {name: tensor.contiguous() for name, tensor in stored.state_dict().items()}
     save_file(weights, net_folder / WEIGHTS_FILE)
 
 
-def load_model(folder: Path, device: str = "cpu") -> tuple[EDMDenoiser, ModelConfig]:
-    """Reads what `save_model` wrote, in evaluation mode, without gradients."""
+def load_model(folder: Path, device: str = "cpu") -> tuple[NetDenoiser, ModelConfig]:
+    """Reads what `save_model` wrote, in evaluation mode, without gradients.
+
+    Raises:
+        BadInput: the weights are not those of the network in model.json.
+    """
     config = ModelConfig.model_validate_json((folder / MODEL_FILE).read_bytes())
     net = build_net(config.net)
-    _stored_module(net).load_state_dict(load_file(folder / NET_FOLDER / WEIGHTS_FILE))
-    denoiser = EDMDenoiser(net, config.sigma_data).to(device)
+    path = folder / NET_FOLDER / WEIGHTS_FILE
+    load_weights(stored_module(net), load_file(path), str(path))
+    denoiser = make_denoiser(net, config).to(device)
     return denoiser.eval().requires_grad_(False), config

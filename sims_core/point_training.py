@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sims_core.config import ExactGaussianConfig, MLPConfig, ModelConfig, TrainingConfig
-from sims_core.denoiser import EDMDenoiser
+from sims_core.denoiser import EDMDenoiser, NetDenoiser
 from sims_core.errors import BadInput
 from sims_core.exact_gaussian import GaussianModel, load_gaussian, save_gaussian
 from sims_core.gaussian import moments
-from sims_core.networks import load_model, save_model
 from sims_core.points import load_point_training_set
 from sims_core.seeding import generator
 from sims_core.stages import StageContext, TrainStageConfig
-from sims_core.training import Training, train
+from sims_core.training import Training, load_initial, train, write_model
 
 CHUNK_STEPS = 64
 """Steps whose batches are drawn at once, from one generator a replicate."""
@@ -43,7 +42,7 @@ class ReplicatedTraining(Training):
         config: TrainingConfig,
         data: Tensor,
         seed: int,
-        initial: EDMDenoiser | None = None,
+        initial: NetDenoiser | None = None,
     ) -> None:
         if data.dim() != 3 or not isinstance(model.net, MLPConfig):
             raise BadInput("replicates need points [R, N, d] and a perceptron")
@@ -69,7 +68,7 @@ class ReplicatedTraining(Training):
             noise.append(torch.randn((*shape, dim), generator=own))
         sigma = (self.config.P_mean + self.config.P_std * torch.stack(ln_sigma, 1)).exp()
         device = self.data.device
-        return self.denoiser.training_pairs(
+        return cast(EDMDenoiser, self.denoiser).training_pairs(
             torch.stack(clean, 1), sigma.to(device), torch.stack(noise, 1).to(device)
         )
 
@@ -116,13 +115,7 @@ def train_point_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
         start = load_gaussian(context.open("initial")) if "initial" in context.inputs else None
         save_gaussian(fit_gaussian(points, config.model.net, start), context.directory)
         return {"points": count, "replicates": replicates}
-    initial = None
-    if "initial" in context.inputs:
-        initial, initial_config = load_model(context.open("initial"))
-        if initial_config != config.model:
-            raise BadInput(
-                "a fine-tune needs the network and sigma_data of the model it starts from"
-            )
+    initial = load_initial(context)
     data = points.to(context.execution.device)
     training = ReplicatedTraining(config.model, config.training, data, config.seed, initial)
     denoiser = train(
@@ -131,9 +124,7 @@ def train_point_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
         context.execution.checkpoint_kimg * POINTS_PER_IMAGE,
         context.progress,
     )
-    save_model(denoiser.cpu(), config.model, context.directory)
-    rows = "".join(f"{nimg},{loss:.9g}\n" for nimg, loss in training.log)
-    (context.directory / "loss.csv").write_text("nimg,loss\n" + rows)
+    write_model(context, denoiser, training)
     return {
         "nimg": training.nimg,
         "points": count,

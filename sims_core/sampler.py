@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -84,12 +84,20 @@ def heun_sample(
     return x
 
 
-def make_sampler(config: SamplerConfig) -> Callable[[Denoiser, Tensor], Tensor]:
-    """The configured sampler as `sample(denoiser, noise [N, ...]) -> [N, ...]`."""
+class Sampler(Protocol):
+    """noise [N, ...], standard normal, and labels [N] or None to samples [N, ...]."""
+
+    def __call__(
+        self, denoiser: Denoiser, noise: Tensor, labels: Tensor | None = None, /
+    ) -> Tensor: ...
+
+
+def make_sampler(config: SamplerConfig) -> Sampler:
+    """The configured sampler."""
     solve = heun_sample if config.solver == "heun" else euler_sample
     sigmas = karras_sigmas(config.num_steps, config.sigma_min, config.sigma_max, config.rho)
 
-    def sample(denoiser: Denoiser, noise: Tensor) -> Tensor:
-        return solve(denoiser, noise, sigmas)
+    def sample(denoiser: Denoiser, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        return solve(denoiser, noise, sigmas, labels)
 
     return sample

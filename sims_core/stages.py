@@ -21,6 +21,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from sims_core.config import (
+    IMAGE_NETS,
     ClassifierConfig,
     DigitsData,
     Execution,
@@ -28,9 +29,8 @@ from sims_core.config import (
     ModelConfig,
     SamplerConfig,
     TrainingConfig,
-    UNetConfig,
 )
-from sims_core.errors import BadInput
+from sims_core.errors import BadInput, OutOfMemory
 from sims_core.store import (
     ArtifactRef,
     Name,
@@ -43,6 +43,8 @@ from sims_core.store import (
 
 logger = logging.getLogger("sims_core.stages")
 
+HOW_TO_COMPUTE = {"num_processes", "micro_batch_size", "compile", "channels_last"}
+"""Named in a manifest where they are not as usual: the last digits of floats depend on them."""
 LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "webdataset", "numpy", "pillow")
 
 
@@ -298,7 +300,7 @@ TRAIN = Stage(
     "model",
     TrainStageConfig,
     _train,
-    one_thread=lambda config: not isinstance(config.model.net, UNetConfig),
+    one_thread=lambda config: not isinstance(config.model.net, IMAGE_NETS),
 )
 SNAPSHOT = Stage("snapshot", 1, "model", SnapshotConfig, _snapshot)
 GENERATE = Stage("generate", 1, "images", GenerateConfig, _generate)
@@ -327,18 +329,27 @@ STAGES: dict[str, Stage[Any]] = {
 }
 
 
+OUT_OF_MEMORY = "out-of-memory"
+
+
 def _execution_kept(progress_path: Path, wanted: Execution) -> Execution:
     """The execution that an interrupted stage began with; `wanted` if there is none to go on with.
 
-    Progress from another kind of device is discarded: its bytes could not be matched here.
+    Progress from another kind of device is discarded: its bytes could not be matched here. What ran
+    out of memory goes on as it is told to now, or it would run out of memory again.
     """
-    path = progress_path / "execution.json"
+    path, marker = progress_path / "execution.json", progress_path / OUT_OF_MEMORY
     try:
         kept = Execution.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         kept = None
     if kept and kept.device.split(":")[0] == wanted.device.split(":")[0]:
-        return kept.model_copy(update={"device": wanted.device, "files": wanted.files})
+        if marker.exists():
+            write_atomically(path, wanted.model_dump_json())
+            marker.unlink()
+            return wanted
+        here_and_now = wanted.model_dump(include={"device", "num_processes"})
+        return kept.model_copy(update={**here_and_now, "files": wanted.files})
     if progress_path.exists():
         shutil.rmtree(progress_path)
     progress_path.mkdir(parents=True)
@@ -417,11 +428,18 @@ def _compute(
         execution=execution,
         progress=progress,
     )
-    details = stage.compute(context)
+    try:
+        details = stage.compute(context)
+    except OutOfMemory:
+        (progress_path / OUT_OF_MEMORY).touch()
+        raise
     store.commit(
         request,
         directory,
-        execution=execution.model_dump(include={"device", "threads", "sampling_batch_size"}),
+        execution={
+            **execution.model_dump(include={"device", "threads", "sampling_batch_size"}),
+            **execution.model_dump(include=HOW_TO_COMPUTE, exclude_defaults=True),
+        },
         libraries={
             "python": platform.python_version(),
             **{name: library_version(name) for name in LIBRARIES},

@@ -15,16 +15,21 @@ from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from sims_core.config import ModelConfig, TrainingConfig
-from sims_core.denoiser import EDMDenoiser, edm_loss
+from sims_core.acceleration import Acceleration
+from sims_core.batches import Batch, draw_batch
+from sims_core.config import (
+    IMAGE_NETS,
+    Execution,
+    ModelConfig,
+    TrainingConfig,
+)
+from sims_core.denoiser import NetDenoiser, squared_errors
 from sims_core.errors import BadInput, TrainingDiverged
-from sims_core.mixing import load_training_set
-from sims_core.networks import build_net, initialise, load_model, save_model
+from sims_core.networks import UNet, build_net, initialise, load_model, make_denoiser, save_model
 from sims_core.seeding import generator
-from sims_core.shards import Images
 from sims_core.stages import (
     Progress,
     SnapshotConfig,
@@ -34,26 +39,6 @@ from sims_core.stages import (
 )
 
 logger = logging.getLogger("sims_core.training")
-
-
-def to_unit_range(images: Images, device: str = "cpu") -> Tensor:
-    """uint8 [N, C, H, W] to float32 in [-1, 1] on `device`."""
-    return torch.from_numpy(images).to(device).float() / 127.5 - 1
-
-
-def batch_indices(step: int, batch_size: int, count: int, seed: int) -> Tensor:
-    """Indices of batch `step`, [batch_size]: every image once an epoch, in a new order each.
-
-    A function of its arguments alone, so that training can start at any step.
-    """
-    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = positions // count
-    indices = torch.empty_like(positions)
-    for epoch in set(epochs.tolist()):
-        order = torch.randperm(count, generator=generator(seed, "epoch", epoch))
-        inside = epochs == epoch
-        indices[inside] = order[positions[inside] % count]
-    return indices
 
 
 def learning_rate_factor(step: int, config: TrainingConfig) -> float:
@@ -102,9 +87,11 @@ class Training:
     Args:
         model: network and preconditioning.
         config: recipe.
-        data: the training set on the device, float32 [N, ...] scaled to about [-1, 1].
+        data: the training set, [N, ...]: uint8 images, or floats scaled to about [-1, 1].
         seed: of initialisation, order and noise.
         initial: weights to fine-tune from; None is a new network.
+        labels: classes int64 [N], for a conditional network.
+        execution: how to compute; None is plainly, where the data are.
     """
 
     def __init__(
@@ -113,22 +100,22 @@ class Training:
         config: TrainingConfig,
         data: Tensor,
         seed: int,
-        initial: EDMDenoiser | None = None,
+        initial: NetDenoiser | None = None,
+        *,
+        labels: Tensor | None = None,
+        execution: Execution | None = None,
     ) -> None:
-        self.config, self.data, self.seed = config, data, seed
+        self.model, self.config, self.data, self.seed = model, config, data, seed
+        self.labels = labels
+        self.execution = execution or Execution(device=str(data.device))
         net = build_net(model.net)
         if initial is None:
             initialise(net, *self.initial_generators(model))
         else:
             net.load_state_dict(initial.net.state_dict())
-        self.denoiser = EDMDenoiser(net, model.sigma_data).to(data.device).train()
-        self.optimizer = torch.optim.Adam(
-            self.denoiser.parameters(), lr=config.learning_rate, fused=True
-        )
-        self.schedule = LambdaLR(self.optimizer, lambda step: learning_rate_factor(step, config))
-        self.ema = make_average(self.denoiser.parameters(), config, self.foreach_ema)
         self.step = 0
         self.log: list[tuple[int, float]] = []
+        self._set_up(net)
 
     foreach_ema = False
     """Few operations for all parameters: faster where they are many and small."""
@@ -137,28 +124,64 @@ class Training:
         """Of the network's random weights."""
         return [generator(self.seed, "initialise")]
 
+    def _set_up(self, net: nn.Module) -> None:
+        config = self.config
+        self.acceleration = Acceleration(self.execution, config.precision)
+        if not self.execution.channels_last:
+            net.to(memory_format=torch.contiguous_format)
+        self.denoiser = make_denoiser(net, self.model).to(self.acceleration.device).train()
+        self.optimizer = torch.optim.Adam(
+            self.denoiser.parameters(), lr=config.learning_rate, fused=True
+        )
+        self.schedule = LambdaLR(self.optimizer, lambda step: learning_rate_factor(step, config))
+        self.ema = make_average(self.denoiser.parameters(), config, self.foreach_ema)
+        self._prepared_net, self._stepper = self.acceleration.prepare(net, self.optimizer)
+        self._prepared = make_denoiser(self._prepared_net, self.model).train()
+
     @property
     def nimg(self) -> int:
         return self.step * self.config.batch_size
 
+    def _next_batch(self) -> Batch:
+        """This process's part of the step's batch, on the device."""
+        drops = getattr(self.model.net, "dropout", 0) > 0
+        batch = draw_batch(self.data, self.labels, self.config, self.seed, self.step, drops)
+        if self.acceleration.processes > 1:
+            own = self.acceleration.part(len(batch))
+            batch = batch.map(lambda part: part[own])
+        return batch.map(self.acceleration.to_device)
+
     def advance(self) -> Tensor:
-        """One optimiser step; returns its loss, a scalar on the device."""
-        indices = batch_indices(self.step, self.config.batch_size, len(self.data), self.seed)
-        noise = generator(self.seed, "noise", self.step)
-        loss = edm_loss(
-            self.denoiser,
-            self.data[indices.to(self.data.device)],
-            noise,
-            self.config.P_mean,
-            self.config.P_std,
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        """One optimiser step; returns this process's part of its loss, a scalar on the device.
+
+        The mean over processes is the batch's loss.
+        """
+        batch, how = self._next_batch(), self.acceleration
+        whole, done = self.config.batch_size / how.processes, 0
+        losses = []
+        for micro in batch.micro_batches(how.micro_batch_size(len(batch))):
+            done += len(micro)
+            with how.accumulating(self._prepared_net, last=done == len(batch)):
+                loss = self._loss(micro)
+                if len(micro) != whole:
+                    loss = loss * (len(micro) / whole)
+                how.backward(loss)
+            losses.append(loss.detach())
+        self._stepper.step()
         self.optimizer.zero_grad()
         self.schedule.step()
         self.ema.step(self.denoiser.parameters())
         self.step += 1
-        return loss.detach()
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """EDM's loss of some images, a scalar."""
+        if isinstance(self.denoiser.net, UNet):
+            self.denoiser.net.dropout.keys = batch.dropout
+        errors = squared_errors(
+            self._prepared, batch.images, batch.sigma, batch.noise, batch.labels
+        )
+        return errors.mean()
 
     def save(self, path: Path) -> None:
         state = {
@@ -168,6 +191,7 @@ class Training:
             "ema": self.ema.state_dict(),
             "step": self.step,
             "log": self.log,
+            "scaler": self.acceleration.scaler_state,
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
@@ -175,7 +199,7 @@ class Training:
 
     def load(self, path: Path) -> None:
         try:
-            state = torch.load(path, map_location=self.data.device, weights_only=True)
+            state = torch.load(path, map_location=self.acceleration.device, weights_only=True)
         except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise UnreadableCheckpoint(str(error).split("\n")[0]) from error
         self.denoiser.load_state_dict(state["net"])
@@ -184,15 +208,18 @@ class Training:
         self.ema.load_state_dict(state["ema"])
         self.step = state["step"]
         self.log = [(int(nimg), float(loss)) for nimg, loss in state["log"]]
+        self.acceleration.load_scaler_state(state["scaler"])
 
-    def snapshot(self) -> EDMDenoiser:
+    def snapshot(self) -> NetDenoiser:
         """What `finish` would give now, without finishing."""
         averaged = deepcopy(self.denoiser)
+        self.acceleration.unwrap(averaged.net)
         self.ema.copy_to(averaged.parameters())
         return averaged.eval().requires_grad_(False)
 
-    def finish(self) -> EDMDenoiser:
+    def finish(self) -> NetDenoiser:
         """The denoiser with the averaged weights."""
+        self.acceleration.unwrap(self.denoiser.net)
         self.ema.copy_to(self.denoiser.parameters())
         return self.denoiser.eval().requires_grad_(False)
 
@@ -203,7 +230,7 @@ def train(
     checkpoint_kimg: float = 2.0,
     progress: Progress = no_progress,
     after_step: Callable[[], None] = lambda: None,
-) -> EDMDenoiser:
+) -> NetDenoiser:
     """Runs `training` to its end, from `checkpoint` if that exists.
 
     Args:
@@ -214,43 +241,44 @@ def train(
         TrainingDiverged: the loss or the weights are not finite; the last checkpoint stays.
     """
     if checkpoint is not None and checkpoint.exists():
-        try:
-            training.load(checkpoint)
-            logger.info("resumed at %.1f kimg", training.nimg / 1000)
-        except UnreadableCheckpoint as error:  # the machine went down before it was on the disk
-            logger.warning("%s: unreadable, training starts again (%s)", checkpoint, error)
-    total = training.config.num_steps
+        _resume(training, checkpoint)
+    config, total = training.config, training.config.num_steps
     # Intervals in steps from the start, not from the resumption: the log must not depend on it.
     every_log = max(1, total // 100)
-    every_checkpoint = max(1, round(checkpoint_kimg * 1000 / training.config.batch_size))
+    every_checkpoint = max(1, round(checkpoint_kimg * 1000 / config.batch_size))
     started, first_step = time.monotonic(), training.step
     while training.step < total:
-        loss = training.advance()
+        part_of_loss = training.advance()
         after_step()
         if training.step % every_log == 0 or training.step == total:
-            _log_loss(training, float(loss))
+            loss = _checked_loss(training, part_of_loss)
+            training.log.append((training.nimg, loss))
             elapsed = max(1e-9, time.monotonic() - started)
-            rate = (training.step - first_step) * training.config.batch_size / elapsed
-            progress(
-                training.nimg,
-                total * training.config.batch_size,
-                "img",
-                loss=float(loss),
-                img_per_s=rate,
-            )
+            rate = (training.step - first_step) * config.batch_size / elapsed
+            progress(training.nimg, total * config.batch_size, "img", loss=loss, img_per_s=rate)
         if checkpoint is not None and training.step % every_checkpoint == 0:
-            _check_finite(training, float(loss))
-            training.save(checkpoint)
+            _checked_loss(training, part_of_loss)
+            if training.acceleration.rank == 0:
+                training.save(checkpoint)
     return training.finish()
 
 
-def _log_loss(training: Training, loss: float) -> None:
-    _check_finite(training, loss)
-    training.log.append((training.nimg, loss))
+def _resume(training: Training, checkpoint: Path) -> None:
+    try:
+        training.load(checkpoint)
+        logger.info("resumed at %.1f kimg", training.nimg / 1000)
+    except UnreadableCheckpoint as error:  # the machine went down before it was on the disk
+        logger.warning("%s: unreadable, training starts again (%s)", checkpoint, error)
 
 
-def _check_finite(training: Training, loss: float) -> None:
-    # The loss is from before its step's update, which may have broken the weights.
+def _checked_loss(training: Training, part: Tensor) -> float:
+    """The batch's loss.
+
+    Raises:
+        TrainingDiverged: it is not finite, or the weights are not: the loss is from before its
+            step's update, which may have broken them.
+    """
+    loss = float(training.acceleration.mean_over_processes(part))
     finite = all(bool(p.isfinite().all()) for p in training.denoiser.parameters())
     if not (finite and math.isfinite(loss)):
         what = f"the loss is {loss}" if not math.isfinite(loss) else "the weights are not finite"
@@ -258,6 +286,7 @@ def _check_finite(training: Training, loss: float) -> None:
             f"{what} at {training.nimg / 1000:.1f} kimg; lower training.learning_rate "
             f"({training.config.learning_rate:g}); the last good checkpoint is kept"
         )
+    return loss
 
 
 SNAPSHOTS_FOLDER = "snapshots"
@@ -275,7 +304,7 @@ def keep_snapshots(
     steps = {config.training.steps_of(kimg) for kimg in config.snapshots_kimg}
 
     def after_step() -> None:
-        if training.step not in steps:
+        if training.step not in steps or training.acceleration.rank > 0:
             return
         target = snapshot_folder(folder, training.nimg)
         partial = target.with_suffix(".partial")
@@ -305,37 +334,41 @@ def take_snapshot(context: StageContext[SnapshotConfig]) -> dict[str, Any]:
     return {"nimg": nimg}
 
 
+def load_initial(context: StageContext[TrainStageConfig]) -> NetDenoiser | None:
+    """The model to fine-tune, None if there is none.
+
+    Raises:
+        BadInput: it is another network than the configuration's.
+    """
+    if "initial" not in context.inputs:
+        return None
+    initial, config = load_model(context.open("initial"))
+    if config != context.config.model:
+        raise BadInput("a fine-tune needs the network and sigma_data of the model it starts from")
+    return initial
+
+
+def write_model(
+    context: StageContext[TrainStageConfig], denoiser: NetDenoiser, training: Training
+) -> None:
+    """Model and losses into the artifact."""
+    save_model(denoiser.cpu(), context.config.model, context.directory)
+    rows = "".join(f"{nimg},{loss:.9g}\n" for nimg, loss in training.log)
+    (context.directory / "loss.csv").write_text("nimg,loss\n" + rows)
+
+
 def train_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
     """Stage `train`: inputs `data` (a mix) and, to fine-tune, `initial` (a model)."""
-    config = context.config
-    if config.model.net.kind != "unet":
-        if config.snapshots_kimg:
+    if not isinstance(context.config.model.net, IMAGE_NETS):
+        if context.config.snapshots_kimg:
             raise BadInput("snapshots_kimg are kept of image models only")
         from sims_core.point_training import train_point_model
 
         return train_point_model(context)
-    images, _ = load_training_set(context.store, context.open("data"))
-    initial = None
-    if "initial" in context.inputs:
-        initial, initial_config = load_model(context.open("initial"))
-        if initial_config != config.model:
-            raise BadInput(
-                "a fine-tune needs the network and sigma_data of the model it starts from"
-            )
-    device = context.execution.device
-    training = Training(
-        config.model, config.training, to_unit_range(images, device), config.seed, initial
-    )
-    denoiser = train(
-        training,
-        context.state / "checkpoint.pt",
-        context.execution.checkpoint_kimg,
-        context.progress,
-        keep_snapshots(training, config, context.state),
-    )
-    save_model(denoiser.cpu(), config.model, context.directory)
-    if config.snapshots_kimg:  # copied: a kill before the commit empties the directory
-        shutil.copytree(context.state / SNAPSHOTS_FOLDER, context.directory / SNAPSHOTS_FOLDER)
-    rows = "".join(f"{nimg},{loss:.9g}\n" for nimg, loss in training.log)
-    (context.directory / "loss.csv").write_text("nimg,loss\n" + rows)
-    return {"nimg": training.nimg, "images": len(images), "final_loss": training.log[-1][1]}
+    if context.execution.num_processes > 1:
+        from sims_core.processes import train_in_processes
+
+        return train_in_processes(context)
+    from sims_core.image_training import train_image_model
+
+    return train_image_model(context)

@@ -20,6 +20,10 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
         "CHECKPOINT_KIMG": "0.25",
         "DATA": "/data/real",
         "INCEPTION_WEIGHTS": "/data/inception.pth",
+        "PROCESSES": "2",
+        "MICRO_BATCH_SIZE": "64",
+        "COMPILE": "inductor",
+        "CHANNELS_LAST": "false",
     }
     assert {name.lower() for name in values} == set(Settings.model_fields)
     for name, value in values.items():
@@ -34,6 +38,17 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
     assert execution.checkpoint_kimg == 0.25
     assert execution.files.source == Path("/data/real")
     assert execution.files.inception == Path("/data/inception.pth")
+    assert (execution.num_processes, execution.micro_batch_size) == (2, 64)
+    assert (execution.compile, execution.channels_last) == ("inductor", False)
+
+
+def test_one_named_gpu_is_not_for_several_processes(monkeypatch):
+    monkeypatch.setattr(settings, "NVIDIA_FILES", (Path(__file__),))
+    monkeypatch.setenv("SIMS_DEVICE", "cuda:1")
+    assert Settings.read().execution().device == "cuda:1"
+    monkeypatch.setenv("SIMS_PROCESSES", "2")
+    with pytest.raises(BadInput, match="SIMS_DEVICE is cuda:1, one GPU, but SIMS_PROCESSES is 2"):
+        Settings.read().execution()
 
 
 def test_threads_default_to_the_processors_of_this_process(monkeypatch):

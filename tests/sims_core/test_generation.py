@@ -83,7 +83,7 @@ def test_progress_counts_images():
     done = []
     denoiser = GaussianDenoiser(torch.zeros(64), torch.eye(64))
 
-    def sample(_, noise):
+    def sample(_, noise, labels):
         return SAMPLE(denoiser, noise.flatten(1)).reshape(noise.shape)
 
     sample_images(denoiser, sample, range(10), SHAPE, 4, after_batch=done.append)

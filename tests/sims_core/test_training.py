@@ -10,12 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sims_core.batches import batch_indices, to_unit_range
 from sims_core.config import MLPConfig, ModelConfig, TrainingConfig
 from sims_core.denoiser import edm_loss
 from sims_core.errors import BadInput, TrainingDiverged
 from sims_core.stages import MIX, TRAIN, MixConfig, MixPart, TrainStageConfig, run_stage
 from sims_core.store import Store
-from sims_core.training import Training, batch_indices, learning_rate_factor, to_unit_range, train
+from sims_core.training import Training, learning_rate_factor, train
 
 MLP = ModelConfig(net=MLPConfig(dim=2, hidden_features=16, hidden_layers=2))
 RECIPE = TrainingConfig(kimg=0.1, batch_size=10, ema_halflife_kimg=0.02)  # 10 steps

@@ -1,0 +1,117 @@
+"""Batches: which images, noise, flips and dropout keys a training step sees.
+
+All of a step is a function of (data, seed, step) alone, so that training can start at any step, and
+is drawn for the whole batch whatever processes and micro-batches then share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from sims_core.config import TrainingConfig
+from sims_core.dropout import WORD
+from sims_core.seeding import generator
+from sims_core.shards import Images
+
+
+def to_unit_range(images: Images, device: str = "cpu") -> Tensor:
+    """uint8 [N, C, H, W] to float32 in [-1, 1] on `device`."""
+    return scaled(torch.from_numpy(images).to(device))
+
+
+def scaled(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [-1, 1]; floats as they are."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+
+
+def batch_indices(step: int, batch_size: int, count: int, seed: int) -> Tensor:
+    """Indices of batch `step`, [batch_size]: every image once an epoch, in a new order each.
+
+    A function of its arguments alone, so that training can start at any step.
+    """
+    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // count
+    indices = torch.empty_like(positions)
+    for epoch in set(epochs.tolist()):
+        order = torch.randperm(count, generator=generator(seed, "epoch", epoch))
+        inside = epochs == epoch
+        indices[inside] = order[positions[inside] % count]
+    return indices
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees of N images; None where the training has no such thing."""
+
+    clean: Tensor
+    """[N, ...], in [-1, 1] or uint8."""
+    sigma: Tensor
+    """[N]."""
+    noise: Tensor
+    """Standard normal, of clean's shape."""
+    labels: Tensor | None = None
+    """Classes, [N]."""
+    flips: Tensor | None = None
+    """Which images are mirrored, bool [N]."""
+    dropout: Tensor | None = None
+    """Dropout key of each image, int32 [N]."""
+
+    def __len__(self) -> int:
+        return len(self.sigma)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        there = {name: change(part) for name, part in parts.items() if part is not None}
+        return Batch(**there)
+
+    def micro_batches(self, size: int) -> Iterator[Batch]:
+        """The batch in parts of `size` images, the last one maybe smaller."""
+        if size >= len(self):
+            yield self
+            return
+        for start in range(0, len(self), size):
+            yield self.map(lambda part, start=start: part[start : start + size])  # type: ignore[misc]
+
+    @property
+    def images(self) -> Tensor:
+        """The clean images in [-1, 1] as they are seen: mirrored where flips say so."""
+        images = scaled(self.clean)
+        if self.flips is None:
+            return images
+        return torch.where(self.flips.view(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)
+
+
+def draw_batch(
+    data: Tensor,
+    labels: Tensor | None,
+    config: TrainingConfig,
+    seed: int,
+    step: int,
+    with_dropout: bool = False,
+) -> Batch:
+    """The whole batch of `step`, on the data's device and (what is drawn) on the CPU.
+
+    Args:
+        data: the training set, [N, ...], uint8 or scaled.
+        labels: classes [N], or None.
+        with_dropout: whether the network wants a dropout key for each image.
+    """
+    count = config.batch_size
+    indices = batch_indices(step, count, len(data), seed).to(data.device)
+    clean = data[indices]
+    own = generator(seed, "noise", step)
+    ln_sigma = config.P_mean + config.P_std * torch.randn(count, generator=own)
+    noise = torch.randn(clean.shape, generator=own)
+    flips, keys = None, None
+    if config.x_flip:
+        flips = torch.rand(count, generator=generator(seed, "flip", step)) < 0.5
+    if with_dropout:
+        low, high = -WORD // 2, WORD // 2
+        own = generator(seed, "dropout", step)
+        keys = torch.randint(low, high, (count,), dtype=torch.int32, generator=own)
+    classes = None if labels is None else labels[indices.to(labels.device)]
+    return Batch(clean, ln_sigma.exp(), noise, classes, flips, keys)
