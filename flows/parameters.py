@@ -23,9 +23,11 @@ from pydantic import (
 from flows.presets import Preset, find_preset
 from infra.settings import Settings
 from sims_core.config import Experiment, Method, Standard, one_line
+from sims_core.datasets import resolve_data
 from sims_core.digest import digest_of
 from sims_core.errors import BadInput
 from sims_core.loop import Arm, LoopPlan, plan_loop
+from sims_core.store import Store
 from sims_core.weights import pin_weights
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
@@ -134,17 +136,22 @@ def _scan_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list
     ]
 
 
-def make_experiment(flow: str, parameters: Mapping[str, Any]) -> Experiment:
-    """The preset's experiment with the overrides, and the weights that this machine has for it."""
+def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> Experiment:
+    """The preset's experiment with the overrides, and what this machine and store have for it.
+
+    Args:
+        store: where imported data sets are looked up; nothing is written.
+    """
     preset = find_preset(f"{flow}/{parameters['preset']}")
     experiment = apply_overrides(preset.experiment, parameters["overrides"])
+    experiment = resolve_data(experiment, store)
     evaluation = pin_weights(experiment.evaluation, Settings.read().files())
     return experiment.model_copy(update={"evaluation": evaluation})
 
 
-def make_plan(flow: str, parameters: Mapping[str, Any]) -> LoopPlan:
+def make_plan(flow: str, parameters: Mapping[str, Any], store: Store) -> LoopPlan:
     """Expands checked flat parameters into arms (methods x pollution sizes), planned in full."""
-    experiment = make_experiment(flow, parameters)
+    experiment = make_experiment(flow, parameters, store)
     methods = _methods(experiment, parameters["methods"], parameters["omegas"])
     sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
 

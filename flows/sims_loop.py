@@ -24,6 +24,7 @@ from flows.parameters import (
 )
 from flows.presets import find_preset
 from flows.registry import preset_names
+from infra.storage import open_store
 from sims_core.config import Accumulation, LoopKind
 from sims_core.summary import RunSummary
 from tasks.report import write_run
@@ -73,7 +74,7 @@ def sims_loop(
         "seed": seed,
         "overrides": overrides,
     }
-    plan = make_plan(sims_loop.name, parameters)
+    plan = make_plan(sims_loop.name, parameters, open_store())
     outcomes = run_stages(plan.setup)
     # A sub-flow's heartbeat thread costs 0.9 s to join; the run's own heartbeat goes on.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

@@ -7,17 +7,16 @@ is one JSON object and nothing else; progress and messages go to standard error.
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from infra.cli_data import data_app
 from infra.settings import Settings, apply_environment_defaults
-from sims_core.errors import BadInput, DamagedArtifact, SimsError
+from infra.shell import JsonOption, StoreOption
+from infra.shell import errors as _errors
+from infra.shell import use_store as _use_store
+from sims_core.errors import DamagedArtifact
 from sims_core.store import ArtifactRef, Store
 
 app = typer.Typer(
@@ -29,37 +28,7 @@ app = typer.Typer(
 )
 store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store.")
 app.add_typer(store_app, name="store")
-
-StoreOption = Annotated[
-    Path | None,
-    typer.Option("--store", help="Folder of the artifact store (SIMS_STORE, else ./store)."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
-
-
-def _fail(message: str, code: int) -> typer.Exit:
-    print(f"error: {message}", file=sys.stderr)
-    return typer.Exit(code)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """A user's mistake is one line and no traceback."""
-    try:
-        yield
-    except BadInput as error:
-        raise _fail(str(error), 2) from None
-    except SimsError as error:
-        raise _fail(str(error), 1) from None
-    except KeyboardInterrupt:
-        message = "interrupted; run the same command again and it goes on where it stopped"
-        raise _fail(message, 130) from None
-
-
-def _use_store(store: Path | None) -> None:
-    """The settings of this process, and of the flow that it runs, name this store."""
-    if store is not None:
-        os.environ["SIMS_STORE"] = str(store.expanduser().absolute())
+app.add_typer(data_app, name="data")
 
 
 @app.command()

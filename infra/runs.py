@@ -8,6 +8,7 @@ import sys
 import uuid
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flows.presets import Preset, find_preset
@@ -42,12 +43,17 @@ def check_run(full_name: str, texts: list[str]) -> CheckedRun:
     function = load_flow(preset.flow).fn
     given = parse_parameters(texts, parameter_model(function))
     parameters = check_parameters(function, preset, given)
-    return CheckedRun(preset, parameters, make_plan(preset.flow, parameters))
+    plan = make_plan(preset.flow, parameters, Store(_store_root()))
+    return CheckedRun(preset, parameters, plan)
+
+
+def _store_root() -> Path:
+    return Settings.read().store.expanduser().absolute()
 
 
 def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     """Every stage of the plan and whether the store holds it; writes nothing."""
-    store = Store(Settings.read().store.expanduser().absolute())
+    store = Store(_store_root())
     seen: set[ArtifactRef] = set()
     rows = []
     for arm, stages in run.plan.groups:

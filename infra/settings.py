@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """Folder in which known data sets and the weights of feature extractors are looked for."""
     inception_weights: Path | None = None
     """File with the weights of 2015 of Inception, as torch-fidelity's inception-v3-compat."""
+    downloads: Path = Path("~/.cache/sims-loop")
+    """Folder for data sets that are fetched since they are not in the data folder."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     """cpu, cuda, cuda:1, mps, or auto: cuda where there is one, else cpu."""
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -79,6 +81,7 @@ class Settings(BaseSettings):
         """Where data and weights are read."""
         return DataFiles(
             source=self.data and self.data.expanduser().absolute(),
+            downloads=self.downloads.expanduser().absolute(),
             inception=self.inception_weights and self.inception_weights.expanduser().absolute(),
         )
 

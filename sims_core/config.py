@@ -27,11 +27,104 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Contents(Frozen):
+    """What an image data set holds."""
+
+    count: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    num_classes: Annotated[int, Field(ge=0)]
+    """Class labels are 0 .. num_classes - 1; 0: the images have none."""
+
+
 class DigitsData(Frozen):
     """The 1,797 real 8x8 grey handwritten digits in scikit-learn's wheel (UCI, 17 grey levels)."""
 
     source: Literal["digits"] = "digits"
     num_images: Annotated[int, Field(ge=1, le=1797)] = 1797
+
+    @property
+    def contents(self) -> Contents:
+        return Contents(count=self.num_images, channels=1, height=8, width=8, num_classes=10)
+
+
+KNOWN_SETS = {
+    (source, split): Contents(
+        count=count, channels=channels, height=size, width=size, num_classes=10
+    )
+    for source, split, count, channels, size in (
+        ("cifar10", "train", 50_000, 3, 32),
+        ("cifar10", "test", 10_000, 3, 32),
+        ("mnist", "train", 60_000, 1, 28),
+        ("mnist", "test", 10_000, 1, 28),
+        ("fashion", "train", 60_000, 1, 28),
+        ("fashion", "test", 10_000, 1, 28),
+    )
+}
+"""Size and shape of each public data set that has checksums here, by (source, split)."""
+
+
+class KnownImages(Frozen):
+    """A public data set. Its decoded content is checked, so it does not matter where it was found:
+    in the data folder (SIMS_DATA), or fetched from its publisher."""
+
+    source: Literal["cifar10", "mnist", "fashion"]
+    split: Literal["train", "test"] = "train"
+    num_images: Annotated[int, Field(ge=1)] | None = None
+    """The first so many; None is all."""
+
+    @property
+    def contents(self) -> Contents:
+        whole = KNOWN_SETS[self.source, self.split]
+        return whole.model_copy(update={"count": self.num_images or whole.count})
+
+    @model_validator(mode="after")
+    def _enough(self) -> KnownImages:
+        available = KNOWN_SETS[self.source, self.split].count
+        if self.contents.count > available:
+            raise ValueError(
+                f"num_images must be at most {available}, the size of {self.source}'s "
+                f"{self.split} split, got {self.num_images}"
+            )
+        return self
+
+
+class ImportConfig(Frozen):
+    """What makes an imported set what it is: its source's content and what was done with it."""
+
+    content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Digest of the source's files."""
+    layout: str
+    """How the source is read; see `sims_core.image_sources`."""
+    split: str | None = None
+    labels: str | None = None
+    """None: those of the source; "none": left out; else the digest of the file that has them."""
+    size: Annotated[int, Field(ge=4, le=4096)] | None = None
+    """Images are cropped to their central square and resized to so many pixels; None: as is."""
+    channels: Literal[1, 3] | None = None
+    """Images are converted to grey or RGB; None: all must be what the first one is."""
+    skip_broken: bool = False
+
+
+class ImportedSet(Frozen):
+    """What a name that `sims data import` gave stands for."""
+
+    config: ImportConfig
+    contents: Contents
+
+
+class ImportedImages(Frozen):
+    """Images that `sims data import` brought, by the name that it gave them."""
+
+    source: Literal["imported"] = "imported"
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+    imported: ImportedSet | None = None
+    """What the name stands for in the store at hand; filled in when a run is planned."""
+
+    @property
+    def contents(self) -> Contents | None:
+        return self.imported.contents if self.imported else None
 
 
 class GaussianData(Frozen):
@@ -62,6 +155,9 @@ class GaussianData(Frozen):
         return self
 
 
+ImageData = DigitsData | KnownImages | ImportedImages
+
+
 def _source(value: Any) -> Any:
     """What tells the data sets apart; digits where it is left out."""
     return (
@@ -70,7 +166,12 @@ def _source(value: Any) -> Any:
 
 
 DataConfig = Annotated[
-    Annotated[DigitsData, Tag("digits")] | Annotated[GaussianData, Tag("gaussian")],
+    Annotated[DigitsData, Tag("digits")]
+    | Annotated[GaussianData, Tag("gaussian")]
+    | Annotated[KnownImages, Tag("cifar10")]
+    | Annotated[KnownImages, Tag("mnist")]
+    | Annotated[KnownImages, Tag("fashion")]
+    | Annotated[ImportedImages, Tag("imported")],
     Discriminator(_source),
 ]
 
@@ -398,6 +499,22 @@ class Accumulation(StrEnum):
     """|D_s| images in all, split as evenly as can be over G^1 .. G^(t-1)."""
 
 
+def _check_shape(net: UNetConfig, data: ImageData) -> None:
+    """Images that are not imported yet have no shape to compare."""
+    if (found := data.contents) is None:
+        return
+    if (found.channels, found.height, found.width) != (
+        *(net.channels, net.image_size, net.image_size),
+    ):
+        name = data.name if isinstance(data, ImportedImages) else data.source
+        raise ValueError(
+            f"model.net is for images of {net.channels} x {net.image_size} x {net.image_size} "
+            f"(channels x height x width), those of {name} have "
+            f"{found.channels} x {found.height} x {found.width}: set model.net.image_size and "
+            "model.net.channels, or import the images with --size and --channels"
+        )
+
+
 class Experiment(Frozen):
     """Everything a preset fixes about the science of one loop; flows turn the flat knobs."""
 
@@ -419,6 +536,8 @@ class Experiment(Frozen):
             raise ValueError(f"a {net.kind} network cannot model {self.data.source} data")
         if isinstance(net, MLPConfig) and net.dim != getattr(self.data, "dim", None):
             raise ValueError(f"model.net.dim is {net.dim}, the data's dimension is another")
+        if isinstance(net, UNetConfig) and not isinstance(self.data, GaussianData):
+            _check_shape(net, self.data)
         return self
 
     @property
@@ -431,14 +550,14 @@ class Experiment(Frozen):
 
     @model_validator(mode="after")
     def _enough_real_images(self) -> Experiment:
-        if not isinstance(self.data, DigitsData):
+        if isinstance(self.data, GaussianData) or self.data.contents is None:
             return self
-        evaluation, count = self.evaluation, self.data.num_images
+        evaluation, count = self.evaluation, self.data.contents.count
         for name in ("kid_subset_size", "prc_neighborhood"):
             if getattr(evaluation, name) >= count:
                 raise ValueError(
-                    f"evaluation.{name} {getattr(evaluation, name)} must be below data.num_images "
-                    f"{count}"
+                    f"evaluation.{name} {getattr(evaluation, name)} must be below the number of "
+                    f"real images, {count}"
                 )
         return self
 
@@ -467,7 +586,13 @@ class DataFiles(Frozen):
     """Where real data are read. Their content is checked or digested: no path is in a digest."""
 
     source: Path | None = None
-    """The folder in which known data sets are looked for, or what is being imported."""
+    """The folder in which known data sets and weights are looked for."""
+    imported: Path | None = None
+    """What is being imported."""
+    labels: Path | None = None
+    """A file with the class labels of what is being imported."""
+    downloads: Path | None = None
+    """Folder for known data sets that are fetched; None: nothing is fetched."""
     inception: Path | None = None
     """The file with Inception's weights."""
 

@@ -1,4 +1,4 @@
-"""Real images into the store."""
+"""The digits of scikit-learn into the store. Other real images: `known_data`, `image_import`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 
 from sims_core.config import DigitsData
-from sims_core.shards import Images, Shard, shard_name, write_index, write_shard
+from sims_core.shards import Images, ImageWriter, Labels
 from sims_core.stages import StageContext
 
-IMAGES_PER_SHARD = 1024
 
-
-def load_digits_uint8(config: DigitsData) -> tuple[Images, np.ndarray[Any, np.dtype[np.int64]]]:
+def load_digits_uint8(config: DigitsData) -> tuple[Images, Labels]:
     """scikit-learn's digits, uint8 [N, 1, 8, 8], 17 grey levels spread over 0..255; labels [N]."""
     from sklearn.datasets import load_digits
 
@@ -24,18 +22,7 @@ def load_digits_uint8(config: DigitsData) -> tuple[Images, np.ndarray[Any, np.dt
 
 def prepare(context: StageContext[DigitsData]) -> dict[str, Any]:
     """Stage `prepare`: writes the data set as shards with labels."""
-    images, labels = load_digits_uint8(context.config)
-    shards = []
-    for number, start in enumerate(range(0, len(images), IMAGES_PER_SHARD)):
-        part = slice(start, start + IMAGES_PER_SHARD)
-        name = shard_name(number)
-        write_shard(context.directory / name, images[part], start, labels=labels[part].tolist())
-        shards.append(Shard(file=name, count=len(images[part])))
-    index = write_index(context.directory, images, shards, labels.tolist())
-    scaled = images / 127.5 - 1
-    return {
-        "source": context.config.source,
-        "count": index.count,
-        "mean": [round(float(m), 6) for m in scaled.mean((0, 2, 3))],
-        "std": [round(float(s), 6) for s in scaled.std((0, 2, 3))],
-    }
+    writer = ImageWriter(context.directory)
+    for image, label in zip(*load_digits_uint8(context.config), strict=True):
+        writer.add(image, int(label))
+    return {"source": context.config.source, **writer.finish()}

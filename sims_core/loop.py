@@ -22,6 +22,9 @@ from sims_core.config import (
     Experiment,
     Frozen,
     GaussianData,
+    ImageData,
+    ImportedImages,
+    KnownImages,
     LoopKind,
     Method,
     Sims,
@@ -37,8 +40,10 @@ from sims_core.stages import (
     FEATURES,
     GENERATE,
     GENERATE_POINTS,
+    IMPORT,
     MIX,
     PREPARE,
+    PREPARE_KNOWN,
     PREPARE_POINTS,
     REFERENCE,
     TRAIN,
@@ -239,7 +244,7 @@ class _Setup:
 
 def _plan_setup(planner: _Planner) -> _Setup:
     experiment = planner.experiment
-    if isinstance(experiment.data, DigitsData):
+    if not isinstance(experiment.data, GaussianData):
         return _plan_image_setup(planner, experiment.data)
     data, evaluation = experiment.data, experiment.point_evaluation
     source = planner.point_source(data.num_points, "data")
@@ -251,21 +256,45 @@ def _plan_setup(planner: _Planner) -> _Setup:
     return _Setup(real, {"reference": planner.add("reference", REFERENCE.request(config))})
 
 
-def _plan_image_setup(planner: _Planner, data: DigitsData) -> _Setup:
-    real = planner.add("prepare data", PREPARE.request(data))
-    extractor = _plan_extractor(planner, real)
+def _real_images(data: ImageData) -> StageRequest:
+    """What brings the real images into the store."""
+    if isinstance(data, DigitsData):
+        return PREPARE.request(data)
+    if isinstance(data, KnownImages):
+        return PREPARE_KNOWN.request(data)
+    if data.imported is None:
+        raise BadInput(f"data set {data.name!r} was not looked up: see sims_core.datasets")
+    return IMPORT.request(data.imported.config)
+
+
+def _check_labels(data: ImageData) -> None:
+    """Raises BadInput if a classifier cannot be trained on the data."""
+    if data.contents is not None and not data.contents.num_classes:
+        name = data.name if isinstance(data, ImportedImages) else data.source
+        raise BadInput(
+            f"the features of a classifier need class labels, and the images of {name} have none: "
+            "import them with --labels FILE, or from a sub-folder for each class"
+        )
+
+
+def _plan_image_setup(planner: _Planner, data: ImageData) -> _Setup:
+    real = planner.add("prepare data", _real_images(data))
+    extractor = _plan_extractor(planner, data, real)
     request = FEATURES.request(FeaturesConfig(), images=real, **extractor)
     return _Setup(real, {"features": planner.add("real features", request)}, extractor)
 
 
-def _plan_extractor(planner: _Planner, real: ArtifactRef) -> dict[str, ArtifactRef]:
+def _plan_extractor(
+    planner: _Planner, data: ImageData, real: ArtifactRef
+) -> dict[str, ArtifactRef]:
     """The feature space, by the name that stage `features` wants it under.
 
     Raises:
-        BadInput: it has weights that nobody has chosen.
+        BadInput: it has weights that nobody has chosen, or needs labels that the data lack.
     """
     evaluation = planner.experiment.evaluation
     if evaluation.features == "classifier":
+        _check_labels(data)
         config = ClassifierStageConfig(
             classifier=evaluation.classifier, seed=planner.stage_seed("classifier")
         )

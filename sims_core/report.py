@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sims_core.config import DigitsData, GaussianData
+from sims_core.config import GaussianData, ImageData, ImportedImages, KnownImages
 from sims_core.loop import LoopPlan
 from sims_core.store import ArtifactRef, Store
 from sims_core.summary import FIGURES, ArmSummary, Outcome, RunSummary, sample_counts
@@ -170,13 +170,23 @@ def _stage_times(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return sorted(groups.values(), key=lambda group: -group["seconds"])
 
 
+def _real_images(data: ImageData) -> str:
+    """Which real images, how many, and their size."""
+    name = data.name if isinstance(data, ImportedImages) else data.source
+    if isinstance(data, KnownImages):
+        name += f" ({data.split})"
+    if (found := data.contents) is None:
+        return name
+    return f"{name}, {found.count} real images of {found.height} x {found.width}"
+
+
 def _settings(details: RunDetails) -> list[tuple[str, str]]:
     """What was run, in words."""
     experiment = details.plan.experiment
     sims, training, sampler = experiment.sims, experiment.training, experiment.sampler
     unit = "image"
-    if isinstance(experiment.data, DigitsData):
-        real = f"{experiment.data.source}, {experiment.data.num_images} real images"
+    if not isinstance(experiment.data, GaussianData):
+        real = _real_images(experiment.data)
         evaluation = experiment.evaluation
         space = FEATURE_SPACES[evaluation.features]
         evaluated = f"{evaluation.num_images} generated images; {space}"
@@ -254,7 +264,7 @@ def _domain_context(
         from sims_core.report_points import point_context
 
         return "report_points.html.j2", point_context(store, summary, plan, folder)
-    real = next(stage.ref for stage in plan.setup if stage.request.stage == "prepare")
+    real = next(stage.ref for stage in plan.setup if stage.role == "prepare data")
     return "report.html.j2", {
         "curves": Markup(curves_svg(summary.arms)),  # noqa: S704 - drawn by matplotlib
         "real_grid": _grid_uri(store, real),

@@ -9,9 +9,11 @@ import io
 import math
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import webdataset as wds
@@ -28,6 +30,7 @@ Labels = NDArray[np.int64]
 """[N], the class of each image."""
 
 GRID_COLUMNS = 16
+IMAGES_PER_SHARD = 1024
 
 
 class Shard(Frozen):
@@ -169,19 +172,82 @@ def write_index(
     Args:
         images: at least the first 64 images of the set, uint8 [n, C, H, W].
     """
+    return _write_index(folder, images, shards, Counter(labels or ()))
+
+
+def _write_index(
+    folder: Path, images: Images, shards: Sequence[Shard], classes: Counter[int]
+) -> ImageSet:
     _, channels, height, width = images.shape
-    classes, counts = np.unique(labels, return_counts=True) if labels is not None else ((), ())
     index = ImageSet(
         count=sum(shard.count for shard in shards),
         channels=channels,
         height=height,
         width=width,
-        class_histogram={str(c): int(n) for c, n in zip(classes, counts, strict=True)},
+        class_histogram={str(label): classes[label] for label in sorted(classes)},
         shards=tuple(shards),
     )
     (folder / INDEX_FILE).write_text(index.model_dump_json())
     (folder / "grid.png").write_bytes(image_grid(images[:64]))
     return index
+
+
+class ImageWriter:
+    """Writes a set of images shard by shard as they come; memory does not grow with the set.
+
+    Args:
+        folder: an empty folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        self._images: list[Images] = []
+        self._labels: list[int] = []
+        self._first: list[Images] = []
+        self._shards: list[Shard] = []
+        self._classes: Counter[int] = Counter()
+        self._sums: NDArray[np.int64] = np.zeros((2, 1), dtype=np.int64)
+
+    def add(self, image: Images, label: int | None) -> None:
+        """The next image, uint8 [C, H, W]. All have the same shape, and labels, or none has."""
+        if self.count < 64:
+            self._first.append(image)
+        wide = image.reshape(len(image), -1).astype(np.int64)
+        self._sums = self._sums + np.stack([wide.sum(1), (wide * wide).sum(1)])
+        self._images.append(image)
+        if label is not None:
+            self._labels.append(label)
+            self._classes[label] += 1
+        self.count += 1
+        if len(self._images) == IMAGES_PER_SHARD:
+            self._write_shard()
+
+    def _write_shard(self) -> None:
+        name = shard_name(len(self._shards))
+        first_index = self.count - len(self._images)
+        images, labels = np.stack(self._images), self._labels or None
+        write_shard(self.folder / name, images, first_index, labels=labels)
+        self._shards.append(Shard(file=name, count=len(images)))
+        self._images, self._labels = [], []
+
+    def finish(self) -> dict[str, Any]:
+        """Writes the rest and the index; returns the manifest's details.
+
+        Mean and deviation are those of each channel, scaled to [-1, 1].
+        """
+        if self._images:
+            self._write_shard()
+        index = _write_index(self.folder, np.stack(self._first), self._shards, self._classes)
+        pixels = index.count * index.height * index.width
+        mean, mean_square = self._sums / pixels
+        std = np.sqrt(np.maximum(mean_square - mean**2, 0))
+        return {
+            "count": index.count,
+            "mean": [round(float(m), 6) for m in mean / 127.5 - 1],
+            "std": [round(float(s), 6) for s in std / 127.5],
+            "class_histogram": index.class_histogram,
+        }
 
 
 def read_index(folder: Path) -> ImageSet:

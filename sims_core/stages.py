@@ -26,6 +26,8 @@ from sims_core.config import (
     DigitsData,
     Execution,
     Frozen,
+    ImportConfig,
+    KnownImages,
     ModelConfig,
     SamplerConfig,
     TrainingConfig,
@@ -220,6 +222,18 @@ def _prepare(context: StageContext[DigitsData]) -> dict[str, Any]:
     return prepare(context)
 
 
+def _prepare_known(context: StageContext[KnownImages]) -> dict[str, Any]:
+    from sims_core.known_data import prepare_known
+
+    return prepare_known(context)
+
+
+def _import(context: StageContext[ImportConfig]) -> dict[str, Any]:
+    from sims_core.image_import import import_images
+
+    return import_images(context)
+
+
 def _mix(context: StageContext[MixConfig]) -> dict[str, Any]:
     from sims_core.mixing import mix
 
@@ -293,6 +307,8 @@ def _evaluate_points(context: StageContext[EvaluatePointsConfig]) -> dict[str, A
 
 
 PREPARE = Stage("prepare", 1, "images", DigitsData, _prepare)
+PREPARE_KNOWN = Stage("prepare_known", 1, "images", KnownImages, _prepare_known)
+IMPORT = Stage("import", 1, "images", ImportConfig, _import)
 MIX = Stage("mix", 1, "mix", MixConfig, _mix)
 TRAIN = Stage(
     "train",
@@ -323,7 +339,8 @@ EVALUATE_POINTS = Stage("evaluate_points", 1, "metrics", EvaluatePointsConfig, _
 STAGES: dict[str, Stage[Any]] = {
     stage.name: stage
     for stage in (
-        *(PREPARE, MIX, TRAIN, SNAPSHOT, GENERATE, CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE),
+        *(PREPARE, PREPARE_KNOWN, IMPORT, MIX, TRAIN, SNAPSHOT, GENERATE),
+        *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE),
         *(PREPARE_POINTS, GENERATE_POINTS, REFERENCE, EVALUATE_POINTS),
     )
 }

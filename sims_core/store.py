@@ -7,6 +7,7 @@ Layout under the root:
     locks/<digest>.lock         held while an artifact is computed; freed by the kernel
     records/<digest>.json       when and how long it was computed: the one thing that differs
                                 between two computations of the same artifact
+    datasets/<name>.json        what each name given by `sims data import` stands for
     results/                    Prefect's results: references, a few hundred bytes each
     runs/<run name>/            what people look at: report, metrics, links into artifacts/
 
@@ -166,7 +167,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 class Store:
     """A folder of artifacts. Any number of processes of one host may use it at once."""
 
-    FOLDERS = ("artifacts", "progress", "locks", "records", "results", "runs")
+    FOLDERS = ("artifacts", "progress", "locks", "records", "datasets", "results", "runs")
 
     def __init__(self, root: Path) -> None:
         self.root = root

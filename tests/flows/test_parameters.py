@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -15,7 +17,9 @@ from flows.registry import load_flow
 from flows.sims_loop import sims_loop
 from sims_core.config import Experiment
 from sims_core.errors import BadInput
+from sims_core.store import Store
 
+STORE = Store(Path("absent"))  # no preset of these needs one
 PRESET = find_preset("sims-loop/digits")
 
 
@@ -24,7 +28,7 @@ def _checked(**given):
 
 
 def _arms(**given):
-    return [arm.arm.name for arm in make_plan("sims-loop", _checked(**given)).arms]
+    return [arm.arm.name for arm in make_plan("sims-loop", _checked(**given), STORE).arms]
 
 
 @pytest.mark.parametrize("name", load_presets())
@@ -33,10 +37,10 @@ def test_every_preset_is_valid_for_its_flow(name):
     flow = load_flow(preset.flow)
     assert flow.name == preset.flow
     parameters = check_parameters(flow.fn, preset, {})
-    plan = make_plan(preset.flow, parameters)
+    plan = make_plan(preset.flow, parameters, STORE)
     assert preset.full_name == name
     assert plan.generations == parameters["generations"]
-    images = preset.experiment.data.source == "digits"
+    images = preset.experiment.data.source != "gaussian"
     assert len({stage.label for stage in plan.setup}) == (3 if images else 2)
     for arm in plan.arms:
         assert {stage.t for stage in arm.stages} == set(range(1, plan.generations + 1))
@@ -154,8 +158,8 @@ def test_pollution_sizes_multiply_the_arms_once_each():
 
 
 def test_omega_0_is_standard_training_digest_for_digest():
-    asked_by_omega = make_plan("sims-loop", _checked(methods=["sims"], omegas=[0]))
-    asked_by_name = make_plan("sims-loop", _checked(methods=["standard"]))
+    asked_by_omega = make_plan("sims-loop", _checked(methods=["sims"], omegas=[0]), STORE)
+    asked_by_name = make_plan("sims-loop", _checked(methods=["standard"]), STORE)
     assert list(asked_by_omega) == list(asked_by_name)
 
 
@@ -174,7 +178,7 @@ def test_the_run_name_follows_from_the_parameters():
 
 def test_gaussian2d_is_24_arms_of_100_generations():
     preset = find_preset("sims-loop/gaussian2d")
-    plan = make_plan("sims-loop", check_parameters(sims_loop.fn, preset, {}))
+    plan = make_plan("sims-loop", check_parameters(sims_loop.fn, preset, {}), STORE)
     assert len(plan.arms) == 24
     assert plan.generations == 100
     assert len({stage.ref for stage in plan}) > 10_000
@@ -183,7 +187,7 @@ def test_gaussian2d_is_24_arms_of_100_generations():
 def test_a_scan_is_every_omega_at_every_budget():
     preset = find_preset("sims-loop/gaussian2d-quick")
     given = {"scan_omegas": [0, 1, 2], "scan_budgets": [0.1, 0.2], "generations": 1}
-    plan = make_plan("sims-loop", check_parameters(sims_loop.fn, preset, given))
+    plan = make_plan("sims-loop", check_parameters(sims_loop.fn, preset, given), STORE)
     methods = [arm.arm.method for arm in plan.scan]
     assert methods[0].kind == "standard"
     assert [(m.budget_mimg, m.omega) for m in methods[1:]] == [

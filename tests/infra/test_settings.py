@@ -19,6 +19,7 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
         "SAMPLING_BATCH_SIZE": "17",
         "CHECKPOINT_KIMG": "0.25",
         "DATA": "/data/real",
+        "DOWNLOADS": "/data/fetched",
         "INCEPTION_WEIGHTS": "/data/inception.pth",
         "PROCESSES": "2",
         "MICRO_BATCH_SIZE": "64",
@@ -37,6 +38,7 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
     assert execution.sampling_batch_size == 17
     assert execution.checkpoint_kimg == 0.25
     assert execution.files.source == Path("/data/real")
+    assert execution.files.downloads == Path("/data/fetched")
     assert execution.files.inception == Path("/data/inception.pth")
     assert (execution.num_processes, execution.micro_batch_size) == (2, 64)
     assert (execution.compile, execution.channels_last) == ("inductor", False)

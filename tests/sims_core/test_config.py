@@ -36,7 +36,7 @@ from sims_core.config import (
         (EvaluationConfig, {"num_images": 100}, r"kid_subset_size 500 exceeds num_images 100"),
         (EvaluationConfig, {"prc_neighborhood": 1797}, r"prc_neighborhood 1797 must be below"),
         (DigitsData, {"num_images": 1798}, r"less than or equal to 1797, got 1798"),
-        (Experiment, {"data": {"num_images": 500}}, r"kid_subset_size 500 must be below"),
+        (Experiment, {"data": {"num_images": 500}}, r"kid_subset_size 500 must be below.*, 500"),
         (Experiment, {"sims": {"omega": 0}}, r"^sims\.omega: .*greater than 0, got 0$"),
         (Sims, {"omega": -1}, r"greater than 0, got -1"),
         (Sims, {"omega": float("nan")}, r"^omega: "),
