@@ -27,10 +27,18 @@ from flows.registry import preset_names
 from infra.storage import open_store
 from sims_core.config import Accumulation, LoopKind
 from sims_core.summary import RunSummary
+from tasks.artifacts import show_report
+from tasks.crashes import crash_arms
 from tasks.report import write_run
 
 
-@flow(name="sims-loop", flow_run_name="{preset}: {generations} generations", persist_result=False)
+@flow(
+    name="sims-loop",
+    flow_run_name="{preset}: {generations} generations",
+    persist_result=False,
+    on_running=[crash_arms],
+    on_crashed=[crash_arms],
+)
 def sims_loop(
     preset: Annotated[str, choice(preset_names("sims-loop"))] = "digits",
     generations: Generations = 3,
@@ -75,12 +83,16 @@ def sims_loop(
         "overrides": overrides,
     }
     plan = make_plan(sims_loop.name, parameters, open_store())
+    name = run_name or default_run_name(sims_loop.name, parameters)
     outcomes = run_stages(plan.setup)
     # A sub-flow's heartbeat thread costs 0.9 s to join; the run's own heartbeat goes on.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         for planned in plan.arms:
-            outcomes += run_arm(planned.arm.name, planned.arm, plan.experiment, generations, seed)
+            outcomes += run_arm(
+                planned.arm.name, planned.arm, plan.experiment, generations, seed, name
+            )
     outcomes += run_stages(plan.scan_stages, "first generation")
-    name = run_name or default_run_name(sims_loop.name, parameters)
     title = find_preset(f"{sims_loop.name}/{preset}").description
-    return write_run(sims_loop.name, name, title, parameters, plan, outcomes)
+    summary: RunSummary = write_run(sims_loop.name, name, title, parameters, plan, outcomes)
+    show_report(summary)
+    return summary

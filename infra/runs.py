@@ -83,7 +83,7 @@ def execute(run: CheckedRun) -> RunSummary:
     """
     settings = Settings.read()
     settings.execution()
-    from infra.prefect_api import check_prefect_api, ensure_prefect_api
+    from infra.prefect_api import check_prefect_api, ensure_prefect_api, run_watched
 
     check_prefect_api()
     try:
@@ -100,7 +100,7 @@ def execute(run: CheckedRun) -> RunSummary:
     _show_messages()
     try:
         ensure_prefect_api()
-        summary: RunSummary = load_flow(run.preset.flow)(**run.parameters)
+        summary: RunSummary = run_watched(load_flow(run.preset.flow), run.parameters)
         return summary
     finally:
         progress.close()

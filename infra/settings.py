@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     """Folder for data sets that are fetched since they are not in the data folder."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
     """cpu, cuda, cuda:1, mps, or auto: cuda where there is one, else cpu."""
+    gpu_slots: Literal["auto", "always", "never"] = "auto"
+    """Whether stages that want the accelerator hold a slot of the Prefect server's limit `gpu`;
+    auto: unless the device is the CPU."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """torch's threads on the CPU; unset: one per processor that this process may use."""
     sampling_batch_size: Annotated[int, Field(ge=1)] = 256

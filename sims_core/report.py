@@ -24,7 +24,14 @@ from matplotlib.ticker import MaxNLocator
 from sims_core.config import GaussianData, ImageData, ImportedImages, KnownImages
 from sims_core.loop import LoopPlan
 from sims_core.store import ArtifactRef, Store
-from sims_core.summary import FIGURES, ArmSummary, Outcome, RunSummary, sample_counts
+from sims_core.summary import (
+    FIGURES,
+    ArmSummary,
+    Outcome,
+    RunSummary,
+    sample_counts,
+    shown_generations,
+)
 
 TITLES = {"fid": "FID", "kid": "KID", "precision": "Precision", "recall": "Recall"}
 FEATURE_SPACES = {
@@ -35,7 +42,6 @@ FEATURE_SPACES = {
 }
 BETTER = {"fid": "lower is better", "kid": "lower is better"}
 COLOURS = ("#5b6472", "#0b7285", "#d9480f", "#5f3dc4", "#2b8a3e", "#c2255c", "#1864ab", "#a67c00")
-MAX_GRIDS = 6
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 
 
@@ -82,8 +88,8 @@ def _draw(axes: Axes, arms: Sequence[ArmSummary], figure: str, relative: bool) -
         axes.set_title(f"{TITLES[figure]} ({BETTER.get(figure, 'higher is better')})", fontsize=9)
 
 
-def curves_svg(arms: Sequence[ArmSummary]) -> str:
-    """SVG: each metric over generations, above; its ratio to the arm's own t = 1, below."""
+def curves(arms: Sequence[ArmSummary]) -> Figure:
+    """Each metric over generations, above; its ratio to the arm's own t = 1, below."""
     figure = Figure(figsize=(11, 4.9), layout="constrained")
     panels = figure.subplots(2, len(FIGURES), sharex=True)
     for column, name in enumerate(FIGURES):
@@ -95,7 +101,7 @@ def curves_svg(arms: Sequence[ArmSummary]) -> str:
     panels[1, 0].set_ylabel("ratio to t = 1", fontsize=9)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    return svg_text(figure)
+    return figure
 
 
 def svg_text(figure: Figure) -> str:
@@ -107,17 +113,18 @@ def svg_text(figure: Figure) -> str:
     return svg[svg.index("<svg") :]
 
 
+def written(figure: Figure, folder: Path | None, name: str) -> Markup:
+    """Saves <name>.png and <name>.svg, if there is a folder, and returns the SVG for the page."""
+    svg = svg_text(figure)
+    if folder is not None:
+        (folder / f"{name}.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg)
+        figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+    return Markup(svg)  # noqa: S704 - drawn by matplotlib
+
+
 def _grid_uri(store: Store, ref: ArtifactRef) -> str:
     png = (store.open_artifact(ref) / "grid.png").read_bytes()
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def shown_generations(generations: int) -> list[int]:
-    """At most MAX_GRIDS of 1..generations, evenly spread, the first and the last among them."""
-    count = min(generations, MAX_GRIDS)
-    if count == 1:
-        return [1]
-    return sorted({1 + round(i * (generations - 1) / (count - 1)) for i in range(count)})
 
 
 def _grids(store: Store, plan: LoopPlan) -> list[dict[str, Any]]:
@@ -266,7 +273,7 @@ def _domain_context(
         return "report_points.html.j2", point_context(store, summary, plan, folder)
     real = next(stage.ref for stage in plan.setup if stage.role == "prepare data")
     return "report.html.j2", {
-        "curves": Markup(curves_svg(summary.arms)),  # noqa: S704 - drawn by matplotlib
+        "curves": written(curves(summary.arms), folder, "figure"),
         "real_grid": _grid_uri(store, real),
         "grids": _grids(store, plan),
         "num_preview": plan.experiment.evaluation.num_preview,

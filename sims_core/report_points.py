@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
@@ -23,10 +23,10 @@ from sims_core.config import Method, Sims
 from sims_core.gaussian import moments
 from sims_core.loop import ArmPlan, LoopPlan
 from sims_core.points import read_points, true_covariance
-from sims_core.report import COLOURS, ratios, shown_generations, standard_first, svg_text
+from sims_core.report import COLOURS, ratios, standard_first, written
 from sims_core.stages import PointSourceConfig
-from sims_core.store import Store
-from sims_core.summary import ArmSummary, RunSummary, ScanPoint
+from sims_core.store import ArtifactRef, Store
+from sims_core.summary import ArmSummary, RunSummary, ScanPoint, shown_generations
 
 CLOUD_POINTS = 500
 CURVE_STYLES = ("-", "--", ":", "-.")
@@ -195,36 +195,50 @@ def _cloud_arms(plan: LoopPlan) -> list[ArmPlan]:
     return chosen[:1] + chosen[1:][-1:]
 
 
+Moments = tuple[Any, Any]
+"""Mean and covariance of the first two coordinates, numpy [2] and [2, 2]."""
+
+
+def _truth(source: PointSourceConfig) -> Moments:
+    return np.array(source.mean[:2]), true_covariance(source)[:2, :2].numpy()
+
+
+def _cloud(axes: Axes, store: Store, generated: ArtifactRef, truth: Moments) -> None:
+    points = read_points(store.open_artifact(generated))[:1, :, :2]
+    mean, covariance = (part[0].numpy() for part in moments(points.to(torch.float64)))
+    reach = float(np.abs(truth[0]).max() + 5 * np.sqrt(truth[1].diagonal().max()))
+    x, y = points[0, :CLOUD_POINTS].T.numpy()
+    axes.scatter(x, y, s=2, alpha=0.4, color=COLOURS[1], rasterized=True)
+    axes.add_patch(_two_sigma(*truth, color=COLOURS[0], linestyle="--"))
+    axes.add_patch(_two_sigma(mean, covariance, color=COLOURS[2]))
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    axes.tick_params(labelsize=7)
+
+
+def cloud_png(store: Store, source: PointSourceConfig, generated: ArtifactRef) -> bytes | None:
+    """One generation's cloud as a PNG file; None in one dimension."""
+    if len(source.mean) < 2:
+        return None
+    figure = Figure(figsize=(3.2, 3.2))
+    _cloud(figure.subplots(), store, generated, _truth(source))
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def clouds(store: Store, plan: LoopPlan) -> Figure:
     """Replicate 0's points, in the first two coordinates, with 2-sigma ellipses."""
     source = PointSourceConfig.model_validate(plan.setup[0].request.config)
-    truth = np.array(source.mean[:2]), true_covariance(source)[:2, :2].numpy()
-    reach = float(np.abs(truth[0]).max() + 5 * np.sqrt(truth[1].diagonal().max()))
+    truth = _truth(source)
     arms, shown = _cloud_arms(plan), shown_generations(plan.generations)
     figure = Figure(figsize=(1.85 * len(shown) + 0.4, 2.1 * len(arms)), layout="constrained")
     grid = figure.subplots(len(arms), len(shown), squeeze=False, sharex=True, sharey=True)
     for row, arm in enumerate(arms):
         for axes, t in zip(grid[row], shown, strict=True):
-            points = read_points(store.open_artifact(arm.artifacts(t)["generate"]))[:1, :, :2]
-            mean, covariance = (part[0].numpy() for part in moments(points.to(torch.float64)))
-            x, y = points[0, :CLOUD_POINTS].T.numpy()
-            axes.scatter(x, y, s=2, alpha=0.4, color=COLOURS[1], rasterized=True)
-            axes.add_patch(_two_sigma(*truth, color=COLOURS[0], linestyle="--"))
-            axes.add_patch(_two_sigma(mean, covariance, color=COLOURS[2]))
-            axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
-            axes.tick_params(labelsize=7)
+            _cloud(axes, store, arm.artifacts(t)["generate"], truth)
             axes.set_title(f"t = {t}", fontsize=8)
         grid[row, 0].set_ylabel(arm.arm.name, fontsize=8)
     return figure
-
-
-def _written(figure: Figure, folder: Path | None, name: str) -> Markup:
-    """Saves <name>.png and <name>.svg and returns the SVG for the page."""
-    svg = svg_text(figure)
-    if folder is not None:
-        (folder / f"{name}.svg").write_text('<?xml version="1.0" encoding="utf-8"?>\n' + svg)
-        figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
-    return Markup(svg)  # noqa: S704 - drawn by matplotlib
 
 
 def scan_rows(scan: Sequence[ScanPoint]) -> list[dict[str, Any]]:
@@ -255,7 +269,7 @@ def point_context(
     """What report_points.html.j2 shows; writes figure.png/.svg and, in 2-d or more, clouds."""
     several = len(plan.setup[0].request.config["mean"]) > 1
     return {
-        "panels": _written(panels(summary, plan), folder, "figure"),
-        "clouds": _written(clouds(store, plan), folder, "clouds") if several else None,
+        "panels": written(panels(summary, plan), folder, "figure"),
+        "clouds": written(clouds(store, plan), folder, "clouds") if several else None,
         "scan": scan_rows(summary.scan),
     }

@@ -205,6 +205,9 @@ class Stage(Generic[C]):
     """Fills `context.directory`; returns the manifest's details."""
     one_thread: Callable[[C], bool] = field(default=lambda config: False, repr=False)
     """Whether its matrices are so small that a second thread costs more than it brings."""
+    accelerated: bool = False
+    """Whether it computes on `execution.device`; those that do not may overlap with those that do.
+    """
 
     def request(self, config: C, **inputs: ArtifactRef) -> StageRequest:
         return StageRequest(
@@ -317,12 +320,15 @@ TRAIN = Stage(
     TrainStageConfig,
     _train,
     one_thread=lambda config: not isinstance(config.model.net, IMAGE_NETS),
+    accelerated=True,
 )
 SNAPSHOT = Stage("snapshot", 1, "model", SnapshotConfig, _snapshot)
-GENERATE = Stage("generate", 1, "images", GenerateConfig, _generate)
-CLASSIFIER = Stage("classifier", 1, "classifier", ClassifierStageConfig, _classifier)
+GENERATE = Stage("generate", 1, "images", GenerateConfig, _generate, accelerated=True)
+CLASSIFIER = Stage(
+    "classifier", 1, "classifier", ClassifierStageConfig, _classifier, accelerated=True
+)
 EXTRACTOR = Stage("extractor", 1, "extractor", ExtractorConfig, _extractor)
-FEATURES = Stage("features", 2, "features", FeaturesConfig, _features)
+FEATURES = Stage("features", 2, "features", FeaturesConfig, _features, accelerated=True)
 EVALUATE = Stage("evaluate", 1, "metrics", EvaluateConfig, _evaluate)
 PREPARE_POINTS = Stage("prepare_points", 1, "points", PointSourceConfig, _prepare_points)
 GENERATE_POINTS = Stage(
@@ -332,6 +338,7 @@ GENERATE_POINTS = Stage(
     GeneratePointsConfig,
     _generate_points,
     one_thread=lambda config: True,
+    accelerated=True,
 )
 REFERENCE = Stage("reference", 1, "reference", ReferenceConfig, _reference)
 EVALUATE_POINTS = Stage("evaluate_points", 1, "metrics", EvaluatePointsConfig, _evaluate_points)

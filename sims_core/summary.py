@@ -101,6 +101,19 @@ FIGURES = ("fid", "kid", "precision", "recall")
 """Metrics that are drawn; the others (deviations, counts, seed) qualify them."""
 
 
+def shown_generations(generations: int, most: int = 6) -> list[int]:
+    """At most so many of 1..generations, evenly spread, the first and the last among them."""
+    count = min(generations, most)
+    if count == 1:
+        return [1]
+    return sorted({1 + round(i * (generations - 1) / (count - 1)) for i in range(count)})
+
+
+def shown_figures(arm: ArmSummary) -> list[str]:
+    """The metrics of an arm that a short table has."""
+    return [name for name in ("w2", "w2_empirical", *FIGURES) if name in arm.generations[0].metrics]
+
+
 def _read_metrics(store: Store, ref: ArtifactRef) -> dict[str, int | float]:
     """An evaluation's figures, from its checksummed file."""
     content = (store.open_artifact(ref) / "metrics.json").read_bytes()

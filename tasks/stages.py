@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from contextlib import nullcontext
 from functools import cache
 
 from prefect import State, Task, task
@@ -14,8 +16,15 @@ from sims_core.loop import PlannedStage
 from sims_core.stages import STAGES, run_stage
 from sims_core.store import ArtifactRef, StageRequest, Store
 from sims_core.summary import Outcome
+from tasks.accelerator import accelerator_slot
 from tasks.caching import BY_DIGEST
+from tasks.live import live_progress
 from tasks.progress import observer
+from tasks.retries import DELAYS_S, worth_another_attempt
+
+# What stages say (resumed at ..., waiting for ...) belongs into the run's log; see
+# PREFECT_LOGGING_EXTRA_LOGGERS. Prefect leaves the level at warnings.
+logging.getLogger("sims_core").setLevel(logging.INFO)
 
 
 def _compute(label: str, request: StageRequest, upstream: list[ArtifactRef]) -> ArtifactRef:
@@ -24,16 +33,16 @@ def _compute(label: str, request: StageRequest, upstream: list[ArtifactRef]) -> 
     `upstream` is not used: Prefect draws the graph's edges from it.
     """
 
-    def progress(done: int, total: int, unit: str, **figures: float) -> None:
-        observer().advanced(label, done, total, unit, **figures)
+    store, settings = open_store(), Settings.read()
+    execution = settings.execution()
+    slot = accelerator_slot(settings) if STAGES[request.stage].accelerated else nullcontext()
+    with slot, live_progress(label) as show:
 
-    return run_stage(
-        open_store(),
-        request,
-        Settings.read().execution(),
-        computed_by=str(task_run.id),
-        progress=progress,
-    )
+        def progress(done: int, total: int, unit: str, **figures: float) -> None:
+            observer().advanced(label, done, total, unit, **figures)
+            show(done, total, unit, **figures)
+
+        return run_stage(store, request, execution, computed_by=str(task_run.id), progress=progress)
 
 
 @cache
@@ -46,6 +55,9 @@ def stage_task(stage: str) -> Task[[str, StageRequest, list[ArtifactRef]], Artif
         cache_policy=BY_DIGEST,
         persist_result=True,
         result_serializer="json",
+        retries=len(DELAYS_S),
+        retry_delay_seconds=DELAYS_S,
+        retry_condition_fn=worth_another_attempt,
     )(_compute)
 
 

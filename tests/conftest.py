@@ -65,6 +65,17 @@ def tiny(**changes: str) -> list[str]:
     return [f"{key}={value}" for key, value in values.items()]
 
 
+@pytest.fixture(scope="session")
+def tiny_parameters() -> Callable[..., dict[str, Any]]:
+    """The tiny run's parameters as Prefect takes them."""
+    from flows.parameters import parameter_model
+    from flows.registry import load_flow
+    from infra.arguments import parse_parameters
+
+    model = parameter_model(load_flow("sims-loop").fn)
+    return lambda **changes: parse_parameters(tiny(**changes), model)
+
+
 def _run_arguments(store: Path, *options: str, **changes: str) -> list[str]:
     parameters = [word for text in tiny(**changes) for word in ("-p", text)]
     return ["run", PRESET, *parameters, "--store", str(store), *options]

@@ -14,6 +14,7 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
     values = {
         "STORE": "/data/sims",
         "STORE_MUST_EXIST": "true",
+        "GPU_SLOTS": "always",
         "DEVICE": "cpu",
         "THREADS": "3",
         "SAMPLING_BATCH_SIZE": "17",
@@ -32,6 +33,7 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
     read = Settings.read()
     assert read.store == Path("/data/sims")
     assert read.store_must_exist
+    assert read.gpu_slots == "always"
     execution = read.execution()
     assert execution.device == "cpu"
     assert execution.threads == 3
@@ -63,6 +65,7 @@ def test_threads_default_to_the_processors_of_this_process(monkeypatch):
     [
         ("SIMS_DEVICE", "quantum"),
         ("SIMS_DEVICE", "cuda:x"),
+        ("SIMS_GPU_SLOTS", "2"),
         ("SIMS_THREADS", "0"),
         ("SIMS_SAMPLING_BATCH_SIZE", "many"),
         ("SIMS_CHECKPOINT_KIMG", "0"),

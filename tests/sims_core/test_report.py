@@ -12,11 +12,11 @@ from PIL import Image
 
 from sims_core.report import (
     RunDetails,
-    curves_svg,
+    curves,
     ratios,
     render_report,
-    shown_generations,
     standard_first,
+    svg_text,
     table_rows,
     write_metrics,
 )
@@ -25,6 +25,7 @@ from sims_core.summary import (
     GenerationSummary,
     RunSummary,
     count_stages,
+    shown_generations,
     summarise_arms,
 )
 
@@ -194,7 +195,7 @@ def test_rendering_twice_gives_the_same_bytes(html, tiny_run, summary, details):
 
 
 def test_curves_are_one_inline_svg(summary):
-    svg = curves_svg(summary.arms)
+    svg = svg_text(curves(summary.arms))
     assert svg.startswith("<svg")
     page = Page(svg)
     text = " ".join(page.text)

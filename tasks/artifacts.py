@@ -1,0 +1,135 @@
+"""What Prefect's UI shows of the results, made in the flow from references.
+
+So a run whose stages were all in the store shows the same. A key stays the same over generations
+(`<run>-<arm>-samples`): its page in the UI is their history.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from PIL import Image
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.runtime import flow_run
+
+from sims_core.config import Experiment, GaussianData
+from sims_core.loop import ArmPlan
+from sims_core.stages import PointSourceConfig
+from sims_core.store import ArtifactRef, Store
+from sims_core.summary import ArmSummary, RunSummary, shown_figures, summarise_arm
+from tasks.live import artifact_key
+
+PICTURE_WIDTH = 640
+
+
+def _publish(*artifacts: ArtifactCreate) -> None:
+    """Sends artifacts of the current flow run."""
+    own = UUID(flow_run.id)
+    with get_client(sync_client=True) as client:
+        for artifact in artifacts:
+            client.create_artifact(artifact.model_copy(update={"flow_run_id": own}))
+
+
+def _picture(png: bytes, alt: str) -> str:
+    """Inline: the UI has no way to the store."""
+    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def _enlarged(png: bytes) -> bytes:
+    """By whole factors, to about PICTURE_WIDTH: pixels of small images stay sharp."""
+    image = Image.open(BytesIO(png))
+    if (factor := PICTURE_WIDTH // image.width) < 2:
+        return png
+    buffer = BytesIO()
+    size = (image.width * factor, image.height * factor)
+    image.resize(size, Image.Resampling.NEAREST).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _rows(arm: ArmSummary) -> list[dict[str, Any]]:
+    """The figures of each generation, to four digits."""
+
+    def short(value: float) -> float:
+        return float(f"{value:.4g}")
+
+    names = shown_figures(arm)
+    return [
+        {"t": generation.t, **{name: short(generation.metrics[name]) for name in names}}
+        for generation in arm.generations
+    ]
+
+
+def _markdown_table(rows: list[dict[str, Any]]) -> str:
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    names = list(rows[0])
+    cells = [[str(row[name]) for name in names] for row in rows]
+    return "\n".join([line(names), line(["---"] * len(names)), *map(line, cells)])
+
+
+def _samples(store: Store, experiment: Experiment, artifacts: dict[str, ArtifactRef]) -> str:
+    """The grid of images, or a cloud of points, as markdown; nothing for points on a line."""
+    data = experiment.data
+    if not isinstance(data, GaussianData):
+        grid = (store.open_artifact(artifacts["preview"]) / "grid.png").read_bytes()
+        return _picture(_enlarged(grid), "samples from the same seeds in every generation")
+    from sims_core.report_points import cloud_png
+
+    truth = PointSourceConfig(
+        mean=data.mean, covariance=data.covariance, replicates=1, count=1, seed=0
+    )
+    cloud = cloud_png(store, truth, artifacts["generate"])
+    return _picture(cloud, "points, their 2-sigma ellipse, the truth's dashed") if cloud else ""
+
+
+def show_generation(
+    store: Store, experiment: Experiment, plan: ArmPlan, run_name: str, t: int, generations: int
+) -> None:
+    """After generation t of an arm: its samples, and the metrics so far as text and as a table."""
+    arm = plan.arm.name.replace("|", r"\|")
+    reached = ArmPlan(plan.arm, tuple(stage for stage in plan.stages if stage.t <= t))
+    rows = _rows(summarise_arm(store, reached))
+    picture = _samples(store, experiment, plan.artifacts(t))
+    text = f"## {arm}, generation {t} of {generations}\n\n{picture}\n\n{_markdown_table(rows)}\n"
+    about = f"{plan.arm.name}, t = {t} of {generations}"
+    key = artifact_key(run_name, plan.arm.slug)
+    _publish(
+        ArtifactCreate(key=f"{key}-samples", type="markdown", data=text, description=about),
+        ArtifactCreate(
+            key=f"{key}-metrics", type="table", data=json.dumps(rows), description=about
+        ),
+    )
+
+
+def show_report(summary: RunSummary) -> None:
+    """At the end of a run: the curves with every arm's last figures, and a link to the report."""
+    report = Path(summary.report)
+    last = [{"arm": arm.name, **_rows(arm)[-1]} for arm in summary.arms]
+    text = (
+        f"## {summary.run}\n\n{_picture((report.parent / 'figure.png').read_bytes(), 'curves')}\n\n"
+        f"The whole report: `{report}`\n"
+    )
+    link = f"[{report}]({report.as_uri()})"
+    key = artifact_key(summary.run)
+    _publish(
+        ArtifactCreate(key=f"{key}-curves", type="markdown", data=text, description=summary.flow),
+        ArtifactCreate(
+            key=f"{key}-metrics",
+            type="table",
+            data=json.dumps(last),
+            description="the last generation of each arm",
+        ),
+        ArtifactCreate(
+            key=f"{key}-report",
+            type="markdown",
+            data=link,
+            description="A browser opens a file's link only when it is pasted into its address bar",
+        ),
+    )

@@ -1,0 +1,27 @@
+"""An arm does not stay Running when the run that it belongs to was killed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Crashed
+
+KILLED = "the process of this run was killed; run it again and it goes on where it was"
+
+
+def crash_arms(flow: Any, flow_run: FlowRun, state: Any) -> None:
+    """Marks the sub-flow runs that have not ended.
+
+    A hook of a flow that has crashed (a worker calls it when the run's process is gone), and of one
+    that begins: an earlier attempt may have died together with its worker.
+    """
+    parent = FlowRunFilterParentFlowRunId(any_=[flow_run.id])
+    with get_client(sync_client=True) as client:
+        for arm in client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent)):
+            if arm.state is None or not arm.state.is_final():
+                crashed: State[Any] = Crashed(message=KILLED)
+                client.set_flow_run_state(arm.id, crashed, force=True)
