@@ -499,19 +499,30 @@ class Accumulation(StrEnum):
     """|D_s| images in all, split as evenly as can be over G^1 .. G^(t-1)."""
 
 
-def _check_shape(net: UNetConfig, data: ImageData) -> None:
-    """Images that are not imported yet have no shape to compare."""
+def _check_fit(net: UNetConfig, data: ImageData) -> None:
+    """Raises ValueError if the network is for other images, or other classes, than the data has.
+
+    Images that are not imported yet have nothing to compare.
+    """
     if (found := data.contents) is None:
         return
-    if (found.channels, found.height, found.width) != (
-        *(net.channels, net.image_size, net.image_size),
-    ):
-        name = data.name if isinstance(data, ImportedImages) else data.source
+    name = data.name if isinstance(data, ImportedImages) else data.source
+    wanted = (net.channels, net.image_size, net.image_size)
+    if (found.channels, found.height, found.width) != wanted:
         raise ValueError(
             f"model.net is for images of {net.channels} x {net.image_size} x {net.image_size} "
             f"(channels x height x width), those of {name} have "
             f"{found.channels} x {found.height} x {found.width}: set model.net.image_size and "
             "model.net.channels, or import the images with --size and --channels"
+        )
+    if net.num_classes and not found.num_classes:
+        raise ValueError(
+            f"model.net.num_classes is {net.num_classes}, but the images of {name} have no labels: "
+            "set it to 0, or import them with --labels"
+        )
+    if 0 < net.num_classes < found.num_classes:
+        raise ValueError(
+            f"model.net.num_classes is {net.num_classes}, {name} has {found.num_classes} classes"
         )
 
 
@@ -537,7 +548,7 @@ class Experiment(Frozen):
         if isinstance(net, MLPConfig) and net.dim != getattr(self.data, "dim", None):
             raise ValueError(f"model.net.dim is {net.dim}, the data's dimension is another")
         if isinstance(net, UNetConfig) and not isinstance(self.data, GaussianData):
-            _check_shape(net, self.data)
+            _check_fit(net, self.data)
         return self
 
     @property

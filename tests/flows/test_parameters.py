@@ -37,10 +37,15 @@ def test_every_preset_is_valid_for_its_flow(name):
     flow = load_flow(preset.flow)
     assert flow.name == preset.flow
     parameters = check_parameters(flow.fn, preset, {})
-    plan = make_plan(preset.flow, parameters, STORE)
     assert preset.full_name == name
+    data = preset.experiment.data
+    if data.source == "imported":
+        with pytest.raises(BadInput, match=f"`sims data import SOURCE --name {data.name}`"):
+            make_plan(preset.flow, parameters, STORE)
+        return
+    plan = make_plan(preset.flow, parameters, STORE)
     assert plan.generations == parameters["generations"]
-    images = preset.experiment.data.source != "gaussian"
+    images = data.source != "gaussian"
     assert len({stage.label for stage in plan.setup}) == (3 if images else 2)
     for arm in plan.arms:
         assert {stage.t for stage in arm.stages} == set(range(1, plan.generations + 1))

@@ -23,6 +23,16 @@ CASES = {
     "no equals sign": ((*RUN, "-p", "generations"), {}, "key=value"),
     "a key twice": ((*RUN, "-p", "seed=1", "-p", "seed=2"), {}, "'seed' is given twice"),
     "run name outside runs/": ((*RUN, "-p", "run_name=../x"), {}, "run_name"),
+    "a data set that was not imported": (
+        ("run", "sims-loop/own-images"),
+        {},
+        "`sims data import SOURCE --name own`",
+    ),
+    "a network for other images": (
+        ("run", "sims-loop/mnist", "-p", "model.net.channels=3"),
+        {},
+        "those of mnist have 1 x 28 x 28",
+    ),
     "unknown device": (RUN, {"SIMS_DEVICE": "quantum"}, "SIMS_DEVICE"),
     "no threads": (RUN, {"SIMS_THREADS": "0"}, "SIMS_THREADS"),
     "set-up without a server": (("setup",), {}, "prefect server start"),

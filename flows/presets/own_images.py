@@ -1,0 +1,50 @@
+"""sims-loop/own-images: the loop on images of your own.
+
+    sims data import FOLDER --name own --size 32 --channels 3
+    sims run sims-loop/own-images
+
+The folder has a sub-folder for each class. Without classes, or under another name:
+
+    sims data import FOLDER --name mine --size 32 --channels 3 --labels none
+    sims run sims-loop/own-images -p data.name=mine -p evaluation.features=inception
+
+(`evaluation.features=inception` needs its weights and more images.) The network is small enough for
+a CPU, about 100 images a second and core in training. For images that matter take a GPU and a
+larger one: `-p model.net.block_out_channels=[128,256,256] -p training.kimg=...`.
+"""
+
+from flows.presets import Preset
+from sims_core.config import (
+    ClassifierConfig,
+    EvaluationConfig,
+    Experiment,
+    ImportedImages,
+    ModelConfig,
+    SamplerConfig,
+    Sims,
+    TrainingConfig,
+    UNetConfig,
+)
+
+PRESETS = [
+    Preset(
+        flow="sims-loop",
+        name="own-images",
+        description="Standard training and SIMS on images that `sims data import` brought",
+        hardware="2 CPU cores, 4 GB of memory; a GPU for more than a first look",
+        expected_time="about an hour at 32 x 32 on a CPU",
+        parameters={"generations": 2, "omegas": [1.0], "pollution_sizes": [2000]},
+        experiment=Experiment(
+            data=ImportedImages(name="own"),
+            model=ModelConfig(
+                net=UNetConfig(image_size=32, channels=3, block_out_channels=(16, 32, 64))
+            ),
+            training=TrainingConfig(
+                kimg=100, batch_size=128, learning_rate=1e-3, ema_halflife_kimg=2
+            ),
+            sims=Sims(n_s=2000, budget_mimg=0.0128, batch_size=128, learning_rate=1e-4),
+            sampler=SamplerConfig(num_steps=12),
+            evaluation=EvaluationConfig(num_images=2000, classifier=ClassifierConfig(kimg=100)),
+        ),
+    )
+]
