@@ -27,6 +27,7 @@ from sims_core.datasets import resolve_data
 from sims_core.digest import digest_of
 from sims_core.errors import BadInput
 from sims_core.loop import Arm, LoopPlan, plan_loop
+from sims_core.models import resolve_base
 from sims_core.store import Store
 from sims_core.weights import pin_weights
 
@@ -140,11 +141,11 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     """The preset's experiment with the overrides, and what this machine and store have for it.
 
     Args:
-        store: where imported data sets are looked up; nothing is written.
+        store: where imported data sets and models are looked up; nothing is written.
     """
     preset = find_preset(f"{flow}/{parameters['preset']}")
     experiment = apply_overrides(preset.experiment, parameters["overrides"])
-    experiment = resolve_data(experiment, store)
+    experiment = resolve_data(resolve_base(experiment, store), store)
     evaluation = pin_weights(experiment.evaluation, Settings.read().files())
     return experiment.model_copy(update={"evaluation": evaluation})
 

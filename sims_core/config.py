@@ -295,6 +295,22 @@ class ModelConfig(Frozen):
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
+class ImportedModel(Frozen):
+    """What a name that `sims model import` gave stands for."""
+
+    model: ModelConfig
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class BaseConfig(Frozen):
+    """Where the base of the first generation comes from."""
+
+    imported: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)] | None = None
+    """Name that `sims model import` gave to a model; None: the base is trained."""
+    model: ImportedModel | None = None
+    """What the name stands for in the store at hand; filled in when a run is planned."""
+
+
 class TrainingConfig(Frozen):
     """EDM training (arXiv 2206.00364, Table 1), its length in images seen."""
 
@@ -468,6 +484,9 @@ class Sims(Frozen):
     batch_size: Annotated[int, Field(ge=1)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     aux_data: AuxData = AuxData.synthetic
+    auxiliary_net: UNetConfig | None = None
+    """Another architecture for the auxiliary, which is then trained from scratch on S; None
+    fine-tunes the base."""
 
     @property
     def label(self) -> str:
@@ -499,7 +518,7 @@ class Accumulation(StrEnum):
     """|D_s| images in all, split as evenly as can be over G^1 .. G^(t-1)."""
 
 
-def _check_fit(net: UNetConfig, data: ImageData) -> None:
+def _check_fit(net: ImageNet, data: ImageData) -> None:
     """Raises ValueError if the network is for other images, or other classes, than the data has.
 
     Images that are not imported yet have nothing to compare.
@@ -531,6 +550,7 @@ class Experiment(Frozen):
 
     data: DataConfig = DigitsData()
     model: ModelConfig = ModelConfig()
+    base: BaseConfig = BaseConfig()
     training: TrainingConfig = TrainingConfig()
     sims: Sims = Sims()
     """Template of the SIMS arms; each takes its omega from the flow's `omegas`."""
@@ -543,13 +563,35 @@ class Experiment(Frozen):
     @model_validator(mode="after")
     def _data_fit_model(self) -> Experiment:
         net = self.model.net
-        if isinstance(self.data, GaussianData) == isinstance(net, UNetConfig):
+        if isinstance(self.data, GaussianData) == isinstance(net, IMAGE_NETS):
             raise ValueError(f"a {net.kind} network cannot model {self.data.source} data")
         if isinstance(net, MLPConfig) and net.dim != getattr(self.data, "dim", None):
             raise ValueError(f"model.net.dim is {net.dim}, the data's dimension is another")
-        if isinstance(net, UNetConfig) and not isinstance(self.data, GaussianData):
+        if isinstance(net, IMAGE_NETS) and not isinstance(self.data, GaussianData):
             _check_fit(net, self.data)
         return self
+
+    @model_validator(mode="after")
+    def _auxiliary_fits_base(self) -> Experiment:
+        net, other = self.model.net, self.sims.auxiliary_net
+        if other is None:
+            return self
+        if not isinstance(net, IMAGE_NETS):
+            raise ValueError(f"sims.auxiliary_net is a U-Net, model.net is {net.kind!r}")
+        for name in ("image_size", "channels", "num_classes"):
+            if getattr(other, name) != getattr(net, name):
+                raise ValueError(
+                    f"sims.auxiliary_net.{name} {getattr(other, name)} must be model.net's, "
+                    f"{getattr(net, name)}"
+                )
+        return self
+
+    @property
+    def auxiliary_model(self) -> ModelConfig | None:
+        """The auxiliary's own architecture, None where it is the base's."""
+        if self.sims.auxiliary_net is None:
+            return None
+        return ModelConfig(net=self.sims.auxiliary_net, sigma_data=self.model.sigma_data)
 
     @property
     def trained_model(self) -> ModelConfig:

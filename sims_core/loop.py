@@ -27,6 +27,7 @@ from sims_core.config import (
     KnownImages,
     LoopKind,
     Method,
+    ModelConfig,
     Sims,
     TrainingConfig,
 )
@@ -41,6 +42,7 @@ from sims_core.stages import (
     GENERATE,
     GENERATE_POINTS,
     IMPORT,
+    IMPORT_MODEL,
     MIX,
     PREPARE,
     PREPARE_KNOWN,
@@ -174,11 +176,38 @@ class _Planner:
             inputs[name] = artifact
         return self.add(role, MIX.request(MixConfig(parts=tuple(parts)), **inputs))
 
-    def train(self, role: str, training: TrainingConfig, **inputs: ArtifactRef) -> ArtifactRef:
+    def train(
+        self,
+        role: str,
+        training: TrainingConfig,
+        model: ModelConfig | None = None,
+        **inputs: ArtifactRef,
+    ) -> ArtifactRef:
+        """Trains the experiment's model, or another `model`."""
         config = TrainStageConfig(
-            model=self.experiment.trained_model, training=training, seed=self.stage_seed(role)
+            model=model or self.experiment.trained_model,
+            training=training,
+            seed=self.stage_seed(role),
         )
         return self.add(role, TRAIN.request(config, **inputs))
+
+    def base(self, data: ArtifactRef) -> ArtifactRef:
+        """The base: trained on `data`, or brought along for the first generation.
+
+        Raises:
+            BadInput: a later generation's is trained from scratch, so nothing can be brought.
+        """
+        base = self.experiment.base
+        if base.imported is None:
+            return self.train("train base", self.experiment.training, data=data)
+        if base.model is None:
+            raise BadInput(f"model {base.imported!r} was not looked up: see sims_core.models")
+        if self.t > 1:
+            raise BadInput(
+                f"base.imported {base.imported} is the model of generation 1; generation "
+                f"{self.t} would be trained by a recipe that is not its own: set generations=1"
+            )
+        return self.add("imported base", IMPORT_MODEL.request(base.model))
 
     def generate(
         self, role: str, count: int, first_seed: int, models: dict[str, ArtifactRef], omega: float
@@ -324,6 +353,8 @@ def _plan_auxiliary(
     if real_too or not isinstance(planner.experiment.data, GaussianData):
         synthetic = planner.mix("auxiliary data", data if real_too else None, [(synthetic, None)])
     training = planner.experiment.model_copy(update={"sims": method}).auxiliary_training
+    if (other := planner.experiment.auxiliary_model) is not None:
+        return planner.train("train auxiliary", training, other, data=synthetic)
     return planner.train("fine-tune auxiliary", training, data=synthetic, initial=base)
 
 
@@ -360,7 +391,7 @@ def _plan_generation(
     """One generation: mix, train, [auxiliary], generate, evaluate. Returns what G^t generated."""
     experiment = planner.experiment
     data = _training_data(planner, arm, setup.real, earlier)
-    base = planner.train("train base", experiment.training, data=data)
+    base = planner.base(data)
     models, omega = {"base": base}, 0.0
     if isinstance(arm.method, Sims):
         models["auxiliary"] = _plan_auxiliary(planner, arm.method, data, base)

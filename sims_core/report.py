@@ -240,7 +240,7 @@ def render_report(
 ) -> str:
     """The whole HTML page. Figures that are files as well go into `folder`, if given."""
     times = _stage_times(details.outcomes)
-    first_model = details.plan.arms[0].artifacts(1)["train base"]
+    first_images = details.plan.arms[0].artifacts(1)["generate"]
     template, context = _domain_context(store, summary, details, folder)
     return (
         _environment()
@@ -251,7 +251,7 @@ def render_report(
             parameters=details.parameters,
             settings=_settings(details),
             experiment=details.plan.experiment.model_dump_json(indent=2),
-            libraries=store.manifest(first_model).libraries,
+            libraries=store.manifest(first_images).libraries,
             rows=table_rows(summary.arms, summary.figure),
             times=times,
             longest=max((group["seconds"] for group in times), default=0.0) or 1.0,

@@ -27,6 +27,7 @@ from sims_core.config import (
     Execution,
     Frozen,
     ImportConfig,
+    ImportedModel,
     KnownImages,
     ModelConfig,
     SamplerConfig,
@@ -255,6 +256,12 @@ def _snapshot(context: StageContext[SnapshotConfig]) -> dict[str, Any]:
     return take_snapshot(context)
 
 
+def _import_model(context: StageContext[ImportedModel]) -> dict[str, Any]:
+    from sims_core.model_import import import_model
+
+    return import_model(context)
+
+
 def _generate(context: StageContext[GenerateConfig]) -> dict[str, Any]:
     from sims_core.generation import generate
 
@@ -323,6 +330,7 @@ TRAIN = Stage(
     accelerated=True,
 )
 SNAPSHOT = Stage("snapshot", 1, "model", SnapshotConfig, _snapshot)
+IMPORT_MODEL = Stage("import_model", 1, "model", ImportedModel, _import_model)
 GENERATE = Stage("generate", 1, "images", GenerateConfig, _generate, accelerated=True)
 CLASSIFIER = Stage(
     "classifier", 1, "classifier", ClassifierStageConfig, _classifier, accelerated=True
@@ -346,7 +354,7 @@ EVALUATE_POINTS = Stage("evaluate_points", 1, "metrics", EvaluatePointsConfig, _
 STAGES: dict[str, Stage[Any]] = {
     stage.name: stage
     for stage in (
-        *(PREPARE, PREPARE_KNOWN, IMPORT, MIX, TRAIN, SNAPSHOT, GENERATE),
+        *(PREPARE, PREPARE_KNOWN, IMPORT, MIX, TRAIN, SNAPSHOT, IMPORT_MODEL, GENERATE),
         *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE),
         *(PREPARE_POINTS, GENERATE_POINTS, REFERENCE, EVALUATE_POINTS),
     )

@@ -15,7 +15,8 @@ from flows.parameters import (
 from flows.presets import find_preset, load_presets
 from flows.registry import load_flow
 from flows.sims_loop import sims_loop
-from sims_core.config import Experiment
+from sims_core.config import Experiment, ImportedSet
+from sims_core.datasets import name_dataset
 from sims_core.errors import BadInput
 from sims_core.store import Store
 
@@ -31,19 +32,31 @@ def _arms(**given):
     return [arm.arm.name for arm in make_plan("sims-loop", _checked(**given), STORE).arms]
 
 
+def as_imported(preset):
+    """What an import of the preset's data would leave, without an image."""
+    net = preset.experiment.model.net
+    contents = {"channels": net.channels, "height": net.image_size, "width": net.image_size}
+    return ImportedSet.model_validate(
+        {
+            "config": {"content": "0" * 64, "layout": "folder"},
+            "contents": {"count": 100_000, "num_classes": net.num_classes or 10, **contents},
+        }
+    )
+
+
 @pytest.mark.parametrize("name", load_presets())
-def test_every_preset_is_valid_for_its_flow(name):
+def test_every_preset_is_valid_for_its_flow(name, tmp_path):
     preset = find_preset(name)
     flow = load_flow(preset.flow)
     assert flow.name == preset.flow
     parameters = check_parameters(flow.fn, preset, {})
     assert preset.full_name == name
-    data = preset.experiment.data
+    data, store = preset.experiment.data, Store(tmp_path)
     if data.source == "imported":
         with pytest.raises(BadInput, match=f"`sims data import SOURCE --name {data.name}`"):
-            make_plan(preset.flow, parameters, STORE)
-        return
-    plan = make_plan(preset.flow, parameters, STORE)
+            make_plan(preset.flow, parameters, store)
+        name_dataset(store, data.name, as_imported(preset))
+    plan = make_plan(preset.flow, parameters, store)
     assert plan.generations == parameters["generations"]
     images = data.source != "gaussian"
     assert len({stage.label for stage in plan.setup}) == (3 if images else 2)

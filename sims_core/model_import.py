@@ -1,0 +1,199 @@
+"""Other people's models into the store: diffusers folders, and our own model artifacts.
+
+Weights are read from safetensors only: nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import UNet2DModel
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sims_core.config import (
+    IMAGE_NETS,
+    DiffusersUNetConfig,
+    ImportedModel,
+    ModelConfig,
+    NoiseSchedule,
+    one_line,
+)
+from sims_core.digest import file_sha256
+from sims_core.errors import BadInput
+from sims_core.networks import (
+    MODEL_FILE,
+    NET_FOLDER,
+    WEIGHTS_FILE,
+    build_net,
+    load_weights,
+    make_denoiser,
+    save_model,
+    stored_module,
+)
+from sims_core.stages import StageContext
+
+SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
+"""Those that share DDPM's discrete betas."""
+OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""What diffusers called the parts of attention before 0.15, to what it calls them."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model found on disk, its description checked, its weights not read yet."""
+
+    model: ModelConfig
+    weights: Path
+
+    @property
+    def imported(self) -> ImportedModel:
+        return ImportedModel(model=self.model, weights_sha256=file_sha256(self.weights))
+
+
+def find_model_source(folder: Path, sigma_data: float = 0.5) -> ModelSource:
+    """What lies in `folder`: a diffusers pipeline or network, or one of our model artifacts.
+
+    Args:
+        sigma_data: standard deviation of the data that a diffusers network was trained on.
+
+    Raises:
+        BadInput: nothing of that kind, or one that cannot be wrapped exactly; says why.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder: give one with a diffusers UNet2DModel")
+    if (folder / MODEL_FILE).exists():
+        return _find_ours(folder)
+    net_folder = next((f for f in (folder / "unet", folder) if (f / "config.json").exists()), None)
+    if net_folder is None:
+        raise BadInput(
+            f"{folder} has neither unet/config.json, config.json nor {MODEL_FILE}: give a folder "
+            "that diffusers saved with save_pretrained, or a model artifact of a store"
+        )
+    model = ModelConfig(
+        net=_net_config(net_folder / "config.json"),
+        sigma_data=sigma_data,
+        schedule=_schedule(folder),
+    )
+    return ModelSource(model, _weights_file(net_folder))
+
+
+def _find_ours(folder: Path) -> ModelSource:
+    path = folder / MODEL_FILE
+    try:
+        model = ModelConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{path}: {one_line(error)}") from None
+    if not isinstance(model.net, IMAGE_NETS):
+        raise BadInput(f"{path}: a {model.net.kind} network is no model of images")
+    return ModelSource(model, _weights_file(folder / NET_FOLDER))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} is not readable JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} must be a JSON object")
+    return content
+
+
+def _net_config(path: Path) -> DiffusersUNetConfig:
+    found = _read_json(path)
+    if (name := found.get("_class_name", "UNet2DModel")) != "UNet2DModel":
+        raise BadInput(f"{path} describes a {name}: only UNet2DModel can be imported")
+    known = inspect.signature(UNet2DModel.__init__).parameters
+    config = {key: value for key, value in found.items() if not key.startswith("_")}
+    if unknown := [key for key in config if key not in known]:
+        raise BadInput(f"{path}: UNet2DModel has no argument {unknown[0]!r}")
+    channels, out = (config.get(key, known[key].default) for key in ("in_channels", "out_channels"))
+    if channels != out:
+        raise BadInput(f"{path}: out_channels {out} are not in_channels {channels}: a learned "
+                       "variance cannot be imported")  # fmt: skip
+    size = config.get("sample_size")
+    sizes = {*size} if isinstance(size, list) else {size}
+    if len(sizes) != 1 or not isinstance(size := sizes.pop(), int):
+        raise BadInput(f"{path}: sample_size must be the size of square images, got {size}")
+    for key, wanted in (("time_embedding_type", "positional"), ("class_embed_type", None)):
+        if (value := config.get(key, known[key].default)) != wanted:
+            raise BadInput(f"{path}: {key} must be {wanted or 'none'}, got {value!r}")
+    return DiffusersUNetConfig(
+        image_size=size,
+        channels=channels,
+        num_classes=config.get("num_class_embeds") or 0,
+        config=config,
+    )
+
+
+def _schedule(folder: Path) -> NoiseSchedule:
+    name = "scheduler_config.json"
+    path = next((p for p in (folder / "scheduler" / name, folder / name) if p.exists()), None)
+    if path is None:
+        raise BadInput(f"{folder} has neither scheduler/{name} nor {name}: they say what the "
+                       "network predicts at which noise")  # fmt: skip
+    found = _read_json(path)
+    if (kind := found.get("_class_name")) not in SCHEDULERS:
+        raise BadInput(f"{path}: scheduler {kind} is none of {', '.join(SCHEDULERS)}")
+    if found.get("trained_betas") is not None:
+        raise BadInput(f"{path}: trained_betas cannot be imported, only a beta_schedule")
+    fields = {key: value for key, value in found.items() if key in NoiseSchedule.model_fields}
+    try:
+        return NoiseSchedule.model_validate(fields)
+    except ValidationError as error:
+        raise BadInput(f"{path}: {one_line(error)}") from None
+
+
+def _weights_file(folder: Path) -> Path:
+    path = folder / WEIGHTS_FILE
+    if path.exists():
+        return path
+    others = [p.name for p in sorted(folder.glob("*")) if p.suffix in (".bin", ".pt", ".pth")]
+    if others:
+        raise BadInput(
+            f"{folder / others[0]} is a pickle, which could run any code: convert it where you "
+            f"trust it, by UNet2DModel.from_pretrained({str(folder)!r}, use_safetensors=False)"
+            ".save_pretrained(...)"
+        )
+    raise BadInput(f"{folder} has no {WEIGHTS_FILE}")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} is no whole safetensors file: {error}") from None
+    return {_new_name(name): tensor for name, tensor in weights.items()}
+
+
+def _new_name(name: str) -> str:
+    if ".attentions." not in name:
+        return name
+    *path, part, kind = name.split(".")
+    return ".".join([*path, OLD_NAMES.get(part, part), kind])
+
+
+def import_model(context: StageContext[ImportedModel]) -> dict[str, Any]:
+    """Stage `import_model`: no inputs; reads what `execution.files.imported` names.
+
+    Raises:
+        BadInput: it is gone or another model, or its weights are of another architecture.
+    """
+    config, folder = context.config, context.execution.files.imported
+    if folder is None:
+        raise BadInput(
+            "an imported model is no longer in the store: bring it again by `sims model import`"
+        )
+    source = find_model_source(folder, config.model.sigma_data)
+    if source.imported != config:
+        raise BadInput(f"{folder} changed while it was imported: run the command again")
+    net = build_net(config.model.net)
+    load_weights(stored_module(net), _read_weights(source.weights), str(source.weights))
+    save_model(make_denoiser(net, config.model), config.model, context.directory)
+    return {"parameters": sum(parameter.numel() for parameter in net.parameters())}
