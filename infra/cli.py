@@ -13,6 +13,7 @@ import typer
 
 from infra.cli_data import data_app
 from infra.cli_model import model_app
+from infra.cli_stack import stack_app
 from infra.settings import Settings, apply_environment_defaults
 from infra.shell import JsonOption, StoreOption
 from infra.shell import errors as _errors
@@ -31,6 +32,7 @@ store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store
 app.add_typer(store_app, name="store")
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
+app.add_typer(stack_app, name="stack")
 
 
 @app.command()

@@ -118,8 +118,9 @@ def _make_gpu_limit(client: SyncPrefectClient, gpus: int | None) -> str:
 
 def _make_automation(client: SyncPrefectClient) -> str:
     found = client.read_automations_by_name(AUTOMATION.name)
-    if found:
-        client.update_automation(found[0].id, AUTOMATION)
-    else:
+    if not found:
         client.create_automation(AUTOMATION)
+    # An update forgets which runs have gone silent: they would stay Running for ever.
+    elif found[0].model_dump(include=set(AutomationCore.model_fields)) != AUTOMATION.model_dump():
+        client.update_automation(found[0].id, AUTOMATION)
     return f"runs without a sign of life for {DEAD_AFTER.seconds} s become Crashed"
