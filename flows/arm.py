@@ -19,20 +19,29 @@ MAX_TAGGED_GENERATIONS = 10
 t as well; and a few generations are shown."""
 
 
+States = dict[ArtifactRef, State[ArtifactRef]]
+
+
 def run_stages(
     stages: tuple[PlannedStage, ...],
     arm: str = "",
     after_generation: Callable[[int], None] = lambda t: None,
+    states: States | None = None,
 ) -> list[Outcome]:
     """Runs the stages in order as tasks of the current flow run.
 
     A task is given the states of those tasks of this flow run that make its inputs: that is where
     Prefect's graph has its edges from, also from one generation to the next.
+
+    Args:
+        arm: Where they belong.
+        after_generation: Called with t after the last stage of each generation.
+        states: Of the flow run's earlier tasks; those of the new ones are added.
     """
     store = open_store()
     last = {stage.t: stage for stage in stages}
     tagged = max((stage.t for stage in stages), default=0) <= MAX_TAGGED_GENERATIONS
-    states: dict[ArtifactRef, State[ArtifactRef]] = {}
+    states = {} if states is None else states
     outcomes = []
     for stage in stages:
         upstream = [states[ref] for ref in stage.request.inputs.values() if ref in states]

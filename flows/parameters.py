@@ -28,6 +28,7 @@ from sims_core.digest import digest_of
 from sims_core.errors import BadInput
 from sims_core.loop import Arm, LoopPlan, plan_loop
 from sims_core.models import resolve_base
+from sims_core.self_improvement import RANGE, Plan, StudyPlan, Sweep, plan_study
 from sims_core.store import Store
 from sims_core.weights import pin_weights
 
@@ -35,6 +36,9 @@ Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Omegas = Annotated[list[Omega], Field(min_length=1)]
 PollutionSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+Budgets = Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
+ImageCount = Annotated[int, Field(ge=2, le=RANGE)]
+Finalists = Annotated[int, Field(ge=1, le=100)]
 ScanOmegas = list[Omega]
 ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 Seed = Annotated[int, Field(ge=0)]
@@ -150,9 +154,27 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     return experiment.model_copy(update={"evaluation": evaluation})
 
 
-def make_plan(flow: str, parameters: Mapping[str, Any], store: Store) -> LoopPlan:
-    """Expands checked flat parameters into arms (methods x pollution sizes), planned in full."""
+def make_plan(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
+    """Expands checked flat parameters into what the flow runs."""
     experiment = make_experiment(flow, parameters, store)
+    if flow == "self-improvement":
+        return make_study_plan(experiment, parameters)
+    return make_loop_plan(experiment, parameters)
+
+
+def make_study_plan(experiment: Experiment, parameters: Mapping[str, Any]) -> StudyPlan:
+    """Omegas x budgets, planned up to the selection."""
+    sweep = Sweep(
+        omegas=tuple(parameters["omegas"]),
+        budgets_mimg=tuple(parameters["budgets"]),
+        **{name: parameters[name] for name in ("n_s", "select_images", "final_images")},
+        finalists=parameters["finalists"],
+    )
+    return plan_study(experiment, sweep, parameters["seed"])
+
+
+def make_loop_plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
+    """Arms (methods x pollution sizes), planned in full."""
     methods = _methods(experiment, parameters["methods"], parameters["omegas"])
     sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
 

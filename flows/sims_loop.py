@@ -20,7 +20,8 @@ from flows.parameters import (
     Seed,
     choice,
     default_run_name,
-    make_plan,
+    make_experiment,
+    make_loop_plan,
 )
 from flows.presets import find_preset
 from flows.registry import preset_names
@@ -82,7 +83,8 @@ def sims_loop(
         "seed": seed,
         "overrides": overrides,
     }
-    plan = make_plan(sims_loop.name, parameters, open_store())
+    experiment = make_experiment(sims_loop.name, parameters, open_store())
+    plan = make_loop_plan(experiment, parameters)
     name = run_name or default_run_name(sims_loop.name, parameters)
     outcomes = run_stages(plan.setup)
     # A sub-flow's heartbeat thread costs 0.9 s to join; the run's own heartbeat goes on.

@@ -87,6 +87,8 @@ def run(
         if as_json:
             print(summary.model_dump_json(exclude_defaults=True))
             return
+        if summary.answer:
+            print(summary.answer)
         for arm in summary.arms:
             print(arm_line(arm, summary.figure))
         counts = summary.stages

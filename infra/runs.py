@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,8 @@ from flows.presets import Preset, find_preset
 from infra.arguments import parse_parameters
 from infra.settings import Settings
 from sims_core.errors import BadInput, StoreError
-from sims_core.loop import LoopPlan
+from sims_core.loop import PlannedStage
+from sims_core.self_improvement import Plan
 from sims_core.stages import run_stage
 from sims_core.store import ArtifactRef, Store
 from sims_core.summary import Outcome, RunSummary
@@ -27,7 +29,7 @@ class CheckedRun:
 
     preset: Preset
     parameters: dict[str, Any]
-    plan: LoopPlan
+    plan: Plan
 
 
 def check_run(full_name: str, texts: list[str]) -> CheckedRun:
@@ -55,8 +57,10 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     """Every stage of the plan and whether the store holds it; writes nothing."""
     store = Store(_store_root())
     seen: set[ArtifactRef] = set()
-    rows = []
-    for arm, stages in run.plan.groups:
+    rows, plan = [], run.plan
+    if all(store.is_whole(stage.ref) for stage in plan):
+        plan = plan.completed(store)
+    for arm, stages in plan.groups:
         for stage in stages:
             cached = stage.ref in seen or store.is_whole(stage.ref)
             seen.add(stage.ref)
@@ -65,12 +69,16 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
             )
     computed = sum(not row["cached"] for row in rows)
     totals = {"computed": computed, "cached": len(rows) - computed}
+    if undecided := plan.undecided:
+        totals["undecided"] = undecided
     if as_json:
         return json.dumps({"store": str(store.root), "stages": totals, "plan": rows})
     lines = [
         f"{'cached ' if row['cached'] else 'compute'}  {row['arm'] or 'all arms'}: {row['stage']}"
         for row in rows
     ]
+    if undecided:
+        lines.append(f"then {undecided} stages that depend on what these find")
     return "\n".join([*lines, f"would compute {computed} stages; {totals['cached']} are cached"])
 
 
@@ -94,7 +102,7 @@ def execute(run: CheckedRun) -> RunSummary:
     from infra.progress import BarProgress, PlainProgress
     from tasks.progress import observe
 
-    total = len(list(run.plan))
+    total = len(list(run.plan)) + run.plan.undecided
     progress = BarProgress(total) if sys.stderr.isatty() else PlainProgress(total)
     observe(progress)
     _show_messages()
@@ -117,11 +125,12 @@ def execute_directly(run: CheckedRun) -> RunSummary:
     from tasks.report import write_run
 
     store, execution = Store.open(Settings.read().store), Settings.read().execution()
-    progress = PlainProgress(len(list(run.plan)))
+    progress = PlainProgress(len(list(run.plan)) + run.plan.undecided)
     _show_messages()
     marker, outcomes = uuid.uuid4().hex, []
-    for arm, stages in run.plan.groups:
-        for stage in stages:
+
+    def run_groups(groups: Sequence[tuple[str, Sequence[PlannedStage]]]) -> None:
+        for arm, stage in ((arm, stage) for arm, stages in groups for stage in stages):
             progress.started(arm, stage.label)
             advanced = partial(progress.advanced, stage.label)
             run_stage(store, stage.request, execution, computed_by=marker, progress=advanced)
@@ -130,10 +139,14 @@ def execute_directly(run: CheckedRun) -> RunSummary:
             seconds = record.seconds if record else 0.0
             progress.finished(arm, stage.label, cached, seconds)
             outcomes.append(Outcome(arm, stage, cached, seconds))
+
+    run_groups(run.plan.groups)
+    plan = run.plan.completed(store)
+    run_groups(plan.groups[len(run.plan.groups) :])
     parameters = {key: value for key, value in run.parameters.items() if key != "run_name"}
     name = run.parameters["run_name"] or default_run_name(run.preset.flow, parameters)
     title = run.preset.description
-    return write_run.fn(run.preset.flow, name, title, parameters, run.plan, outcomes)
+    return write_run.fn(run.preset.flow, name, title, parameters, plan, outcomes)
 
 
 def _show_messages() -> None:

@@ -614,6 +614,15 @@ class Experiment(Frozen):
                 )
         return self
 
+    def swept_auxiliary_training(self, budget_mimg: float) -> TrainingConfig:
+        """`auxiliary_training` so that a training of every smaller budget is its beginning.
+
+        Its average's half-life is a tenth of the images seen so far, whatever the budget.
+        """
+        sims = self.sims.model_copy(update={"budget_mimg": budget_mimg})
+        training = self.model_copy(update={"sims": sims}).auxiliary_training
+        return training.model_copy(update={"ema_rampup_ratio": 0.1})
+
     @property
     def auxiliary_training(self) -> TrainingConfig:
         """The base's recipe with the fine-tune's length, batch and rate.

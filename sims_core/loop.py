@@ -62,7 +62,7 @@ from sims_core.stages import (
     ReferenceConfig,
     TrainStageConfig,
 )
-from sims_core.store import ArtifactRef, StageRequest
+from sims_core.store import ArtifactRef, StageRequest, Store
 
 
 class Arm(Frozen):
@@ -91,9 +91,13 @@ class PlannedStage:
     t: int
     role: str
     request: StageRequest
+    model: str = ""
+    """Of a study over models: which one it measures."""
 
     @property
     def label(self) -> str:
+        if self.model:
+            return f"{self.model}: {self.role}"
         return f"t={self.t:02d} {self.role}" if self.t else self.role
 
     @property
@@ -141,6 +145,24 @@ class LoopPlan:
         for _, stages in self.groups:
             yield from stages
 
+    @property
+    def links(self) -> list[tuple[str, ArtifactRef]]:
+        """What a run's folder shows of the store, by path."""
+        return [
+            (f"arms/{arm.arm.slug}/t={stage.t:02d}/{stage.role.replace(' ', '_')}", stage.ref)
+            for arm in self.arms
+            for stage in arm.stages
+        ]
+
+    @property
+    def undecided(self) -> int:
+        """How many stages depend on what others find: none."""
+        return 0
+
+    def completed(self, store: Store) -> LoopPlan:
+        """The plan with the stages that depend on what earlier ones found: itself."""
+        return self
+
 
 Pollution = tuple[ArtifactRef, int | None]
 """An earlier generation's data and how many of them, None for all."""
@@ -181,6 +203,7 @@ class _Planner:
         role: str,
         training: TrainingConfig,
         model: ModelConfig | None = None,
+        snapshots_kimg: tuple[float, ...] = (),
         **inputs: ArtifactRef,
     ) -> ArtifactRef:
         """Trains the experiment's model, or another `model`."""
@@ -188,6 +211,7 @@ class _Planner:
             model=model or self.experiment.trained_model,
             training=training,
             seed=self.stage_seed(role),
+            snapshots_kimg=snapshots_kimg,
         )
         return self.add(role, TRAIN.request(config, **inputs))
 
@@ -339,10 +363,10 @@ def _plan_extractor(
     return {"extractor": planner.add("load extractor", EXTRACTOR.request(weights))}
 
 
-def _plan_auxiliary(
+def _plan_auxiliary_data(
     planner: _Planner, method: Sims, data: ArtifactRef, base: ArtifactRef
 ) -> ArtifactRef:
-    """The bracket of SIMS: draw S from the base, fine-tune the auxiliary on it.
+    """S, drawn from the base, and what the auxiliary is fine-tuned on.
 
     Where real data is kept too it is the base's own training set: a method never learns which of
     its images are pollution.
@@ -352,6 +376,14 @@ def _plan_auxiliary(
     real_too = method.aux_data is AuxData.real_and_synthetic
     if real_too or not isinstance(planner.experiment.data, GaussianData):
         synthetic = planner.mix("auxiliary data", data if real_too else None, [(synthetic, None)])
+    return synthetic
+
+
+def _plan_auxiliary(
+    planner: _Planner, method: Sims, data: ArtifactRef, base: ArtifactRef
+) -> ArtifactRef:
+    """The bracket of SIMS: draw S from the base, fine-tune the auxiliary on it."""
+    synthetic = _plan_auxiliary_data(planner, method, data, base)
     training = planner.experiment.model_copy(update={"sims": method}).auxiliary_training
     if (other := planner.experiment.auxiliary_model) is not None:
         return planner.train("train auxiliary", training, other, data=synthetic)
@@ -426,10 +458,15 @@ def _plan_image_evaluation(
     omega: float,
     generated: ArtifactRef,
 ) -> None:
-    evaluation = planner.experiment.evaluation
     # The same seeds in every generation and arm: the grid shows one noise through all models.
     preview_seed = derive_seed(planner.seed, "preview")
-    planner.generate("preview", evaluation.num_preview, preview_seed, models, omega)
+    count = planner.experiment.evaluation.num_preview
+    planner.generate("preview", count, preview_seed, models, omega)
+    _plan_image_metrics(planner, setup, generated)
+
+
+def _plan_image_metrics(planner: _Planner, setup: _Setup, generated: ArtifactRef) -> None:
+    evaluation = planner.experiment.evaluation
     config = FeaturesConfig(count=evaluation.num_images)
     features = planner.add(
         "features", FEATURES.request(config, images=generated, **setup.extractor)

@@ -23,7 +23,9 @@ from matplotlib.ticker import MaxNLocator
 
 from sims_core.config import GaussianData, ImageData, ImportedImages, KnownImages
 from sims_core.loop import LoopPlan
+from sims_core.self_improvement import Plan, StudyPlan
 from sims_core.store import ArtifactRef, Store
+from sims_core.study_summary import study_rows
 from sims_core.summary import (
     FIGURES,
     ArmSummary,
@@ -51,7 +53,7 @@ class RunDetails:
 
     title: str
     parameters: Mapping[str, Any]
-    plan: LoopPlan
+    plan: Plan
     outcomes: Sequence[Outcome]
 
 
@@ -122,7 +124,7 @@ def written(figure: Figure, folder: Path | None, name: str) -> Markup:
     return Markup(svg)  # noqa: S704 - drawn by matplotlib
 
 
-def _grid_uri(store: Store, ref: ArtifactRef) -> str:
+def grid_uri(store: Store, ref: ArtifactRef) -> str:
     png = (store.open_artifact(ref) / "grid.png").read_bytes()
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
@@ -133,7 +135,7 @@ def _grids(store: Store, plan: LoopPlan) -> list[dict[str, Any]]:
         {
             "arm": arm.arm.name,
             "images": [
-                {"t": t, "uri": _grid_uri(store, arm.artifacts(t)["preview"])} for t in shown
+                {"t": t, "uri": grid_uri(store, arm.artifacts(t)["preview"])} for t in shown
             ],
         }
         for arm in plan.arms
@@ -187,6 +189,12 @@ def _real_images(data: ImageData) -> str:
     return f"{name}, {found.count} real images of {found.height} x {found.width}"
 
 
+def _budgets(plan: Plan) -> str:
+    if isinstance(plan, StudyPlan):
+        return ", ".join(f"{budget:g}" for budget in plan.models if budget)
+    return f"{plan.experiment.sims.budget_mimg:g}"
+
+
 def _settings(details: RunDetails) -> list[tuple[str, str]]:
     """What was run, in words."""
     experiment = details.plan.experiment
@@ -196,7 +204,11 @@ def _settings(details: RunDetails) -> list[tuple[str, str]]:
         real = _real_images(experiment.data)
         evaluation = experiment.evaluation
         space = FEATURE_SPACES[evaluation.features]
-        evaluated = f"{evaluation.num_images} generated images; {space}"
+        counts = f"{evaluation.num_images}"
+        if isinstance(details.plan, StudyPlan):
+            sweep = details.plan.sweep
+            counts = f"{sweep.select_images} (selection) and {sweep.final_images} (final)"
+        evaluated = f"{counts} generated images; {space}"
     else:
         unit, data, points = "point", experiment.data, experiment.point_evaluation
         real = f"{data.replicates} replicates of {data.num_points} points in {data.dim} dimensions"
@@ -213,7 +225,7 @@ def _settings(details: RunDetails) -> list[tuple[str, str]]:
         ),
         (
             "auxiliary",
-            f"n_s = {sims.n_s}, budget {sims.budget_mimg:g} Mi, batch {sims.batch_size}, "
+            f"n_s = {sims.n_s}, budget {_budgets(details.plan)} Mi, batch {sims.batch_size}, "
             f"learning rate {sims.learning_rate:g}, on {sims.aux_data} data",
         ),
         (
@@ -240,7 +252,7 @@ def render_report(
 ) -> str:
     """The whole HTML page. Figures that are files as well go into `folder`, if given."""
     times = _stage_times(details.outcomes)
-    first_images = details.plan.arms[0].artifacts(1)["generate"]
+    first_images = next(s.ref for s in details.plan if s.role == "generate")
     template, context = _domain_context(store, summary, details, folder)
     return (
         _environment()
@@ -252,7 +264,7 @@ def render_report(
             settings=_settings(details),
             experiment=details.plan.experiment.model_dump_json(indent=2),
             libraries=store.manifest(first_images).libraries,
-            rows=table_rows(summary.arms, summary.figure),
+            rows=metric_rows(store, summary, details.plan),
             times=times,
             longest=max((group["seconds"] for group in times), default=0.0) or 1.0,
             total_seconds=sum(group["seconds"] for group in times),
@@ -267,6 +279,10 @@ def _domain_context(
 ) -> tuple[str, dict[str, Any]]:
     """The template for images or for points, and what it shows beyond every report's content."""
     plan = details.plan
+    if isinstance(plan, StudyPlan):
+        from sims_core.report_study import study_context
+
+        return "report_study.html.j2", study_context(store, plan, folder)
     if isinstance(plan.experiment.data, GaussianData):
         from sims_core.report_points import point_context
 
@@ -274,7 +290,7 @@ def _domain_context(
     real = next(stage.ref for stage in plan.setup if stage.role == "prepare data")
     return "report.html.j2", {
         "curves": written(curves(summary.arms), folder, "figure"),
-        "real_grid": _grid_uri(store, real),
+        "real_grid": grid_uri(store, real),
         "grids": _grids(store, plan),
         "num_preview": plan.experiment.evaluation.num_preview,
         "features": plan.experiment.evaluation.features,
@@ -282,6 +298,13 @@ def _domain_context(
     }
 
 
-def write_metrics(path: Path, arms: Sequence[ArmSummary], figure: str = "fid") -> None:
-    """The report's table as Parquet, one row a generation of an arm."""
-    pq.write_table(pa.Table.from_pylist(table_rows(arms, figure)), path)
+def metric_rows(store: Store, summary: RunSummary, plan: Plan) -> list[dict[str, Any]]:
+    """The report's table: a row for each generation of an arm, or for each model of a study."""
+    if isinstance(plan, StudyPlan):
+        return study_rows(store, plan)
+    return table_rows(summary.arms, summary.figure)
+
+
+def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+    """The report's table as Parquet."""
+    pq.write_table(pa.Table.from_pylist(rows), path)

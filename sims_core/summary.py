@@ -74,6 +74,8 @@ class ArmSummary(Frozen):
 class ScanPoint(Frozen):
     """A first generation: self-improvement by one method with one budget."""
 
+    model: str = ""
+    """Of a self-improvement study: which model; "fine-tuned" ones sample the auxiliary itself."""
     omega: float
     budget_mimg: float | None
     """None for omega = 0, which trains no auxiliary."""
@@ -95,6 +97,8 @@ class RunSummary(Frozen):
     """The metric that ratios are made of."""
     arms: tuple[ArmSummary, ...]
     scan: tuple[ScanPoint, ...] = ()
+    answer: str = ""
+    """Of a self-improvement study, in one sentence; `arms` are its finals, `scan` its selection."""
 
 
 FIGURES = ("fid", "kid", "precision", "recall")
@@ -114,7 +118,7 @@ def shown_figures(arm: ArmSummary) -> list[str]:
     return [name for name in ("w2", "w2_empirical", *FIGURES) if name in arm.generations[0].metrics]
 
 
-def _read_metrics(store: Store, ref: ArtifactRef) -> dict[str, int | float]:
+def read_metrics(store: Store, ref: ArtifactRef) -> dict[str, int | float]:
     """An evaluation's figures, from its checksummed file."""
     content = (store.open_artifact(ref) / "metrics.json").read_bytes()
     metrics: dict[str, int | float] = json.loads(content)
@@ -129,7 +133,7 @@ def summarise_arm(store: Store, plan: ArmPlan) -> ArmSummary:
         generations.append(
             GenerationSummary(
                 t=t,
-                metrics=_read_metrics(store, artifacts["evaluate"]),
+                metrics=read_metrics(store, artifacts["evaluate"]),
                 artifacts={role: ref.location for role, ref in artifacts.items()},
             )
         )
@@ -168,7 +172,7 @@ def summarise_scan(store: Store, plan: LoopPlan) -> tuple[ScanPoint, ...]:
             ScanPoint(
                 omega=guided.omega if guided else 0.0,
                 budget_mimg=guided.budget_mimg if guided else None,
-                metrics=_read_metrics(store, scanned.artifacts(1)["evaluate"]),
+                metrics=read_metrics(store, scanned.artifacts(1)["evaluate"]),
                 ratio=ratio,
             )
         )

@@ -14,8 +14,9 @@ from prefect.cache_policies import NO_CACHE
 
 from infra.storage import open_store
 from sims_core.digest import digest_of
-from sims_core.loop import LoopPlan
+from sims_core.self_improvement import Plan, StudyPlan
 from sims_core.store import ArtifactRef, Store, explain_disk_errors
+from sims_core.study_summary import summarise_study
 from sims_core.summary import (
     Outcome,
     RunSummary,
@@ -26,16 +27,23 @@ from sims_core.summary import (
 )
 
 
-def _link_artifacts(store: Store, folder: Path, run_folder: Path, plan: LoopPlan) -> None:
-    """`arms/<arm>/t=01/<role>` as relative links into the store, valid from `run_folder`."""
-    for arm in plan.arms:
-        for stage in arm.stages:
-            relative = (
-                Path("arms") / arm.arm.slug / f"t={stage.t:02d}" / stage.role.replace(" ", "_")
-            )
-            (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-            target = os.path.relpath(store.path(stage.ref), (run_folder / relative).parent)
-            (folder / relative).symlink_to(target)
+def _link_artifacts(store: Store, folder: Path, run_folder: Path, plan: Plan) -> None:
+    """The plan's links into the store, relative and valid from `run_folder`."""
+    for relative, ref in plan.links:
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        target = os.path.relpath(store.path(ref), (run_folder / relative).parent)
+        (folder / relative).symlink_to(target)
+
+
+def _findings(store: Store, plan: Plan) -> dict[str, Any]:
+    """What a summary says of the science."""
+    if isinstance(plan, StudyPlan):
+        return summarise_study(store, plan)
+    return {
+        "figure": main_figure(plan),
+        "arms": summarise_arms(store, plan),
+        "scan": summarise_scan(store, plan),
+    }
 
 
 def _publish(store: Store, folder: Path, run_folder: Path) -> None:
@@ -50,11 +58,11 @@ def write_run(
     run_name: str,
     title: str,
     parameters: Mapping[str, Any],
-    plan: LoopPlan,
+    plan: Plan,
     outcomes: Sequence[Outcome],
 ) -> RunSummary:
     """Makes runs/<run name>/ anew and returns the run's summary. Never cached: it is a view."""
-    from sims_core.report import RunDetails, render_report, write_metrics
+    from sims_core.report import RunDetails, metric_rows, render_report, write_metrics
 
     store = open_store()
     run_folder = store.root / "runs" / run_name
@@ -65,9 +73,7 @@ def write_run(
         store=str(store.root),
         report=str(run_folder / "report" / "index.html"),
         stages=count_stages(outcomes),
-        figure=main_figure(plan),
-        arms=summarise_arms(store, plan),
-        scan=summarise_scan(store, plan),
+        **_findings(store, plan),
     )
     folder = store.root / "progress" / f"run-{uuid.uuid4().hex}"
     try:
@@ -76,7 +82,7 @@ def write_run(
             details = RunDetails(title, parameters, plan, outcomes)
             page = render_report(store, summary, details, folder / "report")
             (folder / "report" / "index.html").write_text(page)
-            write_metrics(folder / "metrics.parquet", summary.arms, summary.figure)
+            write_metrics(folder / "metrics.parquet", metric_rows(store, summary, plan))
             content = summary.model_dump_json(indent=2, exclude_defaults=True)
             (folder / "run.json").write_text(content)
             _link_artifacts(store, folder, run_folder, plan)

@@ -226,6 +226,18 @@ def run_here(prefect_url: str) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def tiny_texts() -> Callable[..., list[str]]:
+    """KEY=VALUE of another flow's run with the tiny run's science."""
+
+    def texts(parameters: dict[str, str], **changes: str) -> list[str]:
+        science = {name: value for name, value in TINY.items() if "." in name}
+        values = {**science, **parameters, **changes}
+        return [f"{key}={value}" for key, value in values.items()]
+
+    return texts
+
+
+@pytest.fixture(scope="session")
 def tiny_plan() -> Callable[..., Any]:
     """The plan of the tiny run with some parameters changed."""
     from infra.runs import check_run

@@ -1,6 +1,7 @@
-"""sims-loop/digits: a whole self-consuming loop on real 8x8 handwritten digits, on a laptop.
+"""Real 8x8 handwritten digits on a laptop: a whole self-consuming loop, and self-improvement.
 
     sims run sims-loop/digits
+    sims run self-improvement/digits
 
 Two CPU cores, no download. The figures are Frechet distances in the features of a small classifier
 of the same digits; they are not comparable with Inception's FID. Sizes, network and budgets are our
@@ -19,7 +20,28 @@ from sims_core.config import (
     UNetConfig,
 )
 
+EXPERIMENT = Experiment(
+    data=DigitsData(),
+    model=ModelConfig(net=UNetConfig(), sigma_data=0.75),
+    training=TrainingConfig(
+        kimg=12, batch_size=64, learning_rate=1e-3, P_mean=-1.0, ema_halflife_kimg=0.5
+    ),
+    sims=Sims(n_s=4000, budget_mimg=0.0128, batch_size=128, learning_rate=1e-4),
+    sampler=SamplerConfig(num_steps=12),
+    evaluation=EvaluationConfig(num_images=1797),
+)
+
 PRESETS = [
+    Preset(
+        flow="self-improvement",
+        name="digits",
+        description=(
+            "At which omega and budget SIMS improves a model of 1,797 real handwritten digits"
+        ),
+        hardware="2 CPU cores, 2 GB of memory",
+        expected_time="5 minutes",
+        experiment=EXPERIMENT,
+    ),
     Preset(
         flow="sims-loop",
         name="digits",
@@ -29,15 +51,6 @@ PRESETS = [
         hardware="2 CPU cores, 2 GB of memory",
         expected_time="3 minutes",
         parameters={"generations": 3, "omegas": [1.0], "pollution_sizes": [1797]},
-        experiment=Experiment(
-            data=DigitsData(),
-            model=ModelConfig(net=UNetConfig(), sigma_data=0.75),
-            training=TrainingConfig(
-                kimg=12, batch_size=64, learning_rate=1e-3, P_mean=-1.0, ema_halflife_kimg=0.5
-            ),
-            sims=Sims(n_s=4000, budget_mimg=0.0128, batch_size=128, learning_rate=1e-4),
-            sampler=SamplerConfig(num_steps=12),
-            evaluation=EvaluationConfig(num_images=1797),
-        ),
-    )
+        experiment=EXPERIMENT,
+    ),
 ]

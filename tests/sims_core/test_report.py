@@ -236,7 +236,7 @@ def test_ratio_to_nothing_is_not_a_number():
 
 
 def test_metrics_table_as_parquet(tmp_path, summary):
-    write_metrics(tmp_path / "metrics.parquet", summary.arms)
+    write_metrics(tmp_path / "metrics.parquet", table_rows(summary.arms))
     rows = pq.read_table(tmp_path / "metrics.parquet").to_pylist()
     assert rows == table_rows(summary.arms)
     assert len(rows) == 4
