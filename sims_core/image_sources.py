@@ -107,7 +107,7 @@ def decode(content: bytes | Images, size: int | None = None, channels: int | Non
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
     return "no image of a known format" if "cannot identify" in text else text
 
 

@@ -1,6 +1,6 @@
 """sims-loop/ffhq64: standard training and SIMS on faces at 64 x 64.
 
-    sims data import FOLDER --name ffhq64 --size 64 --channels 3
+    sims data import FOLDER --name ffhq64 --size 64 --channels 3 --labels none
     SIMS_COMPILE=inductor SIMS_PROCESSES=8 sims run sims-loop/ffhq64
 
 Data: FFHQ's 70,000 aligned images (a folder or zip of the 1024 x 1024 or 128 x 128 ones), centre
