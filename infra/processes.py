@@ -15,6 +15,9 @@ STOP_S = 30.0
 MARK = "SIMS_STACK"
 """Environment variable of every process of a stack, and so of their children: its folder."""
 
+TITLED = {"postgres": "postgres", "redis-server": "redis"}
+"""Those that write a title over their environment are known by the folder that they work in."""
+
 
 class Process(BaseModel):
     """A process number is used again; number and time of birth together are not."""
@@ -71,14 +74,11 @@ def stop(process: psutil.Process, how: signal.Signals = signal.SIGTERM) -> None:
 
 
 def belonging_to(folder: Path) -> Iterator[psutil.Process]:
-    """Every process of the stack of `folder`: children of dead components as well.
-
-    PostgreSQL's write a title over their environment: they are known by where they are.
-    """
+    """Every process of the stack of `folder`: children of dead components as well."""
     for process in psutil.process_iter():
         try:
-            if process.name() == "postgres":
-                ours = Path(process.cwd()) == folder / "postgres"
+            if place := TITLED.get(process.name()):
+                ours = Path(process.cwd()) == folder / place
             else:
                 ours = process.environ().get(MARK) == str(folder)
             if ours:

@@ -272,6 +272,8 @@ def _look_at_the_running(sims, state: Path, port: int) -> None:
     done = sims("stack", "status", "--state", str(state))
     assert done.returncode == 0, done.stdout
     running = Stack(state).state.processes
+    known = {process.pid for process in belonging_to(state)}
+    assert {process.pid for process in running.values()} <= known, "none could hide from `stop`"
     store = Stack(state).state.store
     _start(sims, "--state", str(state), "--store", store)
     assert Stack(state).state.processes == running
