@@ -15,7 +15,12 @@ import httpx
 from prefect import Flow, State
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_KEY,
+    PREFECT_API_URL,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+)
 from prefect.states import Crashed
 
 from sims_core.errors import BadInput, SimsError
@@ -48,17 +53,26 @@ def check_prefect_api() -> None:
     """Makes sure of the server of PREFECT_API_URL if that is set.
 
     Raises:
-        BadInput: it does not answer.
+        BadInput: it does not answer, or refuses the password.
     """
     if not (url := PREFECT_API_URL.value()):
         return
+    user, _, password = (PREFECT_API_AUTH_STRING.value() or "").partition(":")
+    auth = (user, password) if user else None
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=10).raise_for_status()
+        # Whoever asks, a server says that it is well.
+        version = httpx.get(f"{url.rstrip('/')}/admin/version", auth=auth, timeout=10)
     except httpx.HTTPError as error:
         raise BadInput(
             f"no Prefect server answers at {url} ({type(error).__name__}): start it with "
             "`prefect server start`, or unset PREFECT_API_URL to use the embedded one"
         ) from None
+    if version.status_code == httpx.codes.UNAUTHORIZED and not PREFECT_API_KEY.value():
+        raise BadInput(
+            f"the Prefect server at {url} wants another password: set PREFECT_API_AUTH_STRING to "
+            "its user:password"
+        )
 
 
 def ensure_prefect_api() -> None:

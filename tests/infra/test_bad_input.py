@@ -10,7 +10,7 @@ import pytest
 RUN = ("run", "sims-loop/digits")
 
 CASES = {
-    "unknown preset": (("run", "sims-loop/nope"), {}, "presets: sims-loop/digits"),
+    "unknown preset": (("run", "sims-loop/nope"), {}, ", sims-loop/digits, "),
     "unknown parameter": ((*RUN, "-p", "epochs=3"), {}, "parameters: generations, methods,"),
     "the preset as a parameter": ((*RUN, "-p", "preset=other"), {}, "no parameter 'preset'"),
     "mistyped override": ((*RUN, "-p", "training.kimgs=3"), {}, "names in training: kimg,"),

@@ -288,6 +288,9 @@ def _look_at_the_running(sims, state: Path, port: int) -> None:
     for auth in ("", "sims:wrong"):
         with pytest.raises(httpx.HTTPStatusError, match="401"):
             client("admin/settings", auth=auth)
+    done = sims("setup", **{**client.settings, "PREFECT_API_AUTH_STRING": "sims:wrong"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "wants another password: set PREFECT_API_AUTH_STRING" in done.stderr
     with pytest.raises(httpx.ConnectError, match="refused"):  # another address of this machine
         httpx.get(f"http://127.0.0.2:{port}/api/health")
     for file in ("env", "passwords.json", "state.json"):
