@@ -191,7 +191,7 @@ def _real_images(data: ImageData) -> str:
 
 def _budgets(plan: Plan) -> str:
     if isinstance(plan, StudyPlan):
-        return ", ".join(f"{budget:g}" for budget in plan.models if budget)
+        return ", ".join(f"{budget:g}" for budget in sorted(plan.models) if budget)
     return f"{plan.experiment.sims.budget_mimg:g}"
 
 

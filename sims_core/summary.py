@@ -195,7 +195,8 @@ def arm_line(arm: ArmSummary, figure: str) -> str:
     counts = ", ".join(sample_counts([generation.metrics for generation in arm.generations]))
     if arm.convergence is None:
         over = " ".join(f"{value:.3f}" for value in values)
-        return f"{arm.name}: {figure.upper()} over t = 1..{len(values)}: {over} ({counts})"
+        generations = f" over t = 1..{len(values)}:" if len(values) > 1 else ""
+        return f"{arm.name}: {figure.upper()}{generations} {over} ({counts})"
     end = arm.convergence
     ratio, low, high = end.ratio_standard
     return (
