@@ -142,6 +142,7 @@ def _watch(url: str, pid: int | None = None) -> None:
         [sys.executable, "-c", _WATCHDOG, str(pid or "")],
         env={**os.environ, "PREFECT_API_URL": url},
         stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import re
 import shutil
 from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
+from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 
 from sims_core.store import Store
 
@@ -107,6 +112,7 @@ class Seen:
 
     flow_runs: dict[UUID, FlowRun]
     task_runs: list[TaskRun]
+    artifacts: list[Artifact]
 
     def of(self, flow_run: str) -> dict[str, TaskRun]:
         """Task runs of the flow run of that name, by name."""
@@ -129,7 +135,8 @@ def seen(run_here, wait_for, tiny_run, tmp_path_factory):
             found = client.read_task_runs(flow_run_filter=of_these, limit=200)
             return found if len(found) == 36 else None
 
-        return Seen(flow_runs, wait_for(task_runs, 30, interval=0.5))
+        artifacts = client.read_artifacts(flow_run_filter=of_these, limit=200)
+        return Seen(flow_runs, wait_for(task_runs, 30, interval=0.5), artifacts)
 
 
 def test_each_arm_is_a_sub_flow_run_with_its_name(seen):
@@ -180,3 +187,27 @@ def test_edges_join_the_stages_and_the_generations(seen, tiny_plan):
 def test_prefect_answers_from_its_cache(seen):
     stages = [task for task in seen.task_runs if task.name.startswith("t=")]
     assert {task.state.name for task in stages} == {"Cached"}
+
+
+def test_results_are_shown_though_every_stage_was_in_the_store(seen, tiny_run):
+    shown = {}
+    for artifact in seen.artifacts:
+        run = seen.flow_runs[artifact.flow_run_id].name
+        shown.setdefault((run, artifact.key), []).append(artifact)
+    name = tiny_run.summary["run"]
+    whole = "digits: 2 generations"
+    expected = {(whole, f"{name}-{what}"): 1 for what in ("curves", "metrics", "report")}
+    arms = {"standard |D_s|=32": "standard-d-s32", "sims omega=1 |D_s|=32": "sims-omega1-d-s32"}
+    for arm, slug in arms.items():
+        expected |= {(arm, f"{name}-{slug}-{what}"): 2 for what in ("samples", "metrics")}
+    assert {key: len(found) for key, found in shown.items()} == expected
+    for number, (arm, slug) in enumerate(arms.items()):
+        table = sorted(shown[arm, f"{name}-{slug}-metrics"], key=lambda row: row.created)[-1]
+        rows = json.loads(table.data)
+        generations = tiny_run.summary["arms"][number]["generations"]
+        assert [row["t"] for row in rows] == [1, 2]
+        for row, generation in zip(rows, generations, strict=True):
+            assert row["fid"] == float(f"{generation['metrics']['fid']:.4g}")
+        samples = shown[arm, f"{name}-{slug}-samples"][0].data
+        png = base64.b64decode(re.search(r"base64,([^\"]+)", samples)[1])
+        assert Image.open(io.BytesIO(png)).width > 300

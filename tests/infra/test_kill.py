@@ -92,7 +92,7 @@ def test_killed_at_three_moments_ends_in_the_same_bytes(
         _, stderr = run.communicate(timeout=20)
         assert run.returncode == -signal.SIGKILL, f"over too soon: {stderr}"
         assert children, "the embedded API is a child"
-        wait_for(lambda: not _left(children), 15)
+        wait_for(lambda: not _left(children), 60)
         return stderr
 
     messages = []
