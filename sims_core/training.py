@@ -77,6 +77,10 @@ def make_average(parameters: Any, config: TrainingConfig, foreach: bool) -> EMAM
     return EMAModel(parameters, decay=decay, foreach=foreach)
 
 
+TELL_S = 2.0
+"""A long training says at least so often how far it is."""
+
+
 class UnreadableCheckpoint(Exception):
     """A checkpoint is cut or garbled; nothing of it was loaded."""
 
@@ -246,16 +250,27 @@ def train(
     # Intervals in steps from the start, not from the resumption: the log must not depend on it.
     every_log = max(1, total // 100)
     every_checkpoint = max(1, round(checkpoint_kimg * 1000 / config.batch_size))
-    started, first_step = time.monotonic(), training.step
+    first_step, started = training.step, time.monotonic()
+    told = started
+    figures: dict[str, float] = {}
+
+    def tell() -> None:
+        elapsed = max(1e-9, time.monotonic() - started)
+        rate = (training.step - first_step) * config.batch_size / elapsed
+        nimg = total * config.batch_size
+        progress(training.nimg, nimg, "img", **figures, img_per_s=rate)
+
     while training.step < total:
         part_of_loss = training.advance()
         after_step()
         if training.step % every_log == 0 or training.step == total:
             loss = _checked_loss(training, part_of_loss)
             training.log.append((training.nimg, loss))
-            elapsed = max(1e-9, time.monotonic() - started)
-            rate = (training.step - first_step) * config.batch_size / elapsed
-            progress(training.nimg, total * config.batch_size, "img", loss=loss, img_per_s=rate)
+            figures["loss"] = loss
+            tell()
+        elif time.monotonic() - told > TELL_S:  # with the last loss: asking for it costs a wait
+            told = time.monotonic()
+            tell()
         if checkpoint is not None and training.step % every_checkpoint == 0:
             _checked_loss(training, part_of_loss)
             if training.acceleration.rank == 0:

@@ -39,6 +39,7 @@ class Moment:
     done: int
     total: int
     unit: str
+    trains: bool = False
     loss: float | None = None
 
     @property
@@ -48,8 +49,10 @@ class Moment:
     def describe(self, label: str, first: Moment) -> str:
         """In one line; rate and time left are those since `first`."""
         far = f"{self.done} of {self.total} {'images' if self.unit == 'img' else self.unit}"
+        if self.trains:
+            far = f"{self.done / 1000:.1f} of {self.total / 1000:.1f} kimg"
         if self.loss is not None:
-            far = f"{self.done / 1000:.1f} of {self.total / 1000:.1f} kimg, loss {self.loss:.4g}"
+            far += f", loss {self.loss:.4g}"
         if self.done <= first.done or self.at <= first.at:
             return f"{label}: {far}"
         rate = (self.done - first.done) / (self.at - first.at)
@@ -81,7 +84,8 @@ class LiveProgress:
         self._thread = Thread(target=copy_context().run, args=(self._show,), daemon=True)
 
     def advanced(self, done: int, total: int, unit: str, **figures: float) -> None:
-        self._latest = Moment(time.monotonic(), done, total, unit, figures.get("loss"))
+        trains, loss = "img_per_s" in figures, figures.get("loss")
+        self._latest = Moment(time.monotonic(), done, total, unit, trains, loss)
         if self._first is None:
             self._first = self._latest
             self._thread.start()

@@ -16,7 +16,11 @@ from tasks.live import Moment, artifact_key, live_progress
 @pytest.mark.parametrize(
     ("moment", "text"),
     [
-        (Moment(20.0, 8192, 12_032, "img", 0.12345), "8.2 of 12.0 kimg, loss 0.1235, 717 img/s, "),
+        (
+            Moment(20.0, 8192, 12_032, "img", True, 0.123),
+            "8.2 of 12.0 kimg, loss 0.123, 717 img/s, ",
+        ),
+        (Moment(20.0, 8192, 12_032, "img", True), "8.2 of 12.0 kimg, 717 img/s, 5 s left"),
         (Moment(20.0, 1024, 4000, "img"), "1024 of 4000 images"),
         (Moment(20.0, 3048, 4000, "img"), "3048 of 4000 images, 202 img/s, 5 s left"),
         (Moment(20.0, 2024, 80_000, "points"), "2024 of 80000 points, 100 points/s, 13 min left"),
