@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
+from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -110,6 +111,18 @@ class UNet(nn.Module):
         self.dropout = seed_dropouts(self)
         # oneDNN's convolutions run up to 1.6 times faster on small CPUs with channels last.
         self.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> UNet:
+        """As every module's, but diffusers' residual blocks do not learn of it.
+
+        All that they do in training is to copy their input out of the channels-last format, for 8 %
+        of a step's time on a CPU; the values are the same. Dropouts are modules of their own.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, ResnetBlock2D):
+                module.training = False
+        return self
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         result: Tensor = self.unet(x, c_noise * self.noise_scale, labels).sample

@@ -133,6 +133,21 @@ def test_diffusers_opens_a_saved_unet(tmp_path):
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_residual_blocks_keep_their_format_in_training_and_dropouts_drop():
+    """diffusers' own mode gives the same values; only it copies."""
+    net = build(UNET.model_copy(update={"block_out_channels": (8, 16)})).train()
+    x, c_noise = example(UNET)
+    disturb(net)
+    got = net(x, c_noise)
+    for module in net.unet.modules():
+        module.training = True
+    torch.testing.assert_close(net(x, c_noise), got, rtol=1e-5, atol=1e-6)
+    dropping = build(UNET.model_copy(update={"dropout": 0.5})).train()
+    with pytest.raises(RuntimeError, match="dropout needs one key"):
+        dropping(x, c_noise)
+    assert dropping.eval()(x, c_noise).shape == x.shape
+
+
 def test_equal_models_are_equal_files(tmp_path):
     model = ModelConfig(net=UNET)
     for name in ("a", "b"):
