@@ -41,7 +41,6 @@ from torch_fidelity.metric_prc import (
     KEY_METRIC_RECALL,
     prc_features_to_metric,
 )
-from torch_fidelity.utils import get_featuresdict_from_dataset
 
 from sims_core.errors import SimsError
 from sims_core.extractors import LOGITS, create_extractor
@@ -73,15 +72,13 @@ def _batch_features(
     images: Images, extractor: FeatureExtractorBase, cuda: bool
 ) -> dict[str, Tensor]:
     """Layer to float32 [N, d] of one batch, on the CPU."""
-    found: dict[str, Tensor] = get_featuresdict_from_dataset(
-        RGBDataset(images),
-        extractor,
-        batch_size=len(images),
-        cuda=cuda,
-        save_cpu_ram=True,  # no worker processes
-        verbose=False,
-    )
-    return found
+    batch = torch.from_numpy(images).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        found = extractor(batch.cuda() if cuda else batch)
+    return {
+        name: features.cpu().contiguous()
+        for name, features in extractor.convert_features_tuple_to_dict(found).items()
+    }
 
 
 def _read_finished(paths: Sequence[Path]) -> list[dict[str, Tensor]]:
