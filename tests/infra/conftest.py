@@ -83,6 +83,10 @@ class Deployed:
         name: str = self.api("GET", f"/flow_runs/{run_id}")["state"]["name"]
         return name
 
+    def message(self, run_id: str) -> str:
+        """What its state says."""
+        return str(self.api("GET", f"/flow_runs/{run_id}")["state"]["message"])
+
     def family(self, run_id: str) -> list[str]:
         """The run and its arms."""
         return [run_id, *(run["id"] for run in self.runs(parent_flow_run_id={"any_": [run_id]}))]
@@ -205,13 +209,18 @@ def first_run(deployed, tiny_parameters) -> str:
     return deployed.run_by_name(**tiny_parameters())
 
 
+def _far(artifacts: list[dict[str, Any]]) -> bool:
+    """Whether it is the progress of the base's training, with its rate."""
+    return "train base" in str(artifacts[-1]["description"]) and " left" in str(artifacts)
+
+
 @pytest.fixture(scope="session")
 def killed_run(deployed, sims, wait_for, tmp_path_factory) -> list[str]:
-    """`sims run` of a training that takes hours, killed when it shows its progress; its ids."""
+    """`sims run` of a long training, killed when it shows its progress; its ids."""
     before = {run["id"] for run in deployed.runs()}
     store = tmp_path_factory.mktemp("killed") / "store"
     run = sims.start(
-        *sims.run_arguments(store, training__kimg="100000"),
+        *sims.run_arguments(store, training__kimg="2000"),
         PREFECT_API_URL=deployed.url,
         **deployed.settings,
     )
@@ -221,7 +230,7 @@ def killed_run(deployed, sims, wait_for, tmp_path_factory) -> list[str]:
 
     try:
         wait_for(
-            lambda: mine() and "progress-train-base" in deployed.artifacts(mine()[0]),
+            lambda: mine() and any(map(_far, deployed.artifacts(mine()[0]).values())),
             300,
             interval=0.5,
         )

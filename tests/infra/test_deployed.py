@@ -88,7 +88,7 @@ def test_what_only_the_flow_can_check_fails_before_any_stage(deployed, tiny_para
     ]:
         run = deployed.api("POST", f"/deployments/{deployment}/create_flow_run", **body)["id"]
         wait_for(lambda run=run: deployed.state(run) == "Failed", 240, interval=0.5)
-        assert problem in deployed.api("GET", f"/flow_runs/{run}")["state"]["message"]
+        assert problem in deployed.message(run)
         tasks = {"id": {"any_": [run]}}
         assert deployed.api("POST", "/task_runs/filter", flow_runs=tasks) == []
 
@@ -138,9 +138,13 @@ def test_cancelled_then_killed_a_run_goes_on_to_the_same_bytes(
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: deployed.state(run) == "Crashed", 240, interval=0.5)
 
-    done = deployed(deployed.prefect, "flow-run", "retry", run)
-    assert done.returncode == 0, done.stdout
-    wait_for(lambda: deployed.state(run) == "Completed", 400, interval=0.5)
+    def completed() -> bool:
+        """A worker reports a crash twice, some seconds apart: the second may undo a retry."""
+        if deployed.state(run) == "Crashed":
+            assert deployed(deployed.prefect, "flow-run", "retry", run).returncode == 0
+        return deployed.state(run) == "Completed"
+
+    wait_for(completed, 400, interval=5)
     # In the run's own log; the killed attempt's last lines may be lost.
     wait_for(lambda: any("resumed at" in text for text in deployed.messages(run)), 60)
     states = [deployed.state(run_id) for run_id in deployed.family(run)]

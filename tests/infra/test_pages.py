@@ -105,9 +105,11 @@ def test_samples_table_and_curves_are_drawn(read, page, deployed, first_run):
 
 def test_a_training_shows_how_far_it_is(read, deployed, killed_run):
     (progress,) = deployed.artifacts(killed_run[0])["progress-train-base"]
-    said = r"t=01 train base: [\d.]+ of 100000\.0 kimg(, loss [\d.]+)?, \d+ img/s, [\d.]+ h left"
+    said = (
+        r"t=01 train base: [\d.]+ of 2000\.0 kimg(, loss [\d.]+)?, \d+ img/s, [\d.]+ (min|h) left"
+    )
     assert re.fullmatch(said, progress["description"])
-    read(f"/artifacts/artifact/{progress['id']}", "of 100000.0 kimg, ", "Progress")
+    read(f"/artifacts/artifact/{progress['id']}", "of 2000.0 kimg, ", "Progress")
 
 
 def test_the_run_form_has_choices_and_descriptions(read, deployed):
