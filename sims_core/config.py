@@ -606,6 +606,12 @@ class Experiment(Frozen):
         if isinstance(self.data, GaussianData) or self.data.contents is None:
             return self
         evaluation, count = self.evaluation, self.data.contents.count
+        if count < evaluation.fewest_images:
+            raise ValueError(
+                f"{count} real images are too few for an FID in {evaluation.features} features: "
+                f"want at least {evaluation.fewest_images} (evaluation.min_images), or set "
+                "evaluation.allow_small_n=true"
+            )
         for name in ("kid_subset_size", "prc_neighborhood"):
             if getattr(evaluation, name) >= count:
                 raise ValueError(

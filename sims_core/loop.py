@@ -169,7 +169,7 @@ Pollution = tuple[ArtifactRef, int | None]
 
 
 @dataclass
-class _Planner:
+class Planner:
     """Collects stages; `add` returns the artifact that the stage will make."""
 
     experiment: Experiment
@@ -286,7 +286,7 @@ class _Planner:
 
 
 @dataclass(frozen=True)
-class _Setup:
+class Setup:
     """What all arms share: real data, and what generated data are compared with."""
 
     real: ArtifactRef
@@ -295,7 +295,7 @@ class _Setup:
     """Of images: what makes their features."""
 
 
-def _plan_setup(planner: _Planner) -> _Setup:
+def plan_setup(planner: Planner) -> Setup:
     experiment = planner.experiment
     if not isinstance(experiment.data, GaussianData):
         return _plan_image_setup(planner, experiment.data)
@@ -306,7 +306,7 @@ def _plan_setup(planner: _Planner) -> _Setup:
         source=planner.point_source(evaluation.num_points, "reference"),
         empirical_points=evaluation.empirical_points,
     )
-    return _Setup(real, {"reference": planner.add("reference", REFERENCE.request(config))})
+    return Setup(real, {"reference": planner.add("reference", REFERENCE.request(config))})
 
 
 def _real_images(data: ImageData) -> StageRequest:
@@ -330,16 +330,14 @@ def _check_labels(data: ImageData) -> None:
         )
 
 
-def _plan_image_setup(planner: _Planner, data: ImageData) -> _Setup:
+def _plan_image_setup(planner: Planner, data: ImageData) -> Setup:
     real = planner.add("prepare data", _real_images(data))
     extractor = _plan_extractor(planner, data, real)
     request = FEATURES.request(FeaturesConfig(), images=real, **extractor)
-    return _Setup(real, {"features": planner.add("real features", request)}, extractor)
+    return Setup(real, {"features": planner.add("real features", request)}, extractor)
 
 
-def _plan_extractor(
-    planner: _Planner, data: ImageData, real: ArtifactRef
-) -> dict[str, ArtifactRef]:
+def _plan_extractor(planner: Planner, data: ImageData, real: ArtifactRef) -> dict[str, ArtifactRef]:
     """The feature space, by the name that stage `features` wants it under.
 
     Raises:
@@ -363,8 +361,8 @@ def _plan_extractor(
     return {"extractor": planner.add("load extractor", EXTRACTOR.request(weights))}
 
 
-def _plan_auxiliary_data(
-    planner: _Planner, method: Sims, data: ArtifactRef, base: ArtifactRef
+def plan_auxiliary_data(
+    planner: Planner, method: Sims, data: ArtifactRef, base: ArtifactRef
 ) -> ArtifactRef:
     """S, drawn from the base, and what the auxiliary is fine-tuned on.
 
@@ -380,10 +378,10 @@ def _plan_auxiliary_data(
 
 
 def _plan_auxiliary(
-    planner: _Planner, method: Sims, data: ArtifactRef, base: ArtifactRef
+    planner: Planner, method: Sims, data: ArtifactRef, base: ArtifactRef
 ) -> ArtifactRef:
     """The bracket of SIMS: draw S from the base, fine-tune the auxiliary on it."""
-    synthetic = _plan_auxiliary_data(planner, method, data, base)
+    synthetic = plan_auxiliary_data(planner, method, data, base)
     training = planner.experiment.model_copy(update={"sims": method}).auxiliary_training
     if (other := planner.experiment.auxiliary_model) is not None:
         return planner.train("train auxiliary", training, other, data=synthetic)
@@ -404,7 +402,7 @@ def _pollution(arm: Arm, earlier: Sequence[ArtifactRef]) -> list[Pollution]:
 
 
 def _training_data(
-    planner: _Planner, arm: Arm, real: ArtifactRef, earlier: Sequence[ArtifactRef]
+    planner: Planner, arm: Arm, real: ArtifactRef, earlier: Sequence[ArtifactRef]
 ) -> ArtifactRef:
     """D^t. G^1 sees real data only; what a loop kind adds from then on is decided here alone."""
     if not earlier:
@@ -418,7 +416,7 @@ def _training_data(
 
 
 def _plan_generation(
-    planner: _Planner, arm: Arm, setup: _Setup, earlier: Sequence[ArtifactRef]
+    planner: Planner, arm: Arm, setup: Setup, earlier: Sequence[ArtifactRef]
 ) -> ArtifactRef:
     """One generation: mix, train, [auxiliary], generate, evaluate. Returns what G^t generated."""
     experiment = planner.experiment
@@ -439,7 +437,7 @@ def _plan_generation(
     return generated
 
 
-def _plan_point_evaluation(planner: _Planner, setup: _Setup, generated: ArtifactRef) -> None:
+def _plan_point_evaluation(planner: Planner, setup: Setup, generated: ArtifactRef) -> None:
     evaluation = planner.experiment.point_evaluation
     config = EvaluatePointsConfig(
         num_points=evaluation.num_points,
@@ -452,8 +450,8 @@ def _plan_point_evaluation(planner: _Planner, setup: _Setup, generated: Artifact
 
 
 def _plan_image_evaluation(
-    planner: _Planner,
-    setup: _Setup,
+    planner: Planner,
+    setup: Setup,
     models: dict[str, ArtifactRef],
     omega: float,
     generated: ArtifactRef,
@@ -462,10 +460,10 @@ def _plan_image_evaluation(
     preview_seed = derive_seed(planner.seed, "preview")
     count = planner.experiment.evaluation.num_preview
     planner.generate("preview", count, preview_seed, models, omega)
-    _plan_image_metrics(planner, setup, generated)
+    plan_image_metrics(planner, setup, generated)
 
 
-def _plan_image_metrics(planner: _Planner, setup: _Setup, generated: ArtifactRef) -> None:
+def plan_image_metrics(planner: Planner, setup: Setup, generated: ArtifactRef) -> None:
     evaluation = planner.experiment.evaluation
     config = FeaturesConfig(count=evaluation.num_images)
     features = planner.add(
@@ -483,8 +481,8 @@ def _plan_image_metrics(planner: _Planner, setup: _Setup, generated: ArtifactRef
 
 def plan_arm(experiment: Experiment, arm: Arm, generations: int, seed: int) -> ArmPlan:
     """Every stage of one arm, without the setup that it shares with the others."""
-    setup = _plan_setup(_Planner(experiment, seed))
-    planner = _Planner(experiment, seed)
+    setup = plan_setup(Planner(experiment, seed))
+    planner = Planner(experiment, seed)
     generated: list[ArtifactRef] = []
     for t in range(1, generations + 1):
         planner.t = t
@@ -509,8 +507,8 @@ def plan_loop(
     names = [arm.name for arm in arms]
     if not arms or len(set(names)) < len(names):
         raise BadInput(f"arms must be at least one and all different, got {names}")
-    planner = _Planner(experiment, seed)
-    _plan_setup(planner)
+    planner = Planner(experiment, seed)
+    plan_setup(planner)
     plans = tuple(plan_arm(experiment, arm, generations, seed) for arm in arms)
     scanned = tuple(plan_arm(experiment, arm, 1, seed) for arm in scan)
     return LoopPlan(experiment, generations, seed, tuple(planner.stages), plans, scanned)

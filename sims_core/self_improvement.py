@@ -20,11 +20,11 @@ from sims_core.errors import BadInput
 from sims_core.loop import (
     LoopPlan,
     PlannedStage,
-    _plan_auxiliary_data,
-    _plan_image_metrics,
-    _plan_setup,
-    _Planner,
-    _Setup,
+    Planner,
+    Setup,
+    plan_auxiliary_data,
+    plan_image_metrics,
+    plan_setup,
 )
 from sims_core.seeding import SEED_SPACE, derive_seed
 from sims_core.stages import SNAPSHOT, SnapshotConfig
@@ -186,7 +186,7 @@ def _measure(plan: StudyPlan, candidate: Candidate, final: bool) -> Measurement:
         (sweep.final_images, "final_images") if final else (sweep.select_images, "select_images")
     )
     evaluation = _evaluation(plan.experiment.evaluation, count, name)
-    planner = _Planner(plan.experiment.model_copy(update={"evaluation": evaluation}), plan.seed, 1)
+    planner = Planner(plan.experiment.model_copy(update={"evaluation": evaluation}), plan.seed, 1)
     base = plan.models[0.0]
     auxiliary = plan.models[candidate.budget_mimg or 0.0]
     models = {"base": auxiliary if candidate.kind == "fine-tuned" else base}
@@ -197,8 +197,8 @@ def _measure(plan: StudyPlan, candidate: Candidate, final: bool) -> Measurement:
     if final:
         preview = seed_range(plan.seed, "preview")
         planner.generate("preview", evaluation.num_preview, preview, models, candidate.omega)
-    setup = _plan_setup(_Planner(plan.experiment, plan.seed))
-    _plan_image_metrics(planner, setup, generated)
+    setup = plan_setup(Planner(plan.experiment, plan.seed))
+    plan_image_metrics(planner, setup, generated)
     stages = (replace(stage, t=0, model=candidate.name) for stage in planner.stages)
     return Measurement(candidate, tuple(stages))
 
@@ -216,12 +216,12 @@ def seed_range(seed: int, purpose: Purpose) -> int:
     return (origin + order.index(purpose) * RANGE) % SEED_SPACE
 
 
-def _plan_training(planner: _Planner, setup: _Setup, sweep: Sweep) -> dict[float, ArtifactRef]:
+def _plan_training(planner: Planner, setup: Setup, sweep: Sweep) -> dict[float, ArtifactRef]:
     """Base, S, the auxiliary of the largest budget and its snapshots: the model of each budget."""
     experiment = planner.experiment
     data = planner.mix("mix", setup.real, [])
     base = planner.base(data)
-    synthetic = _plan_auxiliary_data(planner, experiment.sims, data, base)
+    synthetic = plan_auxiliary_data(planner, experiment.sims, data, base)
     *smaller, largest = sorted(set(sweep.budgets_mimg))
     training = experiment.swept_auxiliary_training(largest)
     kimg = tuple(1000 * budget for budget in smaller)
@@ -259,9 +259,9 @@ def plan_study(experiment: Experiment, sweep: Sweep, seed: int) -> StudyPlan:
     sims = experiment.sims.model_copy(update={"n_s": sweep.n_s})
     experiment = experiment.model_copy(update={"sims": sims})
     _evaluation(experiment.evaluation, sweep.final_images, "final_images")
-    shared = _Planner(experiment, seed)
-    setup = _plan_setup(shared)
-    planner = _Planner(experiment, seed, 1)
+    shared = Planner(experiment, seed)
+    setup = plan_setup(shared)
+    planner = Planner(experiment, seed, 1)
     models = _plan_training(planner, setup, sweep)
     training = tuple(replace(stage, t=0) for stage in planner.stages)
     plan = StudyPlan(experiment, sweep, seed, tuple(shared.stages), training, models, ())

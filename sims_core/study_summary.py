@@ -10,8 +10,13 @@ from sims_core.store import Store
 from sims_core.summary import ArmSummary, GenerationSummary, ScanPoint, read_metrics
 
 
-def extra_training(plan: StudyPlan, candidate: Candidate) -> float:
-    """The auxiliary's training in percent of the base's, both in images seen."""
+def extra_training(plan: StudyPlan, candidate: Candidate) -> float | None:
+    """The auxiliary's training in percent of the base's, both in images seen.
+
+    None for an imported base: how long that was trained is not known.
+    """
+    if plan.experiment.base.imported is not None:
+        return None
     return 100_000 * (candidate.budget_mimg or 0) / plan.experiment.training.kimg
 
 
@@ -49,14 +54,15 @@ def answer(plan: StudyPlan, final: Mapping[str, Mapping[str, int | float]]) -> s
     base, contrast, best = (final[each.candidate.name] for each in plan.finals[:3])
     chosen = plan.finals[2].candidate
     verdict = "improves" if best["fid"] < base["fid"] else "does not improve"
+    extra = extra_training(plan, chosen)
+    cost = "" if extra is None else f" ({extra:.3g} % extra training)"
     change = f"{100 * (best['fid'] / base['fid'] - 1):+.1f} %" if base["fid"] > 0 else "from 0"
     return (
         f"SIMS {verdict} this model: FID {best['fid']:.3f} at omega = {chosen.omega:g} and a "
-        f"budget of {1000 * (chosen.budget_mimg or 0):g} kimg "
-        f"({extra_training(plan, chosen):.3g} % extra training), the base has {base['fid']:.3f} "
-        f"({change}), the base fine-tuned on the same images {contrast['fid']:.3f}; n = "
-        f"{best['n_generated']} generated, {best['n_real']} real, on seeds that the choice has "
-        "not seen."
+        f"budget of {1000 * (chosen.budget_mimg or 0):g} kimg{cost}, the base has "
+        f"{base['fid']:.3f} ({change}), the base fine-tuned on the same images "
+        f"{contrast['fid']:.3f}; n = {best['n_generated']} generated, {best['n_real']} real, on "
+        "seeds that the choice has not seen."
     )
 
 

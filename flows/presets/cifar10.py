@@ -1,7 +1,9 @@
-"""sims-loop/cifar10 and sims-loop/cifar10-small: standard training and SIMS on CIFAR-10.
+"""CIFAR-10 and a small network for it: standard training and SIMS, and Algorithm 1's two knobs.
 
     sims run sims-loop/cifar10
     sims run sims-loop/cifar10-small
+    sims run self-improvement/cifar10           # omegas x budgets on the same base
+    sims run self-improvement/cifar10-small
 
 Data: the 50,000 training images, from the data folder (SIMS_DATA) or fetched; see docs/data.md.
 On a GPU set SIMS_COMPILE=inductor; SIMS_PROCESSES=8 on a machine with eight of them. FID is
@@ -91,7 +93,41 @@ CIFAR10_SMALL = Experiment(
     evaluation=EvaluationConfig(features="inception", num_images=10_000),
 )
 
+OMEGAS = [0.25, 0.5, 1.0, 1.5, 2.0]
+
 PRESETS = [
+    Preset(
+        flow="self-improvement",
+        name="cifar10",
+        description="At which omega and budget SIMS improves a 59 M network on CIFAR-10 (Fig. 3)",
+        hardware="8 GPUs of 32 GB (SIMS_PROCESSES=8)",
+        expected_time="two to three days on 8 V100 (estimated from EDM's report, not measured)",
+        parameters={
+            "omegas": OMEGAS,
+            "budgets": [10.0, 20.0, 40.0],
+            "n_s": 100_000,
+            "select_images": 10_000,
+            "final_images": 50_000,
+            "finalists": 3,
+        },
+        experiment=CIFAR10,
+    ),
+    Preset(
+        flow="self-improvement",
+        name="cifar10-small",
+        description="At which omega and budget SIMS improves a 14.5 M network on CIFAR-10",
+        hardware="1 GPU of 24 GB",
+        expected_time="three hours on one H100 (estimated, not measured)",
+        parameters={
+            "omegas": OMEGAS,
+            "budgets": [0.25, 0.5, 1.0],
+            "n_s": 20_000,
+            "select_images": 10_000,
+            "final_images": 50_000,
+            "finalists": 3,
+        },
+        experiment=CIFAR10_SMALL,
+    ),
     Preset(
         flow="sims-loop",
         name="cifar10",

@@ -54,6 +54,7 @@ from sims_core.config import (
         (EvaluationConfig, {"prc_neighborhood": 1797}, r"prc_neighborhood 1797 must be below"),
         (DigitsData, {"num_images": 1798}, r"less than or equal to 1797, got 1798"),
         (Experiment, {"data": {"num_images": 500}}, r"kid_subset_size 500 must be below.*, 500"),
+        (Experiment, {"data": {"num_images": 64}}, r"64 real images are too few .* least 65"),
         (KnownImages, {"source": "mnist", "num_images": 60001}, r"at most 60000, .* got 60001"),
         (KnownImages, {"source": "mnist", "split": "val"}, r"^split: .*'train' or 'test'"),
         (

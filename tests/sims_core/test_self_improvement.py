@@ -2,13 +2,22 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 import torch_fidelity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sims_core.config import Execution, Experiment, GaussianData, MLPConfig, ModelConfig, Sims
+from sims_core.config import (
+    BaseConfig,
+    Execution,
+    Experiment,
+    GaussianData,
+    MLPConfig,
+    ModelConfig,
+    Sims,
+)
 from sims_core.errors import BadInput, DamagedArtifact
 from sims_core.evaluation import RGBDataset
 from sims_core.extractors import CLASSIFIER_FEATURES
@@ -287,6 +296,9 @@ def test_the_answer_follows_the_figures():
     metrics = [{"fid": fid, **counts} for fid in (8.0, 9.5, 6.0, 5.0)]
     text = answer(plan, dict(zip(names, metrics, strict=True)))
     assert text.startswith("SIMS improves this model: FID 6.000 at omega = 2 and a budget of 3.2 k")
+    imported = plan.experiment.model_copy(update={"base": BaseConfig(imported="mine")})
+    unknown = answer(replace(plan, experiment=imported), dict(zip(names, metrics, strict=True)))
+    assert unknown == text.replace(" (12.8 % extra training)", "")
     for part in ("12.8 % extra", "the base has 8.000 (-25.0 %)", "9.500", "900", "1797"):
         assert part in text
     metrics[2] = {"fid": 8.5, **counts}
