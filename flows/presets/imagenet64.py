@@ -8,7 +8,7 @@ labels), centre cropped and resized by the import; 16 GB of memory for each proc
 and generation are conditioned on the class; that of a generated image follows from its seed,
 uniform over classes. With a base of your own see sims-loop/ffhq64.
 
-The network is ADM's shape on UNet2DModel, 262 M parameters (EDM's has 296 M, EDM2-S 280 M). Batch
+The network is ADM's shape on UNet2DModel, 266 M parameters (EDM's has 296 M, EDM2-S 280 M). Batch
 4096, learning rate 1e-4, EMA half-life 50 Mi and dropout 0.1 are EDM's for ADM [K]; 32 Heun steps
 are EDM2's [K]. EDM trained 2,500 Mi; so does this preset. n_s, budget, the auxiliary's rate and
 omega are ours [O].
