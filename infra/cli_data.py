@@ -59,13 +59,13 @@ def data_import(
     with errors():
         use_store(store)
         apply_environment_defaults()
-        from sims_core.datasets import check_name, images_of, name_dataset
+        from sims_core.datasets import DATASETS, check_name, images_of
 
         check_name(name)
         opened, options = _open_store(), {"split": split, "size": size, "skip_broken": skip_broken}
         options["channels"] = int(channels) if channels else None
         dataset, cached = _import(opened, source, labels, options)
-        name_dataset(opened, name, dataset)
+        DATASETS.give(opened, name, dataset)
         details = opened.manifest(images_of(dataset)).details
         _list_skipped(opened, dataset)
         row = {**_row(name, dataset), **details, "cached": cached}
@@ -152,10 +152,10 @@ def data_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the imported data sets: name, count, shape, classes, artifact."""
     with errors():
         use_store(store)
-        from sims_core.datasets import dataset_names, find_dataset
+        from sims_core.datasets import DATASETS
 
         opened = Store.open(Settings.read().store, create=False)
-        rows = [_row(name, find_dataset(opened, name)) for name in dataset_names(opened)]
+        rows = [_row(name, DATASETS.find(opened, name)) for name in DATASETS.given(opened)]
         if as_json:
             print(json.dumps({"store": str(opened.root), "datasets": rows}))
             return

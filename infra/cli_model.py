@@ -42,7 +42,7 @@ def model_import(
         use_store(store)
         apply_environment_defaults()
         from sims_core.model_import import find_model_source
-        from sims_core.models import check_model_name, name_model
+        from sims_core.models import MODELS, check_model_name
         from sims_core.stages import IMPORT_MODEL, run_stage
 
         check_model_name(name)
@@ -54,7 +54,7 @@ def model_import(
         request = IMPORT_MODEL.request(model)
         cached = opened.is_whole(request.ref)
         run_stage(opened, request, execution.model_copy(update={"files": files}))
-        name_model(opened, name, model)
+        MODELS.give(opened, name, model)
         row = {**_row(opened, name, model), "cached": cached}
         print(json.dumps(row) if as_json else _text(row))
 
@@ -98,10 +98,10 @@ def model_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the imported models: name, shape, parameters, what it predicts, artifact."""
     with errors():
         use_store(store)
-        from sims_core.models import find_model, model_names
+        from sims_core.models import MODELS
 
         opened = Store.open(Settings.read().store, create=False)
-        rows = [_row(opened, name, find_model(opened, name)) for name in model_names(opened)]
+        rows = [_row(opened, name, MODELS.find(opened, name)) for name in MODELS.given(opened)]
         if as_json:
             print(json.dumps({"store": str(opened.root), "models": rows}))
             return

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import ValidationError
 
 from sims_core.config import Experiment, ImportedImages, ImportedSet, one_line
 from sims_core.errors import BadInput
+from sims_core.names import Names
 from sims_core.stages import IMPORT
-from sims_core.store import ArtifactRef, Store, write_atomically
+from sims_core.store import ArtifactRef, Store
 
-
-def _path(store: Store, name: str) -> Path:
-    return store.root / "datasets" / f"{name}.json"
+DATASETS = Names(
+    "data set",
+    "datasets",
+    ImportedSet,
+    "sims data import SOURCE",
+    hint=", with --size N to crop and resize",
+)
 
 
 def check_name(name: str) -> str:
@@ -29,39 +32,6 @@ def images_of(dataset: ImportedSet) -> ArtifactRef:
     return IMPORT.request(dataset.config).ref
 
 
-def name_dataset(store: Store, name: str, dataset: ImportedSet) -> None:
-    """Lets `name` stand for `dataset` from now on."""
-    path = _path(store, name)
-    path.parent.mkdir(exist_ok=True)
-    write_atomically(path, dataset.model_dump_json())
-
-
-def find_dataset(store: Store, name: str) -> ImportedSet:
-    """What `name` stands for.
-
-    Raises:
-        BadInput: nothing was imported under that name; says how to.
-    """
-    try:
-        return ImportedSet.model_validate_json(_path(store, name).read_bytes())
-    except FileNotFoundError:
-        known = ", ".join(dataset_names(store)) or "none yet"
-        raise BadInput(
-            f"no data set {name!r} in the store {store.root} (imported: {known}); bring it by "
-            f"`sims data import SOURCE --name {name}`, with --size N to crop and resize"
-        ) from None
-    except ValidationError:
-        raise BadInput(
-            f"{_path(store, name)} is unreadable: import {name} again by "
-            f"`sims data import SOURCE --name {name}`"
-        ) from None
-
-
-def dataset_names(store: Store) -> list[str]:
-    """Every name that was given, in order."""
-    return sorted(path.stem for path in (store.root / "datasets").glob("*.json"))
-
-
 def resolve_data(experiment: Experiment, store: Store) -> Experiment:
     """The experiment with its imported data set, if it has one, looked up in the store.
 
@@ -71,7 +41,7 @@ def resolve_data(experiment: Experiment, store: Store) -> Experiment:
     data = experiment.data
     if not isinstance(data, ImportedImages):
         return experiment
-    found = data.model_copy(update={"imported": find_dataset(store, data.name)})
+    found = data.model_copy(update={"imported": DATASETS.find(store, data.name)})
     try:
         return Experiment.model_validate({**dict(experiment), "data": found})
     except ValidationError as error:

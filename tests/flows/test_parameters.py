@@ -16,7 +16,7 @@ from flows.presets import find_preset, load_presets
 from flows.registry import load_flow
 from flows.sims_loop import sims_loop
 from sims_core.config import Experiment, ImportedSet
-from sims_core.datasets import name_dataset
+from sims_core.datasets import DATASETS
 from sims_core.errors import BadInput
 from sims_core.store import Store
 
@@ -55,7 +55,7 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
     if data.source == "imported":
         with pytest.raises(BadInput, match=f"`sims data import SOURCE --name {data.name}`"):
             make_plan(preset.flow, parameters, store)
-        name_dataset(store, data.name, as_imported(preset))
+        DATASETS.give(store, data.name, as_imported(preset))
     plan = make_plan(preset.flow, parameters, store)
     if preset.flow == "self-improvement":
         assert plan.undecided == 4 * (2 + parameters["finalists"])

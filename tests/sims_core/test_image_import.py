@@ -23,7 +23,7 @@ from PIL import Image
 
 from sims_core.config import DataFiles, Execution, Experiment, ImportedImages, UNetConfig
 from sims_core.data import load_digits_uint8
-from sims_core.datasets import find_dataset, name_dataset, resolve_data
+from sims_core.datasets import DATASETS, resolve_data
 from sims_core.errors import BadInput, DamagedArtifact
 from sims_core.image_import import imported_set, plan_import
 from sims_core.image_sources import BrokenImage, decode, in_order
@@ -490,7 +490,7 @@ def imported_digits(store, tmp_path):
     ref, *_ = bring(store, put_folder(tmp_path / "digits", pixels[:200], names))
     config = store.manifest(ref).request.config
     dataset = imported_set(IMPORT.config.model_validate(config), store.open_artifact(ref))
-    name_dataset(store, "mine", dataset)
+    DATASETS.give(store, "mine", dataset)
     return ref
 
 
@@ -517,7 +517,7 @@ def test_a_name_that_was_not_imported_says_how(imported_digits, store, tiny_expe
         resolve_data(with_data(tiny_experiment, name="yours"), store)
     (store.root / "datasets" / "mine.json").write_text("{")
     with pytest.raises(BadInput, match="unreadable: import mine again"):
-        find_dataset(store, "mine")
+        DATASETS.find(store, "mine")
 
 
 def test_images_that_do_not_fit_the_network_are_found_when_the_plan_is_made(
@@ -533,7 +533,7 @@ def test_a_classifier_needs_labels(store, tmp_path, tiny_experiment, random_imag
     names = [f"{i}.png" for i in range(90)]
     ref, *_ = bring(store, put_folder(tmp_path / "s", random_images(90), names))
     config = IMPORT.config.model_validate(store.manifest(ref).request.config)
-    name_dataset(store, "plain", imported_set(config, store.open_artifact(ref)))
+    DATASETS.give(store, "plain", imported_set(config, store.open_artifact(ref)))
     experiment = resolve_data(with_data(tiny_experiment, name="plain"), store)
     arm = Arm(method=experiment.sims, loop="fully_synthetic", pollution_size=8)
     with pytest.raises(BadInput, match="need class labels, and the images of plain have none"):

@@ -21,7 +21,7 @@ from sims_core.denoiser import edm_loss
 from sims_core.errors import BadInput
 from sims_core.loop import Arm, plan_loop
 from sims_core.model_import import find_model_source
-from sims_core.models import find_model, model_names, name_model, resolve_base
+from sims_core.models import MODELS, resolve_base
 from sims_core.networks import load_model
 from sims_core.stages import IMPORT_MODEL, run_stage
 from sims_core.vp import VPDenoiser, noise_levels
@@ -260,18 +260,18 @@ def test_a_model_that_left_the_store_must_be_brought_again(store, tmp_path):
 
 def test_names_stand_for_models(store, tmp_path, tiny_experiment):
     with pytest.raises(BadInput, match=r"no model 'mine' .*imported: none yet.*sims model import"):
-        find_model(store, "mine")
+        MODELS.find(store, "mine")
     model, _ = imported(store, saved(tmp_path / "model"))
-    name_model(store, "mine", model)
-    assert model_names(store) == ["mine"]
-    assert find_model(store, "mine") == model
+    MODELS.give(store, "mine", model)
+    assert MODELS.given(store) == ["mine"]
+    assert MODELS.find(store, "mine") == model
     asked = tiny_experiment.model_copy(update={"base": BaseConfig(imported="mine")})
     resolved = resolve_base(asked, store)
     assert (resolved.model, resolved.base.model) == (model.model, model)
     assert resolve_base(tiny_experiment, store) is tiny_experiment
     (store.root / "models/mine.json").write_text("{}")
     with pytest.raises(BadInput, match="unreadable: import mine again"):
-        find_model(store, "mine")
+        MODELS.find(store, "mine")
 
 
 def arms(experiment):
@@ -280,7 +280,7 @@ def arms(experiment):
 
 def test_a_run_from_an_imported_base_trains_only_the_auxiliary(store, tmp_path, tiny_experiment):
     model, ref = imported(store, saved(tmp_path / "model"))
-    name_model(store, "mine", model)
+    MODELS.give(store, "mine", model)
     asked = tiny_experiment.model_copy(update={"base": BaseConfig(imported="mine")})
     with pytest.raises(BadInput, match="was not looked up"):
         plan_loop(asked, arms(asked), 1, seed=0)
