@@ -48,6 +48,8 @@ _PREFECT_HOME = Path(tempfile.mkdtemp(prefix="sims-tests-prefect-"))
 
 def pytest_configure() -> None:
     """No test sees the user's settings or Prefect database. Prefect reads these at its import."""
+    # A shell lets what it starts in the background ignore Ctrl-C, and so would our commands.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(("SIMS_", "PREFECT_"))]:
         del os.environ[name]
     os.environ["PREFECT_HOME"] = str(_PREFECT_HOME)
