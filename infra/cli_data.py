@@ -11,9 +11,9 @@ import typer
 
 from infra.settings import Settings, apply_environment_defaults
 from infra.shell import JsonOption, StoreOption, errors, use_store
-from sims_core.config import ImportedSet
+from sims_core.config import EncodeConfig, Encoding, Execution, ImportedSet
 from sims_core.errors import BadInput
-from sims_core.store import Store
+from sims_core.store import StageRequest, Store
 
 data_app = typer.Typer(no_args_is_help=True, help="Bring your own images into the store.")
 MAX_SHOWN = 20
@@ -59,53 +59,127 @@ def data_import(
     with errors():
         use_store(store)
         apply_environment_defaults()
-        from sims_core.datasets import DATASETS, check_name, images_of
+        from sims_core.datasets import check_name
 
         check_name(name)
-        opened, options = _open_store(), {"split": split, "size": size, "skip_broken": skip_broken}
+        opened = Store.open(Settings.read().store)
+        options: dict[str, Any] = {"split": split, "size": size, "skip_broken": skip_broken}
         options["channels"] = int(channels) if channels else None
         dataset, cached = _import(opened, source, labels, options)
-        DATASETS.give(opened, name, dataset)
-        details = opened.manifest(images_of(dataset)).details
         _list_skipped(opened, dataset)
-        row = {**_row(name, dataset), **details, "cached": cached}
-        print(json.dumps(row) if as_json else _text(row))
+        _name(opened, name, dataset, cached, as_json)
 
 
-def _open_store() -> Store:
-    return Store.open(Settings.read().store)
+@data_app.command("encode")
+def data_encode(
+    images: Annotated[
+        str, typer.Argument(metavar="IMAGES", help="Name that `sims data import` gave to images.")
+    ],
+    autoencoder: Annotated[
+        Path,
+        typer.Option(
+            "--autoencoder",
+            help="Folder of a diffusers AutoencoderKL, or of a pipeline with one (safetensors).",
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", help="What to call the latents in this store.")],
+    scaling: Annotated[
+        Literal["standardized", "autoencoder"],
+        typer.Option(
+            "--scaling",
+            help="standardized: each channel to mean 0 and deviation 0.5; autoencoder: as "
+            "diffusers' pipelines do, for a base that was trained so.",
+        ),
+    ] = "standardized",
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the draws from the images' posteriors.")
+    ] = 0,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode images as latents, once; then presets and parameters use the latents by their name."""
+    with errors():
+        use_store(store)
+        apply_environment_defaults()
+        from sims_core.datasets import DATASETS, check_name
+
+        check_name(name)
+        opened = Store.open(Settings.read().store)
+        found = DATASETS.find(opened, images)
+        if found.encoding is not None:
+            raise BadInput(f"{images} is encoded already: give the name of the images themselves")
+        if name == images:
+            raise BadInput(f"--name {name} is the images' own: give the latents another")
+        dataset, cached = _encode(
+            opened, found, autoencoder, EncodeConfig(scaling=scaling, seed=seed)
+        )
+        _name(opened, name, dataset, cached, as_json)
+
+
+def _name(store: Store, name: str, dataset: ImportedSet, cached: bool, as_json: bool) -> None:
+    """Gives the set its name, and tells of it."""
+    from sims_core.datasets import DATASETS, modelled_by
+
+    DATASETS.give(store, name, dataset)
+    details = store.manifest(modelled_by(dataset)).details
+    row = {**_row(name, dataset), **details, "cached": cached}
+    print(json.dumps(row) if as_json else _text(row))
+
+
+def _run(store: Store, request: StageRequest, execution: Execution) -> bool:
+    """Runs the stage, telling of its progress; returns whether the store had its artifact."""
+    from infra.progress import PlainProgress
+    from sims_core.stages import run_stage
+
+    cached = store.is_whole(request.ref)
+    progress = PlainProgress(1)
+    progress.started("", request.stage)
+
+    def advanced(done: int, total: int, unit: str, **figures: float) -> None:
+        progress.advanced(request.stage, done, total, unit, **figures)
+
+    run_stage(store, request, execution, progress=advanced)
+    return cached
+
+
+def _reading(imported: Path, labels: Path | None = None) -> Execution:
+    """How this machine runs a stage that reads what is being imported."""
+    execution = Settings.read().execution()
+    update = {"imported": imported.expanduser().absolute(), "labels": labels}
+    return execution.model_copy(update={"files": execution.files.model_copy(update=update)})
 
 
 def _import(
     store: Store, source: Path, labels: str | None, options: dict[str, Any]
 ) -> tuple[ImportedSet, bool]:
     """Runs the stage unless the store has its artifact."""
-    from infra.progress import PlainProgress
     from sims_core.image_import import NO_LABELS, imported_set, plan_import
-    from sims_core.stages import IMPORT, run_stage
+    from sims_core.stages import IMPORT
 
-    files = (
-        Settings.read()
-        .execution()
-        .files.model_copy(
-            update={
-                "imported": source.expanduser().absolute(),
-                "labels": None if labels in (None, NO_LABELS) else _existing(Path(labels)),
-            }
-        )
-    )
-    execution = Settings.read().execution().model_copy(update={"files": files})
-    config = plan_import(files, labels=None if files.labels else labels, **options)
+    file = None if labels in (None, NO_LABELS) else _existing(Path(labels))
+    execution = _reading(source, file)
+    config = plan_import(execution.files, labels=None if file else labels, **options)
     request = IMPORT.request(config)
-    cached = store.is_whole(request.ref)
-    progress = PlainProgress(1)
-    progress.started("", "import")
-
-    def advanced(done: int, total: int, unit: str, **figures: float) -> None:
-        progress.advanced("import", done, total, unit, **figures)
-
-    run_stage(store, request, execution, progress=advanced)
+    cached = _run(store, request, execution)
     return imported_set(config, store.open_artifact(request.ref)), cached
+
+
+def _encode(
+    store: Store, images: ImportedSet, folder: Path, config: EncodeConfig
+) -> tuple[ImportedSet, bool]:
+    """Brings the autoencoder and runs the stage, unless the store has their artifacts."""
+    from sims_core.autoencoder import check_images_fit, find_autoencoder
+    from sims_core.datasets import images_of
+    from sims_core.loop import encode_request
+    from sims_core.stages import IMPORT_AUTOENCODER, run_stage
+
+    execution = _reading(folder)
+    autoencoder = find_autoencoder(folder.expanduser())
+    check_images_fit(autoencoder, images.contents)
+    encoding = Encoding(autoencoder=autoencoder, encode=config)
+    run_stage(store, IMPORT_AUTOENCODER.request(autoencoder), execution)
+    cached = _run(store, encode_request(images_of(images), encoding), execution)
+    return images.model_copy(update={"encoding": encoding}), cached
 
 
 def _existing(path: Path) -> Path:
@@ -128,21 +202,31 @@ def _list_skipped(store: Store, dataset: ImportedSet) -> None:
 
 
 def _row(name: str, dataset: ImportedSet) -> dict[str, Any]:
-    from sims_core.datasets import images_of
+    from sims_core.datasets import modelled_by
 
+    latents = dataset.modelled.model_dump(include={"channels", "height", "width"})
     return {
         "name": name,
-        "artifact": images_of(dataset).location,
+        "artifact": modelled_by(dataset).location,
         **dataset.contents.model_dump(),
         "layout": dataset.config.layout,
+        "latents": latents if dataset.encoding else None,
     }
 
 
 def _text(row: dict[str, Any]) -> str:
     classes = f"{row['num_classes']} classes" if row["num_classes"] else "no labels"
+    latents = row["latents"]
+    encoded = (
+        f", as latents of {latents['channels']} x {latents['height']} x {latents['width']}"
+        if latents
+        else ""
+    )
+    if row.get("psnr") is not None:
+        encoded += f" (sigma_data {row['sigma_data']:.3g}; decoded again: {row['psnr']:.1f} dB)"
     return (
         f"{row['name']}: {row['count']} images of {row['channels']} x {row['height']} x "
-        f"{row['width']}, {classes}, from {row['layout']}; {row['artifact']}"
+        f"{row['width']}, {classes}, from {row['layout']}{encoded}; {row['artifact']}"
         + (" (was there)" if row.get("cached") else "")
     )
 

@@ -128,6 +128,7 @@ def execute_directly(run: CheckedRun) -> RunSummary:
     progress = PlainProgress(len(list(run.plan)) + run.plan.undecided)
     _show_messages()
     marker, outcomes = uuid.uuid4().hex, []
+    seen: set[ArtifactRef] = set()
 
     def run_groups(groups: Sequence[tuple[str, Sequence[PlannedStage]]]) -> None:
         for arm, stage in ((arm, stage) for arm, stages in groups for stage in stages):
@@ -135,7 +136,8 @@ def execute_directly(run: CheckedRun) -> RunSummary:
             advanced = partial(progress.advanced, stage.label)
             run_stage(store, stage.request, execution, computed_by=marker, progress=advanced)
             record = store.record(stage.ref)
-            cached = record is None or record.computed_by != marker
+            cached = record is None or record.computed_by != marker or stage.ref in seen
+            seen.add(stage.ref)
             seconds = record.seconds if record else 0.0
             progress.finished(arm, stage.label, cached, seconds)
             outcomes.append(Outcome(arm, stage, cached, seconds))

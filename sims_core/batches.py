@@ -24,8 +24,8 @@ def to_unit_range(images: Images, device: str = "cpu") -> Tensor:
 
 
 def scaled(images: Tensor) -> Tensor:
-    """uint8 images to float32 in [-1, 1]; floats as they are."""
-    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+    """uint8 images to float32 in [-1, 1]; latents and points to float32."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
 
 
 def batch_indices(step: int, batch_size: int, count: int, seed: int) -> Tensor:
@@ -48,7 +48,7 @@ class Batch:
     """What one training step sees of N images; None where the training has no such thing."""
 
     clean: Tensor
-    """[N, ...], in [-1, 1] or uint8."""
+    """[N, ...], uint8, or floats as the network sees them."""
     sigma: Tensor
     """[N]."""
     noise: Tensor

@@ -107,15 +107,62 @@ class ImportConfig(Frozen):
     skip_broken: bool = False
 
 
+class AutoencoderConfig(Frozen):
+    """An imported diffusers `AutoencoderKL`, in diffusers' own words, and which weights it has."""
+
+    config: dict[str, Any]
+    """config.json of the folder that it came from, without its private entries."""
+    in_channels: Annotated[int, Field(ge=1)]
+    latent_channels: Annotated[int, Field(ge=1)]
+    downsampling: Annotated[int, Field(ge=1)]
+    """An image of S x S pixels has latents of S / downsampling squared."""
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class EncodeConfig(Frozen):
+    """How images become what a network of latents sees."""
+
+    scaling: Literal["standardized", "autoencoder"] = "standardized"
+    """standardized: every channel has mean 0 and deviation 0.5 over the whole set, as EDM2 has
+    latents; autoencoder: as diffusers' pipelines scale, by its config's scaling_factor,
+    shift_factor, latents_mean and latents_std."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Image i's latents are one draw from their posterior, from a generator of (seed, i)."""
+
+
+class Encoding(Frozen):
+    """What turned a set of images into latents."""
+
+    autoencoder: AutoencoderConfig
+    encode: EncodeConfig
+
+
 class ImportedSet(Frozen):
-    """What a name that `sims data import` gave stands for."""
+    """What a name that `sims data import` or `sims data encode` gave stands for."""
 
     config: ImportConfig
     contents: Contents
+    """Of the images."""
+    encoding: Encoding | None = None
+    """Networks see the images' latents; None: the images."""
+
+    @property
+    def modelled(self) -> Contents:
+        """What networks see."""
+        if self.encoding is None:
+            return self.contents
+        autoencoder = self.encoding.autoencoder
+        shape = {
+            "channels": autoencoder.latent_channels,
+            "height": self.contents.height // autoencoder.downsampling,
+            "width": self.contents.width // autoencoder.downsampling,
+        }
+        return self.contents.model_copy(update=shape)
 
 
 class ImportedImages(Frozen):
-    """Images that `sims data import` brought, by the name that it gave them."""
+    """Images that `sims data import` brought, or their latents that `sims data encode` made, by the
+    name that it gave them."""
 
     source: Literal["imported"] = "imported"
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
@@ -156,6 +203,20 @@ class GaussianData(Frozen):
 
 
 ImageData = DigitsData | KnownImages | ImportedImages
+
+
+def encoding_of(data: ImageData) -> Encoding | None:
+    """What made the latents that networks of this data see; None: they see the images."""
+    if isinstance(data, ImportedImages) and data.imported is not None:
+        return data.imported.encoding
+    return None
+
+
+def modelled(data: ImageData) -> Contents | None:
+    """What networks see of the data: images or their latents; None: that is not looked up yet."""
+    if isinstance(data, ImportedImages) and data.imported is not None:
+        return data.imported.modelled
+    return data.contents
 
 
 def _source(value: Any) -> Any:
@@ -523,16 +584,19 @@ def _check_fit(net: ImageNet, data: ImageData) -> None:
 
     Images that are not imported yet have nothing to compare.
     """
-    if (found := data.contents) is None:
+    if (found := modelled(data)) is None:
         return
     name = data.name if isinstance(data, ImportedImages) else data.source
     wanted = (net.channels, net.image_size, net.image_size)
     if (found.channels, found.height, found.width) != wanted:
+        what, remedy = "images", ", or import the images with --size and --channels"
+        if encoding_of(data) is not None:
+            what, remedy = "latents", ""
         raise ValueError(
-            f"model.net is for images of {net.channels} x {net.image_size} x {net.image_size} "
+            f"model.net is for {what} of {net.channels} x {net.image_size} x {net.image_size} "
             f"(channels x height x width), those of {name} have "
             f"{found.channels} x {found.height} x {found.width}: set model.net.image_size and "
-            "model.net.channels, or import the images with --size and --channels"
+            f"model.net.channels{remedy}"
         )
     if net.num_classes and not found.num_classes:
         raise ValueError(
@@ -569,6 +633,20 @@ class Experiment(Frozen):
             raise ValueError(f"model.net.dim is {net.dim}, the data's dimension is another")
         if isinstance(net, IMAGE_NETS) and not isinstance(self.data, GaussianData):
             _check_fit(net, self.data)
+        return self
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """What made the latents that the networks see; None: they see the data."""
+        return None if isinstance(self.data, GaussianData) else encoding_of(self.data)
+
+    @model_validator(mode="after")
+    def _latents_are_not_mirrored(self) -> Experiment:
+        if self.training.x_flip and self.encoding is not None:
+            raise ValueError(
+                "training.x_flip must be false for latents: those of a mirrored image are not "
+                "the image's own mirrored"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Names of imported data sets: datasets/<name>.json in a store says what each stands for."""
+"""Names of imported and encoded sets: datasets/<name>.json in a store says what each stands for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from sims_core.config import Experiment, ImportedImages, ImportedSet, one_line
 from sims_core.errors import BadInput
+from sims_core.loop import encode_request
 from sims_core.names import Names
 from sims_core.stages import IMPORT
 from sims_core.store import ArtifactRef, Store
@@ -28,8 +29,14 @@ def check_name(name: str) -> str:
 
 
 def images_of(dataset: ImportedSet) -> ArtifactRef:
-    """The artifact that an imported set's images are in."""
+    """The artifact that a set's images are in."""
     return IMPORT.request(dataset.config).ref
+
+
+def modelled_by(dataset: ImportedSet) -> ArtifactRef:
+    """The artifact that networks of a set are trained on: its images or their latents."""
+    images = images_of(dataset)
+    return images if dataset.encoding is None else encode_request(images, dataset.encoding).ref
 
 
 def resolve_data(experiment: Experiment, store: Store) -> Experiment:

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sims_core.acceleration import explain_out_of_memory
 from sims_core.config import Execution, ImageNet, ModelConfig
 from sims_core.denoiser import Denoiser, NetDenoiser
-from sims_core.digest import file_sha256
 from sims_core.errors import SimsError
 from sims_core.guidance import negative_guidance
 from sims_core.networks import image_net, load_model
 from sims_core.sampler import Sampler, make_sampler
 from sims_core.seeding import derive_seed, image_seed
-from sims_core.shards import Images, Shard, read_images, shard_name, write_index, write_shard
+from sims_core.sharding import Content, draw_grid_of, make_shards, take_shards
+from sims_core.shards import Images, Latents, Shard
 from sims_core.stages import GenerateConfig, StageContext
-from sims_core.store import write_atomically
-
-logger = logging.getLogger("sims_core.generation")
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -37,6 +32,22 @@ def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     )
 
 
+RAN_AWAY = "the sampler ran away (values not finite): lower omega or add steps"
+
+
+def to_float16(x: Tensor, problem: str = RAN_AWAY) -> Latents:
+    """float [N, C, H, W] to half precision.
+
+    Raises:
+        SimsError: a value is not finite, or is not any more; says `problem`.
+    """
+    half = x.half()
+    if not torch.isfinite(half).all():
+        raise SimsError(problem)
+    latents: Latents = half.cpu().numpy()
+    return latents
+
+
 def to_uint8(x: Tensor) -> Images:
     """float [-1, 1], [N, C, H, W] to the nearest of 256 grey levels.
 
@@ -44,7 +55,7 @@ def to_uint8(x: Tensor) -> Images:
         SimsError: a value is not finite.
     """
     if not torch.isfinite(x).all():
-        raise SimsError("the sampler ran away (values not finite): lower omega or add steps")
+        raise SimsError(RAN_AWAY)
     levels: Images = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
     return levels
 
@@ -58,11 +69,13 @@ def sample_images(
     device: str = "cpu",
     after_batch: Callable[[int], None] = lambda done: None,
     labels: Sequence[int] | None = None,
-) -> Images:
-    """uint8 [len(seeds), *shape]; batches only group the work, each image has its own noise.
+    finish: Callable[[Tensor], NDArray[Any]] = to_uint8,
+) -> NDArray[Any]:
+    """[len(seeds), *shape]; batches only group the work, each image has its own noise.
 
     Args:
         labels: class of each image, for a conditional denoiser.
+        finish: makes of a batch's samples what is stored: uint8 images, float16 latents.
     """
     images = []
     for start in range(0, len(seeds), batch_size):
@@ -71,7 +84,7 @@ def sample_images(
         classes = None
         if labels is not None:
             classes = torch.tensor(labels[start : start + batch_size], device=device)
-        images.append(to_uint8(sample(denoiser, noise, classes)))
+        images.append(finish(sample(denoiser, noise, classes)))
         after_batch(start + len(batch))
     return np.concatenate(images)
 
@@ -104,61 +117,57 @@ def load_for_sampling(folder: Path, execution: Execution) -> tuple[NetDenoiser, 
     return denoiser, model
 
 
-class FinishedShards:
-    """Which shards are done, with their SHA-256: a restart goes on after them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._list = folder / "finished.json"
-        self._sha256: dict[str, str] = {}
-        if self._list.exists():
-            with suppress(ValueError):  # cut by a crash of the machine: nothing counts as done
-                self._sha256 = json.loads(self._list.read_bytes())
-
-    def __contains__(self, name: str) -> bool:
-        path = self.folder / name
-        return path.exists() and file_sha256(path) == self._sha256.get(name)
-
-    def add(self, name: str) -> None:
-        self._sha256[name] = file_sha256(self.folder / name)
-        write_atomically(self._list, json.dumps(self._sha256))
-
-
 def generate(context: StageContext[GenerateConfig]) -> dict[str, Any]:
     """Stage `generate`: inputs `base` and, for omega > 0, `auxiliary` (models)."""
-    config = context.config
+    shards, net = _sample_shards(context, to_uint8)
+    draw_grid_of(context.state, context.directory, shards)
+    return _finish(context, shards, net)
+
+
+def generate_latents(context: StageContext[GenerateConfig]) -> dict[str, Any]:
+    """Stage `generate_latents`: as `generate`, of models of latents."""
+    shards, net = _sample_shards(context, to_float16)
+    return _finish(context, shards, net)
+
+
+def _sample_shards(
+    context: StageContext[GenerateConfig], finish: Callable[[Tensor], Images | Latents]
+) -> tuple[tuple[Shard, ...], ImageNet]:
+    """All shards, under the stage's state, and the base's network."""
+    config, execution = context.config, context.execution
     denoiser, net = load_denoiser(context)
-    shape = (net.channels, net.image_size, net.image_size)
     sample = make_sampler(config.sampler)
-    finished = FinishedShards(context.state)
-    shards = []
-    for number, start in enumerate(range(0, config.count, config.images_per_shard)):
-        count = min(config.images_per_shard, config.count - start)
-        name = shard_name(number)
-        shards.append(Shard(file=name, count=count))
-        if name in finished:
-            logger.info("kept %s of an earlier attempt", name)
-            continue
+    shape = (net.channels, net.image_size, net.image_size)
+    size = execution.sampling_batch_size
+
+    def make(start: int, count: int) -> Content:
         seeds = [image_seed(config.first_seed, start + i) for i in range(count)]
-
-        def report(done: int, start: int = start) -> None:
-            context.progress(start + done, config.count, "img")
-
-        batch_size = context.execution.sampling_batch_size
-        device = context.execution.device
         labels = image_labels(seeds, net.num_classes)
-        with explain_out_of_memory("SIMS_SAMPLING_BATCH_SIZE", min(batch_size, count), "sampling"):
-            images = sample_images(
-                denoiser, sample, seeds, shape, batch_size, device, report, labels
+        with explain_out_of_memory("SIMS_SAMPLING_BATCH_SIZE", min(size, count), "sampling"):
+            samples = sample_images(
+                denoiser,
+                sample,
+                seeds,
+                shape,
+                size,
+                execution.device,
+                lambda done: context.progress(start + done, config.count, "img"),
+                labels,
+                finish,
             )
-        write_shard(context.state / name, images, start, labels, seeds)
-        finished.add(name)
-    needed = -(-64 // config.images_per_shard)  # write_index draws the first 64 images
-    first, _ = read_images([context.state / shard.file for shard in shards[:needed]])
+        return Content(samples, labels, seeds)
+
+    return make_shards(context.state, config.count, config.images_per_shard, make), net
+
+
+def _finish(
+    context: StageContext[GenerateConfig], shards: tuple[Shard, ...], net: ImageNet
+) -> dict[str, Any]:
+    """Index and shards into the artifact."""
+    config = context.config
     every_seed = (image_seed(config.first_seed, i) for i in range(config.count))
     labels = image_labels(list(every_seed), net.num_classes)
-    write_index(context.directory, first, shards, labels)
-    for shard in shards:
-        os.replace(context.state / shard.file, context.directory / shard.file)
+    shape = (net.channels, net.image_size, net.image_size)
+    take_shards(context.state, context.directory, shape, shards, Counter(labels or ()))
     networks = 1 if config.omega == 0 else 2
     return {"count": config.count, "nfe": config.sampler.nfe * networks}

@@ -13,12 +13,12 @@ from torch import Tensor
 from sims_core.acceleration import explain_out_of_memory
 from sims_core.config import ImageNet, SamplerConfig
 from sims_core.errors import BadInput
-from sims_core.generation import image_labels, sample_images
+from sims_core.generation import image_labels, sample_images, to_float16, to_uint8
 from sims_core.mixing import load_training_set
 from sims_core.networks import image_net
 from sims_core.sampler import make_sampler
 from sims_core.seeding import derive_seed, image_seed
-from sims_core.shards import Labels, image_grid
+from sims_core.shards import Images, Labels, image_grid
 from sims_core.stages import StageContext, TrainStageConfig
 from sims_core.store import write_atomically
 from sims_core.training import (
@@ -74,7 +74,7 @@ def train_image_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
         )
         hooks = (
             keep_snapshots(training, config, context.state),
-            keep_grids(training, context.state / GRIDS_FOLDER),
+            keep_grids(training, context.state / GRIDS_FOLDER, _finisher(context)),
         )
 
         def after_step() -> None:
@@ -96,20 +96,36 @@ def train_image_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
     return {"nimg": training.nimg, "images": len(images), "final_loss": training.log[-1][1]}
 
 
-def keep_grids(training: Training, folder: Path) -> Callable[[], None]:
-    """What draws a grid of samples under `folder` every `grid_kimg` of `training`."""
+def _finisher(context: StageContext[TrainStageConfig]) -> Callable[[Tensor], Images]:
+    """What makes images of a sampled batch: latents are decoded."""
+    if "encoded" not in context.inputs:
+        return to_uint8
+    from sims_core.latents import Decoder
+
+    decoder = Decoder.open(context)
+    return lambda latents: decoder(to_float16(latents))
+
+
+def keep_grids(
+    training: Training, folder: Path, finish: Callable[[Tensor], Images] = to_uint8
+) -> Callable[[], None]:
+    """What draws a grid of samples under `folder` every `grid_kimg` of `training`.
+
+    Args:
+        finish: makes images of a batch of samples.
+    """
     config = training.config
     every = max(1, round(config.grid_kimg * 1000 / config.batch_size))
 
     def after_step() -> None:
         due = config.grid_kimg > 0 and training.step % every == 0
         if due and training.acceleration.rank == 0:
-            draw_grid(training, folder)
+            draw_grid(training, folder, finish)
 
     return after_step
 
 
-def draw_grid(training: Training, folder: Path) -> None:
+def draw_grid(training: Training, folder: Path, finish: Callable[[Tensor], Images]) -> None:
     """Writes a PNG of samples of the averaged model, always from the same seeds."""
     net = image_net(training.model)
     seeds = [image_seed(derive_seed(training.seed, "grid"), i) for i in range(GRID_IMAGES)]
@@ -121,6 +137,7 @@ def draw_grid(training: Training, folder: Path) -> None:
         GRID_IMAGES,
         str(training.acceleration.device),
         labels=image_labels(seeds, net.num_classes),
+        finish=finish,
     )
     folder.mkdir(exist_ok=True)
     name = f"kimg-{training.nimg / 1000:010.3f}.png"

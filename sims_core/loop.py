@@ -18,6 +18,7 @@ from sims_core.config import (
     Accumulation,
     AuxData,
     DigitsData,
+    Encoding,
     ExactGaussianConfig,
     Experiment,
     Frozen,
@@ -35,13 +36,17 @@ from sims_core.errors import BadInput
 from sims_core.seeding import derive_seed
 from sims_core.stages import (
     CLASSIFIER,
+    DECODE,
+    ENCODE,
     EVALUATE,
     EVALUATE_POINTS,
     EXTRACTOR,
     FEATURES,
     GENERATE,
+    GENERATE_LATENTS,
     GENERATE_POINTS,
     IMPORT,
+    IMPORT_AUTOENCODER,
     IMPORT_MODEL,
     MIX,
     PREPARE,
@@ -50,6 +55,7 @@ from sims_core.stages import (
     REFERENCE,
     TRAIN,
     ClassifierStageConfig,
+    DecodeConfig,
     EvaluateConfig,
     EvaluatePointsConfig,
     ExtractorConfig,
@@ -206,7 +212,12 @@ class Planner:
         snapshots_kimg: tuple[float, ...] = (),
         **inputs: ArtifactRef,
     ) -> ArtifactRef:
-        """Trains the experiment's model, or another `model`."""
+        """Trains the experiment's model, or another `model`.
+
+        One of latents that draws grids on the way is given what decodes them.
+        """
+        if training.grid_kimg:
+            inputs |= self.decoder
         config = TrainStageConfig(
             model=model or self.experiment.trained_model,
             training=training,
@@ -249,7 +260,29 @@ class Planner:
         config = GenerateConfig(
             sampler=self.experiment.sampler, omega=omega, count=count, first_seed=first_seed
         )
-        return self.add(role, GENERATE.request(config, **models))
+        stage = GENERATE if self.experiment.encoding is None else GENERATE_LATENTS
+        return self.add(role, stage.request(config, **models))
+
+    def generate_images(
+        self, role: str, count: int, first_seed: int, models: dict[str, ArtifactRef], omega: float
+    ) -> tuple[ArtifactRef, ArtifactRef]:
+        """What the models sample, and the images that it is: of latents, the decoded ones."""
+        if not self.decoder:
+            images = self.generate(role, count, first_seed, models, omega)
+            return images, images
+        latents = self.generate(f"{role} latents", count, first_seed, models, omega)
+        request = DECODE.request(DecodeConfig(), latents=latents, **self.decoder)
+        return latents, self.add(role, request)
+
+    @property
+    def decoder(self) -> dict[str, ArtifactRef]:
+        """What decodes latents, as inputs of a stage; nothing where networks see the data."""
+        data, encoding = self.experiment.data, self.experiment.encoding
+        if encoding is None or isinstance(data, GaussianData):
+            return {}
+        autoencoder = IMPORT_AUTOENCODER.request(encoding.autoencoder).ref
+        encoded = encode_request(data_request(data).ref, encoding)
+        return {"autoencoder": autoencoder, "encoded": encoded.ref}
 
     @property
     def gaussian(self) -> GaussianData:
@@ -290,6 +323,7 @@ class Setup:
     """What all arms share: real data, and what generated data are compared with."""
 
     real: ArtifactRef
+    """What networks are trained on: points, images or their latents."""
     references: dict[str, ArtifactRef]
     extractor: dict[str, ArtifactRef] = field(default_factory=dict)
     """Of images: what makes their features."""
@@ -309,7 +343,13 @@ def plan_setup(planner: Planner) -> Setup:
     return Setup(real, {"reference": planner.add("reference", REFERENCE.request(config))})
 
 
-def _real_images(data: ImageData) -> StageRequest:
+def encode_request(images: ArtifactRef, encoding: Encoding) -> StageRequest:
+    """What turns the images into latents."""
+    autoencoder = IMPORT_AUTOENCODER.request(encoding.autoencoder).ref
+    return ENCODE.request(encoding.encode, images=images, autoencoder=autoencoder)
+
+
+def data_request(data: ImageData) -> StageRequest:
     """What brings the real images into the store."""
     if isinstance(data, DigitsData):
         return PREPARE.request(data)
@@ -331,9 +371,12 @@ def _check_labels(data: ImageData) -> None:
 
 
 def _plan_image_setup(planner: Planner, data: ImageData) -> Setup:
-    real = planner.add("prepare data", _real_images(data))
-    extractor = _plan_extractor(planner, data, real)
-    request = FEATURES.request(FeaturesConfig(), images=real, **extractor)
+    images = real = planner.add("prepare data", data_request(data))
+    if (encoding := planner.experiment.encoding) is not None:
+        planner.add("load autoencoder", IMPORT_AUTOENCODER.request(encoding.autoencoder))
+        real = planner.add("encode data", encode_request(images, encoding))
+    extractor = _plan_extractor(planner, data, images)
+    request = FEATURES.request(FeaturesConfig(), images=images, **extractor)
     return Setup(real, {"features": planner.add("real features", request)}, extractor)
 
 
@@ -418,7 +461,10 @@ def _training_data(
 def _plan_generation(
     planner: Planner, arm: Arm, setup: Setup, earlier: Sequence[ArtifactRef]
 ) -> ArtifactRef:
-    """One generation: mix, train, [auxiliary], generate, evaluate. Returns what G^t generated."""
+    """One generation: mix, train, [auxiliary], generate, evaluate. Returns what G^t generated.
+
+    Latents are not encoded anew from their images: the next generation trains on what was sampled.
+    """
     experiment = planner.experiment
     data = _training_data(planner, arm, setup.real, earlier)
     base = planner.base(data)
@@ -428,12 +474,18 @@ def _plan_generation(
         omega = arm.method.omega
     points = isinstance(experiment.data, GaussianData)
     wanted = experiment.point_evaluation.num_points if points else experiment.evaluation.num_images
-    count = max(wanted, arm.pollution_size)
-    generated = planner.generate("generate", count, planner.stage_seed("generate"), models, omega)
+    count, first_seed = max(wanted, arm.pollution_size), planner.stage_seed("generate")
     if points:
+        generated = planner.generate("generate", count, first_seed, models, omega)
         _plan_point_evaluation(planner, setup, generated)
-    else:
-        _plan_image_evaluation(planner, setup, models, omega, generated)
+        return generated
+    generated, images = planner.generate_images("generate", count, first_seed, models, omega)
+    # The same seeds in every generation and arm: the grid shows one noise through all models.
+    preview_seed = derive_seed(planner.seed, "preview")
+    planner.generate_images(
+        "preview", experiment.evaluation.num_preview, preview_seed, models, omega
+    )
+    plan_image_metrics(planner, setup, images)
     return generated
 
 
@@ -447,20 +499,6 @@ def _plan_point_evaluation(planner: Planner, setup: Setup, generated: ArtifactRe
     )
     request = EVALUATE_POINTS.request(config, generated=generated, **setup.references)
     planner.add("evaluate", request)
-
-
-def _plan_image_evaluation(
-    planner: Planner,
-    setup: Setup,
-    models: dict[str, ArtifactRef],
-    omega: float,
-    generated: ArtifactRef,
-) -> None:
-    # The same seeds in every generation and arm: the grid shows one noise through all models.
-    preview_seed = derive_seed(planner.seed, "preview")
-    count = planner.experiment.evaluation.num_preview
-    planner.generate("preview", count, preview_seed, models, omega)
-    plan_image_metrics(planner, setup, generated)
 
 
 def plan_image_metrics(planner: Planner, setup: Setup, generated: ArtifactRef) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from sims_core.config import Frozen
 from sims_core.errors import BadInput
-from sims_core.shards import Images, Labels, read_images, read_index
+from sims_core.shards import Labels, read_index, scaled_latents, stream_samples
 from sims_core.stages import MIX, MixConfig, MixPart, StageContext
 from sims_core.store import ArtifactRef, Store
 
@@ -75,37 +76,41 @@ def read_training_set(folder: Path) -> TrainingSet:
     return TrainingSet.model_validate_json((folder / MIX_FILE).read_bytes())
 
 
-def read_first_labelled(folder: Path, count: int | None) -> tuple[Images, Labels | None]:
-    """First `count` images (None: all) of a verified images artifact, and their labels.
+def read_first_labelled(folder: Path, count: int | None) -> tuple[NDArray[Any], Labels | None]:
+    """First `count` images or latents (None: all) of a verified artifact, and their labels.
 
     Returns:
-        uint8 [count, C, H, W]; int64 [count], or None if an image has no label.
+        Images uint8, or latents float16 as networks see them, [count, C, H, W]; int64 [count], or
+        None if one has no label.
     """
-    shards, total = [], 0
-    for shard in read_index(folder).shards:
-        if count is not None and total >= count:
-            break
-        shards.append(folder / shard.file)
-        total += shard.count
-    images, labels = read_images(shards)
-    return images[:count], None if labels is None else labels[:count]
+    index = read_index(folder)
+    count = index.count if count is None else min(count, index.count)
+    samples, labels = np.empty(0), list[int | None]()
+    for number, sample in enumerate(stream_samples(folder, 0, count)):
+        if number == 0:  # filled in place: a second copy of a large set may not fit
+            samples = np.empty((count, *sample.content.shape), sample.content.dtype)
+        samples[number] = scaled_latents(sample.content, index.scaling)
+        labels.append(sample.label)
+    if None in labels:
+        return samples, None
+    return samples, np.array(labels, dtype=np.int64)
 
 
-def read_first(folder: Path, count: int | None) -> Images:
-    """First `count` images (None: all) of a verified images artifact, uint8 [count, C, H, W]."""
+def read_first(folder: Path, count: int | None) -> NDArray[Any]:
+    """First `count` images or latents (None: all) of a verified artifact, [count, C, H, W]."""
     return read_first_labelled(folder, count)[0]
 
 
-def load_training_set(store: Store, folder: Path) -> tuple[Images, Labels | None]:
-    """All images that a verified mix artifact refers to, in order.
+def load_training_set(store: Store, folder: Path) -> tuple[NDArray[Any], Labels | None]:
+    """All images or latents that a verified mix artifact refers to, in order.
 
     Returns:
-        uint8 [N, C, H, W]; class labels int64 [N], or None unless every part has labels.
+        uint8 or float16 [N, C, H, W]; class labels int64 [N], or None unless every part has labels.
     """
     parts = [
         read_first_labelled(store.open_artifact(part.artifact), part.count)
         for part in read_training_set(folder).parts
     ]
     labels = [part_labels for _, part_labels in parts if part_labels is not None]
-    images = np.concatenate([part_images for part_images, _ in parts])
+    images = parts[0][0] if len(parts) == 1 else np.concatenate([each for each, _ in parts])
     return images, np.concatenate(labels) if len(labels) == len(parts) else None

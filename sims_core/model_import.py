@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def find_model_source(folder: Path, sigma_data: float = 0.5) -> ModelSource:
         sigma_data=sigma_data,
         schedule=_schedule(folder),
     )
-    return ModelSource(model, _weights_file(net_folder))
+    return ModelSource(model, find_weights_file(net_folder))
 
 
 def _find_ours(folder: Path) -> ModelSource:
@@ -92,10 +93,11 @@ def _find_ours(folder: Path) -> ModelSource:
         raise BadInput(f"{path}: {one_line(error)}") from None
     if not isinstance(model.net, IMAGE_NETS):
         raise BadInput(f"{path}: a {model.net.kind} network is no model of images")
-    return ModelSource(model, _weights_file(folder / NET_FOLDER))
+    return ModelSource(model, find_weights_file(folder / NET_FOLDER))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises BadInput unless the file is a JSON object."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -105,14 +107,25 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def own_arguments(found: Mapping[str, Any], network: type, path: Path) -> dict[str, Any]:
+    """What a config.json says of a diffusers network, without the library's private entries.
+
+    Raises:
+        BadInput: the network has no such argument.
+    """
+    known = inspect.signature(network).parameters
+    config = {key: value for key, value in found.items() if not key.startswith("_")}
+    if unknown := [key for key in config if key not in known]:
+        raise BadInput(f"{path}: {network.__name__} has no argument {unknown[0]!r}")
+    return config
+
+
 def _net_config(path: Path) -> DiffusersUNetConfig:
-    found = _read_json(path)
+    found = read_json(path)
     if (name := found.get("_class_name", "UNet2DModel")) != "UNet2DModel":
         raise BadInput(f"{path} describes a {name}: only UNet2DModel can be imported")
     known = inspect.signature(UNet2DModel.__init__).parameters
-    config = {key: value for key, value in found.items() if not key.startswith("_")}
-    if unknown := [key for key in config if key not in known]:
-        raise BadInput(f"{path}: UNet2DModel has no argument {unknown[0]!r}")
+    config = own_arguments(found, UNet2DModel, path)
     channels, out = (config.get(key, known[key].default) for key in ("in_channels", "out_channels"))
     if channels != out:
         raise BadInput(f"{path}: out_channels {out} are not in_channels {channels}: a learned "
@@ -138,7 +151,7 @@ def _schedule(folder: Path) -> NoiseSchedule:
     if path is None:
         raise BadInput(f"{folder} has neither scheduler/{name} nor {name}: they say what the "
                        "network predicts at which noise")  # fmt: skip
-    found = _read_json(path)
+    found = read_json(path)
     if (kind := found.get("_class_name")) not in SCHEDULERS:
         raise BadInput(f"{path}: scheduler {kind} is none of {', '.join(SCHEDULERS)}")
     if found.get("trained_betas") is not None:
@@ -150,7 +163,12 @@ def _schedule(folder: Path) -> NoiseSchedule:
         raise BadInput(f"{path}: {one_line(error)}") from None
 
 
-def _weights_file(folder: Path) -> Path:
+def find_weights_file(folder: Path) -> Path:
+    """The network's safetensors in a folder that diffusers wrote.
+
+    Raises:
+        BadInput: it has none, or a pickle.
+    """
     path = folder / WEIGHTS_FILE
     if path.exists():
         return path
@@ -158,13 +176,18 @@ def _weights_file(folder: Path) -> Path:
     if others:
         raise BadInput(
             f"{folder / others[0]} is a pickle, which could run any code: convert it where you "
-            f"trust it, by UNet2DModel.from_pretrained({str(folder)!r}, use_safetensors=False)"
-            ".save_pretrained(...)"
+            f"trust it, by from_pretrained({str(folder)!r}, use_safetensors=False)"
+            ".save_pretrained(...) of its class in diffusers"
         )
     raise BadInput(f"{folder} has no {WEIGHTS_FILE}")
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict under the names that diffusers has for its parts now.
+
+    Raises:
+        BadInput: the file is cut or no safetensors.
+    """
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -194,6 +217,6 @@ def import_model(context: StageContext[ImportedModel]) -> dict[str, Any]:
     if source.imported != config:
         raise BadInput(f"{folder} changed while it was imported: run the command again")
     net = build_net(config.model.net)
-    load_weights(stored_module(net), _read_weights(source.weights), str(source.weights))
+    load_weights(stored_module(net), read_weights(source.weights), str(source.weights))
     save_model(make_denoiser(net, config.model), config.model, context.directory)
     return {"parameters": sum(parameter.numel() for parameter in net.parameters())}

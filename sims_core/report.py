@@ -21,9 +21,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sims_core.config import GaussianData, ImageData, ImportedImages, KnownImages
+from sims_core.config import (
+    GaussianData,
+    ImageData,
+    ImportedImages,
+    KnownImages,
+    encoding_of,
+    modelled,
+)
 from sims_core.loop import LoopPlan
 from sims_core.self_improvement import Plan, StudyPlan
+from sims_core.stages import GRID_FILE
 from sims_core.store import ArtifactRef, Store
 from sims_core.study_summary import study_rows
 from sims_core.summary import (
@@ -125,7 +133,7 @@ def written(figure: Figure, folder: Path | None, name: str) -> Markup:
 
 
 def grid_uri(store: Store, ref: ArtifactRef) -> str:
-    png = (store.open_artifact(ref) / "grid.png").read_bytes()
+    png = (store.open_artifact(ref) / GRID_FILE).read_bytes()
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
@@ -186,7 +194,10 @@ def _real_images(data: ImageData) -> str:
         name += f" ({data.split})"
     if (found := data.contents) is None:
         return name
-    return f"{name}, {found.count} real images of {found.height} x {found.width}"
+    text = f"{name}, {found.count} real images of {found.height} x {found.width}"
+    if encoding_of(data) is None or (latents := modelled(data)) is None:
+        return text
+    return f"{text}, as latents of {latents.channels} x {latents.height} x {latents.width}"
 
 
 def _budgets(plan: Plan) -> str:

@@ -75,10 +75,9 @@ class Measurement:
 
     @property
     def first_seed(self) -> int:
-        seeds: list[int] = [
-            stage.request.config["first_seed"] for stage in self.stages if stage.role == "generate"
-        ]
-        return seeds[0]
+        sampled = next(stage for stage in self.stages if stage.role.startswith("generate"))
+        seed: int = sampled.request.config["first_seed"]
+        return seed
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,10 @@ class StudyPlan:
     @property
     def undecided(self) -> int:
         """How many stages the selection will decide on: those of base, contrast and finalists."""
-        return 0 if self.finals else FINAL_STAGES * (2 + self.num_finalists)
+        if self.finals:
+            return 0
+        stages = FINAL_STAGES if self.experiment.encoding is None else FINAL_STAGES_OF_LATENTS
+        return stages * (2 + self.num_finalists)
 
     def with_finals(self, fid: Mapping[str, float]) -> StudyPlan:
         """The whole plan, given the FID of each candidate of the selection by its name.
@@ -161,6 +163,8 @@ Plan = LoopPlan | StudyPlan
 
 FINAL_STAGES = 4
 """Of each final: generate, preview, features, evaluate."""
+FINAL_STAGES_OF_LATENTS = 6
+"""Two of them also decode."""
 
 
 def _slug(name: str) -> str:
@@ -193,12 +197,12 @@ def _measure(plan: StudyPlan, candidate: Candidate, final: bool) -> Measurement:
     if candidate.kind == "sims":
         models["auxiliary"] = auxiliary
     first = seed_range(plan.seed, "final" if final else "selection")
-    generated = planner.generate("generate", count, first, models, candidate.omega)
+    _, images = planner.generate_images("generate", count, first, models, candidate.omega)
     if final:
         preview = seed_range(plan.seed, "preview")
-        planner.generate("preview", evaluation.num_preview, preview, models, candidate.omega)
+        planner.generate_images("preview", evaluation.num_preview, preview, models, candidate.omega)
     setup = plan_setup(Planner(plan.experiment, plan.seed))
-    plan_image_metrics(planner, setup, generated)
+    plan_image_metrics(planner, setup, images)
     stages = (replace(stage, t=0, model=candidate.name) for stage in planner.stages)
     return Measurement(candidate, tuple(stages))
 

@@ -1,4 +1,5 @@
-"""Images as WebDataset tar shards: uint8 PNG, class label as text, the image's seed in its key.
+"""Images and latents as WebDataset tar shards: an image is a PNG, latents are an .npy; the class
+label is text, the seed is in the key.
 
 Equal content is equal bytes: members carry no time and no owner.
 """
@@ -11,6 +12,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,17 @@ from pydantic import Field
 
 from sims_core.config import Frozen
 from sims_core.errors import DamagedArtifact
+from sims_core.stages import GRID_FILE
 
 Images = NDArray[np.uint8]
 """[N, channels, height, width], channels 1 (grey) or 3 (RGB)."""
+Latents = NDArray[np.float16]
+"""[N, channels, height, width] of an autoencoder's latents."""
 Labels = NDArray[np.int64]
 """[N], the class of each image."""
 
 GRID_COLUMNS = 16
+GRID_IMAGES = 64
 IMAGES_PER_SHARD = 1024
 
 
@@ -40,8 +46,15 @@ class Shard(Frozen):
     count: int = Field(ge=1)
 
 
+class Scaling(Frozen):
+    """What networks see is (stored - shift) * scale, channel by channel."""
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
 class ImageSet(Frozen):
-    """Index of an images artifact, stored as images.json beside its shards."""
+    """Index of an artifact of images or latents, stored as images.json beside its shards."""
 
     count: int
     channels: int
@@ -50,6 +63,8 @@ class ImageSet(Frozen):
     class_histogram: dict[str, int]
     """Images per class label; empty when the set has no labels."""
     shards: tuple[Shard, ...]
+    scaling: Scaling | None = None
+    """Of latents as their autoencoder has them; None: stored as networks see them."""
 
 
 INDEX_FILE = "images.json"
@@ -67,9 +82,18 @@ def encode_png(image: Images) -> bytes:
     return buffer.getvalue()
 
 
+def _encode(sample: Images | Latents) -> tuple[str, bytes]:
+    """A member's extension and bytes."""
+    if sample.dtype == np.uint8:
+        return "png", encode_png(sample.astype(np.uint8, copy=False))
+    buffer = io.BytesIO()
+    np.save(buffer, sample, allow_pickle=False)
+    return "npy", buffer.getvalue()
+
+
 def write_shard(
     path: Path,
-    images: Images,
+    samples: Images | Latents,
     first_index: int,
     labels: Sequence[int] | None = None,
     seeds: Sequence[int] | None = None,
@@ -77,25 +101,42 @@ def write_shard(
     """Writes one shard under a temporary name, then renames it.
 
     Args:
-        images: uint8 [N, C, H, W].
-        first_index: index of images[0] in its set; keys are `index` or `index_seed` (hexadecimal).
+        samples: images uint8 or latents float16, [N, C, H, W].
+        first_index: index of samples[0] in its set; keys are `index` or `index_seed` (hexadecimal).
         labels: class of each image, written as text `.cls`.
         seeds: seed of each generated image.
     """
     partial = path.with_suffix(".partial")
     with partial.open("wb") as stream, wds.TarWriter(stream, mtime=0) as tar:
-        for offset, image in enumerate(images):
+        for offset, sample in enumerate(samples):
             key = f"{first_index + offset:08d}"
             if seeds is not None:
                 key += f"_{seeds[offset]:08x}"
-            sample: dict[str, str | bytes] = {"__key__": key, "png": encode_png(image)}
+            extension, content = _encode(sample)
+            members: dict[str, str | bytes] = {"__key__": key, extension: content}
             if labels is not None:
-                sample["cls"] = str(labels[offset]).encode()
-            tar.write(sample)
+                members["cls"] = str(labels[offset]).encode()
+            tar.write(members)
     os.replace(partial, path)
 
 
-def _samples(shards: Sequence[Path]) -> Iterator[dict[str, bytes]]:
+@dataclass(frozen=True)
+class Sample:
+    """One image or one image's latents, as stored."""
+
+    key: str
+    content: NDArray[Any]
+    """uint8 or float16 [C, H, W]."""
+    label: int | None
+
+    @property
+    def seed(self) -> int | None:
+        """What it was generated from; None for a real one."""
+        _, _, seed = self.key.partition("_")
+        return int(seed, 16) if seed else None
+
+
+def _members(shards: Sequence[Path]) -> Iterator[dict[str, bytes]]:
     # Opened here: webdataset reads a name as a pipe or an URL ("#", "?") and closes no file.
     for path in shards:
         try:
@@ -106,18 +147,22 @@ def _samples(shards: Sequence[Path]) -> Iterator[dict[str, bytes]]:
             raise DamagedArtifact(f"{path}: {error.args[0]}") from None
 
 
-def _decode(sample: Mapping[str, bytes]) -> tuple[Images, int | None]:
-    """uint8 [C, H, W] and its label, if it has one."""
+def _decode(members: Mapping[str, bytes]) -> Sample:
+    key = str(members["__key__"])
     try:
-        pixels = np.asarray(Image.open(io.BytesIO(sample["png"])), dtype=np.uint8)
-        label = int(sample["cls"]) if "cls" in sample else None
-    except (KeyError, OSError, SyntaxError, ValueError) as error:
-        raise DamagedArtifact(f"{sample['__url__']!s}: {sample['__key__']!s}: {error}") from None
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0), label
+        if "npy" in members:
+            content = np.load(io.BytesIO(members["npy"]), allow_pickle=False)
+        else:
+            content = np.asarray(Image.open(io.BytesIO(members["png"])), dtype=np.uint8)
+            content = content[None] if content.ndim == 2 else np.moveaxis(content, -1, 0)
+        label = int(members["cls"]) if "cls" in members else None
+    except (KeyError, OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DamagedArtifact(f"{members['__url__']!s}: {key}: {error}") from None
+    return Sample(key, content, label)
 
 
-def stream_images(folder: Path, start: int, stop: int) -> Iterator[Images]:
-    """Images start..stop of a verified images artifact one by one, uint8 [C, H, W].
+def stream_samples(folder: Path, start: int, stop: int) -> Iterator[Sample]:
+    """Samples start..stop of a verified artifact of images or latents one by one.
 
     Memory does not grow with their number; shards before `start` are not opened.
     """
@@ -125,30 +170,40 @@ def stream_images(folder: Path, start: int, stop: int) -> Iterator[Images]:
     for shard in read_index(folder).shards:
         begin, end = max(start - first, 0), min(stop - first, shard.count)
         if begin < end:
-            for sample in islice(_samples([folder / shard.file]), begin, end):
-                yield _decode(sample)[0]
+            yield from map(_decode, islice(_members([folder / shard.file]), begin, end))
         first += shard.count
 
 
-def read_images(shards: Sequence[Path]) -> tuple[Images, Labels | None]:
-    """All images of the shards in order, and their labels if every image has one.
+def stream_images(folder: Path, start: int, stop: int) -> Iterator[Images]:
+    """Images start..stop of a verified images artifact one by one, uint8 [C, H, W]."""
+    for sample in stream_samples(folder, start, stop):
+        yield sample.content
+
+
+def read_samples(shards: Sequence[Path]) -> tuple[NDArray[Any], Labels | None]:
+    """All images or latents of the shards in order, and the labels if every one has one.
 
     Returns:
-        uint8 [N, C, H, W] and int64 [N] or None.
+        uint8 or float16 [N, C, H, W] and int64 [N] or None.
 
     Raises:
         DamagedArtifact: a shard is missing or cut, has no readable image or an unreadable label, or
             images of different shapes.
     """
-    images: list[Images] = []
+    contents: list[NDArray[Any]] = []
     labels: list[int] = []
-    for image, label in map(_decode, _samples(shards)):
-        images.append(image)
-        if label is not None:
-            labels.append(label)
-    if not images or len({image.shape for image in images}) != 1:
+    for sample in map(_decode, _members(shards)):
+        contents.append(sample.content)
+        if sample.label is not None:
+            labels.append(sample.label)
+    if not contents or len({(each.shape, each.dtype) for each in contents}) != 1:
         raise DamagedArtifact(f"{shards[0].parent}: no images, or images of different shapes")
-    return np.stack(images), np.array(labels) if len(labels) == len(images) else None
+    return np.stack(contents), np.array(labels) if len(labels) == len(contents) else None
+
+
+def read_images(shards: Sequence[Path]) -> tuple[Images, Labels | None]:
+    """As `read_samples`, of images."""
+    return read_samples(shards)
 
 
 def image_grid(images: Images, columns: int = GRID_COLUMNS, gap: int = 1) -> bytes:
@@ -172,13 +227,24 @@ def write_index(
     Args:
         images: at least the first 64 images of the set, uint8 [n, C, H, W].
     """
-    return _write_index(folder, images, shards, Counter(labels or ()))
+    (folder / GRID_FILE).write_bytes(image_grid(images[:GRID_IMAGES]))
+    return index_shards(folder, images.shape[1:], shards, Counter(labels or ()))
 
 
-def _write_index(
-    folder: Path, images: Images, shards: Sequence[Shard], classes: Counter[int]
+def index_shards(
+    folder: Path,
+    shape: Sequence[int],
+    shards: Sequence[Shard],
+    classes: Counter[int],
+    scaling: Scaling | None = None,
 ) -> ImageSet:
-    _, channels, height, width = images.shape
+    """Writes images.json.
+
+    Args:
+        shape: channels, height and width of every image or latent.
+        classes: how many there are of each class.
+    """
+    channels, height, width = shape
     index = ImageSet(
         count=sum(shard.count for shard in shards),
         channels=channels,
@@ -186,9 +252,9 @@ def _write_index(
         width=width,
         class_histogram={str(label): classes[label] for label in sorted(classes)},
         shards=tuple(shards),
+        scaling=scaling,
     )
-    (folder / INDEX_FILE).write_text(index.model_dump_json())
-    (folder / "grid.png").write_bytes(image_grid(images[:64]))
+    (folder / INDEX_FILE).write_text(index.model_dump_json(exclude_none=True))
     return index
 
 
@@ -211,7 +277,7 @@ class ImageWriter:
 
     def add(self, image: Images, label: int | None) -> None:
         """The next image, uint8 [C, H, W]. All have the same shape, and labels, or none has."""
-        if self.count < 64:
+        if self.count < GRID_IMAGES:
             self._first.append(image)
         wide = image.reshape(len(image), -1).astype(np.int64)
         self._sums = self._sums + np.stack([wide.sum(1), (wide * wide).sum(1)])
@@ -238,7 +304,9 @@ class ImageWriter:
         """
         if self._images:
             self._write_shard()
-        index = _write_index(self.folder, np.stack(self._first), self._shards, self._classes)
+        first = np.stack(self._first)
+        (self.folder / GRID_FILE).write_bytes(image_grid(first))
+        index = index_shards(self.folder, first.shape[1:], self._shards, self._classes)
         pixels = index.count * index.height * index.width
         mean, mean_square = self._sums / pixels
         std = np.sqrt(np.maximum(mean_square - mean**2, 0))
@@ -248,6 +316,17 @@ class ImageWriter:
             "std": [round(float(s), 6) for s in std / 127.5],
             "class_histogram": index.class_histogram,
         }
+
+
+def scaled_latents(stored: NDArray[Any], scaling: Scaling | None) -> NDArray[Any]:
+    """Stored latents float16 [..., C, H, W] as networks see them; without `scaling` as they are."""
+    if scaling is None:
+        return stored
+    shift, scale = (
+        np.array(each, dtype=np.float32)[:, None, None] for each in (scaling.shift, scaling.scale)
+    )
+    scaled: Latents = ((stored - shift) * scale).astype(np.float16)
+    return scaled
 
 
 def read_index(folder: Path) -> ImageSet:

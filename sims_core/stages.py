@@ -22,8 +22,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from sims_core.config import (
     IMAGE_NETS,
+    AutoencoderConfig,
     ClassifierConfig,
     DigitsData,
+    EncodeConfig,
     Execution,
     Frozen,
     ImportConfig,
@@ -46,6 +48,8 @@ from sims_core.store import (
 
 logger = logging.getLogger("sims_core.stages")
 
+GRID_FILE = "grid.png"
+"""In every artifact with images: the first of them."""
 HOW_TO_COMPUTE = {"num_processes", "micro_batch_size", "compile", "channels_last"}
 """Named in a manifest where they are not as usual: the last digits of floats depend on them."""
 LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "webdataset", "numpy", "pillow")
@@ -108,6 +112,12 @@ class GenerateConfig(Frozen):
     first_seed: int
     """Image i is a function of (models, sampler, omega, first_seed + i) alone."""
     images_per_shard: int = Field(default=1024, ge=1)
+
+
+class DecodeConfig(Frozen):
+    """The first `count` latents; None is all of them."""
+
+    count: int | None = Field(default=None, ge=1)
 
 
 class PointSourceConfig(Frozen):
@@ -268,6 +278,30 @@ def _generate(context: StageContext[GenerateConfig]) -> dict[str, Any]:
     return generate(context)
 
 
+def _generate_latents(context: StageContext[GenerateConfig]) -> dict[str, Any]:
+    from sims_core.generation import generate_latents
+
+    return generate_latents(context)
+
+
+def _import_autoencoder(context: StageContext[AutoencoderConfig]) -> dict[str, Any]:
+    from sims_core.autoencoder import import_autoencoder
+
+    return import_autoencoder(context)
+
+
+def _encode(context: StageContext[EncodeConfig]) -> dict[str, Any]:
+    from sims_core.latents import encode
+
+    return encode(context)
+
+
+def _decode(context: StageContext[DecodeConfig]) -> dict[str, Any]:
+    from sims_core.latents import decode
+
+    return decode(context)
+
+
 def _classifier(context: StageContext[ClassifierStageConfig]) -> dict[str, Any]:
     from sims_core.classifier import train_classifier
 
@@ -332,6 +366,14 @@ TRAIN = Stage(
 SNAPSHOT = Stage("snapshot", 1, "model", SnapshotConfig, _snapshot)
 IMPORT_MODEL = Stage("import_model", 1, "model", ImportedModel, _import_model)
 GENERATE = Stage("generate", 1, "images", GenerateConfig, _generate, accelerated=True)
+IMPORT_AUTOENCODER = Stage(
+    "import_autoencoder", 1, "autoencoder", AutoencoderConfig, _import_autoencoder
+)
+ENCODE = Stage("encode", 1, "latents", EncodeConfig, _encode, accelerated=True)
+GENERATE_LATENTS = Stage(
+    "generate_latents", 1, "latents", GenerateConfig, _generate_latents, accelerated=True
+)
+DECODE = Stage("decode", 1, "images", DecodeConfig, _decode, accelerated=True)
 CLASSIFIER = Stage(
     "classifier", 1, "classifier", ClassifierStageConfig, _classifier, accelerated=True
 )
@@ -355,6 +397,7 @@ STAGES: dict[str, Stage[Any]] = {
     stage.name: stage
     for stage in (
         *(PREPARE, PREPARE_KNOWN, IMPORT, MIX, TRAIN, SNAPSHOT, IMPORT_MODEL, GENERATE),
+        *(IMPORT_AUTOENCODER, ENCODE, GENERATE_LATENTS, DECODE),
         *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE),
         *(PREPARE_POINTS, GENERATE_POINTS, REFERENCE, EVALUATE_POINTS),
     )

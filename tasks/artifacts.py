@@ -20,7 +20,7 @@ from prefect.runtime import flow_run
 
 from sims_core.config import Experiment, GaussianData
 from sims_core.loop import ArmPlan
-from sims_core.stages import PointSourceConfig
+from sims_core.stages import GRID_FILE, PointSourceConfig
 from sims_core.store import ArtifactRef, Store
 from sims_core.summary import ArmSummary, RunSummary, shown_figures, summarise_arm
 from tasks.live import artifact_key
@@ -78,7 +78,7 @@ def _samples(store: Store, experiment: Experiment, artifacts: dict[str, Artifact
     """The grid of images, or a cloud of points, as markdown; nothing for points on a line."""
     data = experiment.data
     if not isinstance(data, GaussianData):
-        grid = (store.open_artifact(artifacts["preview"]) / "grid.png").read_bytes()
+        grid = (store.open_artifact(artifacts["preview"]) / GRID_FILE).read_bytes()
         return _picture(_enlarged(grid), "samples from the same seeds in every generation")
     from sims_core.report_points import cloud_png
 

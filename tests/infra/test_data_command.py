@@ -109,6 +109,62 @@ def test_a_whole_run_on_own_images(sims, digits_folder, tmp_path):
     assert "own, 200 real images of 8 x 8" in Path(summary["report"]).read_text()
 
 
+def data_encode(sims, store, images, folder, *options):
+    words = ("--autoencoder", str(folder), "--store", str(store), *options)
+    return sims("data", "encode", images, *words)
+
+
+def test_encode_list_and_refusals(sims, digits_folder, autoencoder_folder, tmp_path):
+    store = tmp_path / "store"
+    assert data_import(sims, store, digits_folder, "--name", "own").returncode == 0
+    first = data_encode(sims, store, "own", autoencoder_folder, "--name", "latents", "--json")
+    assert first.returncode == 0, first.stderr
+    row = json.loads(first.stdout)
+    assert row["latents"] == {"channels": 2, "height": 4, "width": 4}
+    assert (row["count"], row["height"], row["num_classes"], row["cached"]) == (200, 8, 10, False)
+    assert row["psnr"] > 0
+    again = data_encode(sims, store, "own", autoencoder_folder, "--name", "b", "--json")
+    assert json.loads(again.stdout)["artifact"] == row["artifact"]
+    assert json.loads(again.stdout)["cached"]
+    listed = sims("data", "ls", "--store", str(store)).stdout
+    assert (
+        "latents: 200 images of 1 x 8 x 8, 10 classes, from folder, as latents of 2 x 4 x 4;"
+        in (listed)
+    )
+    for images, name, message in (
+        ("latents", "c", "error: latents is encoded already"),
+        ("own", "own", "error: --name own is the images' own"),
+        ("owl", "c", "error: no data set 'owl' in the store"),
+        ("own", "C", "error: --name: string should match pattern"),
+    ):
+        done = data_encode(sims, store, images, autoencoder_folder, "--name", name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(message)
+        assert len(done.stderr.splitlines()) == 1
+    assert len(list((store / "datasets").glob("*"))) == 3
+
+
+@pytest.mark.slow
+def test_a_whole_run_on_latents(sims, digits_folder, autoencoder_folder, tmp_path):
+    store = tmp_path / "store"
+    assert data_import(sims, store, digits_folder, "--name", "px").returncode == 0
+    assert data_encode(sims, store, "px", autoencoder_folder, "--name", "own").returncode == 0
+    net = {"model__net__image_size": "4", "model__net__channels": "2"}
+    run = ("run", "sims-loop/own-images", "--store", str(store), "--json")
+    done = sims(*run, *words(**net, generations="2", model__net__block_out_channels="[8,16]"))
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert all(arm["generations"][1]["metrics"]["fid"] > 0 for arm in summary["arms"])
+    report = Path(summary["report"]).read_text()
+    assert "own, 200 real images of 8 x 8, as latents of 2 x 4 x 4" in report
+    again = json.loads(
+        sims(
+            *run, *words(**net, generations="2", **{"model__net__block_out_channels": "[8,16]"})
+        ).stdout
+    )
+    assert again["stages"]["computed"] == 0
+
+
 @pytest.mark.slow
 def test_a_whole_run_on_real_cifar10_images(sims, data_folder, tmp_path):
     run = ("run", "sims-loop/cifar10-smoke", "--store", str(tmp_path / "store"), "--json")
