@@ -104,15 +104,21 @@ def import_autoencoder(context: StageContext[AutoencoderConfig]) -> dict[str, An
     return {"parameters": sum(parameter.numel() for parameter in network.parameters())}
 
 
-def load_autoencoder(folder: Path, device: str = "cpu") -> Any:
-    """The `AutoencoderKL` of an autoencoder artifact, in evaluation mode, without gradients.
+def autoencoder_config(context: StageContext[Any]) -> AutoencoderConfig:
+    """Of the input `autoencoder`."""
+    path = context.open("autoencoder") / CONFIG_FILE
+    return AutoencoderConfig.model_validate_json(path.read_bytes())
 
-    diffusers' class is untyped.
+
+def open_autoencoder(context: StageContext[Any]) -> Any:
+    """The input `autoencoder` on the execution's device, in evaluation mode, without gradients.
+
+    It is an `AutoencoderKL`; diffusers' class is untyped.
     """
-    config = AutoencoderConfig.model_validate_json((folder / CONFIG_FILE).read_bytes())
-    network: Any = AutoencoderKL(**config.config)  # type: ignore[no-untyped-call]
-    load_weights(network, load_file(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))
-    return network.to(device).eval().requires_grad_(False)
+    path = context.open("autoencoder") / WEIGHTS_FILE
+    network: Any = AutoencoderKL(**autoencoder_config(context).config)  # type: ignore[no-untyped-call]
+    load_weights(network, load_file(path), str(path))
+    return network.to(context.execution.device).eval().requires_grad_(False)
 
 
 def own_scaling(autoencoder: Any) -> Scaling:

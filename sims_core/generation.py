@@ -17,10 +17,10 @@ from sims_core.config import Execution, ImageNet, ModelConfig
 from sims_core.denoiser import Denoiser, NetDenoiser
 from sims_core.errors import SimsError
 from sims_core.guidance import negative_guidance
-from sims_core.networks import image_net, load_model
+from sims_core.networks import image_net, load_model, read_model_config
 from sims_core.sampler import Sampler, make_sampler
 from sims_core.seeding import derive_seed, image_seed
-from sims_core.sharding import Content, draw_grid_of, make_shards, take_shards
+from sims_core.sharding import Content, Maker, draw_grid_of, make_shards, take_shards
 from sims_core.shards import Images, Latents, Shard
 from sims_core.stages import GenerateConfig, StageContext
 
@@ -119,52 +119,48 @@ def load_for_sampling(folder: Path, execution: Execution) -> tuple[NetDenoiser, 
 
 def generate(context: StageContext[GenerateConfig]) -> dict[str, Any]:
     """Stage `generate`: inputs `base` and, for omega > 0, `auxiliary` (models)."""
-    shards, net = _sample_shards(context, to_uint8)
+    shards = _sample_shards(context, to_uint8)
     draw_grid_of(context.state, context.directory, shards)
-    return _finish(context, shards, net)
+    return _finish(context, shards)
 
 
 def generate_latents(context: StageContext[GenerateConfig]) -> dict[str, Any]:
     """Stage `generate_latents`: as `generate`, of models of latents."""
-    shards, net = _sample_shards(context, to_float16)
-    return _finish(context, shards, net)
+    return _finish(context, _sample_shards(context, to_float16))
 
 
 def _sample_shards(
     context: StageContext[GenerateConfig], finish: Callable[[Tensor], Images | Latents]
-) -> tuple[tuple[Shard, ...], ImageNet]:
-    """All shards, under the stage's state, and the base's network."""
+) -> tuple[Shard, ...]:
+    """All shards, under the stage's state."""
     config, execution = context.config, context.execution
-    denoiser, net = load_denoiser(context)
-    sample = make_sampler(config.sampler)
-    shape = (net.channels, net.image_size, net.image_size)
     size = execution.sampling_batch_size
 
-    def make(start: int, count: int) -> Content:
-        seeds = [image_seed(config.first_seed, start + i) for i in range(count)]
-        labels = image_labels(seeds, net.num_classes)
-        with explain_out_of_memory("SIMS_SAMPLING_BATCH_SIZE", min(size, count), "sampling"):
-            samples = sample_images(
-                denoiser,
-                sample,
-                seeds,
-                shape,
-                size,
-                execution.device,
-                lambda done: context.progress(start + done, config.count, "img"),
-                labels,
-                finish,
-            )
-        return Content(samples, labels, seeds)
+    def prepare() -> Maker:
+        denoiser, net = load_denoiser(context)
+        sample = make_sampler(config.sampler)
+        shape = (net.channels, net.image_size, net.image_size)
 
-    return make_shards(context.state, config.count, config.images_per_shard, make), net
+        def make(start: int, count: int, report: Callable[[int], None]) -> Content:
+            seeds = [image_seed(config.first_seed, start + i) for i in range(count)]
+            labels = image_labels(seeds, net.num_classes)
+            with explain_out_of_memory("SIMS_SAMPLING_BATCH_SIZE", min(size, count), "sampling"):
+                samples = sample_images(
+                    *(denoiser, sample, seeds, shape, size, execution.device),
+                    report,
+                    labels,
+                    finish,
+                )
+            return Content(samples, labels, seeds)
+
+        return make
+
+    return make_shards(context, config.count, config.images_per_shard, prepare)
 
 
-def _finish(
-    context: StageContext[GenerateConfig], shards: tuple[Shard, ...], net: ImageNet
-) -> dict[str, Any]:
+def _finish(context: StageContext[GenerateConfig], shards: tuple[Shard, ...]) -> dict[str, Any]:
     """Index and shards into the artifact."""
-    config = context.config
+    config, net = context.config, image_net(read_model_config(context.open("base")))
     every_seed = (image_seed(config.first_seed, i) for i in range(config.count))
     labels = image_labels(list(every_seed), net.num_classes)
     shape = (net.channels, net.image_size, net.image_size)

@@ -102,7 +102,7 @@ def _finisher(context: StageContext[TrainStageConfig]) -> Callable[[Tensor], Ima
         return to_uint8
     from sims_core.latents import Decoder
 
-    decoder = Decoder.open(context)
+    decoder = Decoder(context)
     return lambda latents: decoder(to_float16(latents))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from sims_core.acceleration import explain_out_of_memory
-from sims_core.autoencoder import LATENT_STD, load_autoencoder, own_scaling
+from sims_core.autoencoder import LATENT_STD, autoencoder_config, open_autoencoder, own_scaling
 from sims_core.batches import to_unit_range
 from sims_core.config import EncodeConfig
 from sims_core.errors import BadInput, SimsError
 from sims_core.generation import to_float16, to_uint8
 from sims_core.seeding import generator
-from sims_core.sharding import Content, draw_grid_of, make_shards, take_shards
+from sims_core.sharding import Content, Maker, draw_grid_of, make_shards, take_shards
 from sims_core.shards import (
     GRID_IMAGES,
     IMAGES_PER_SHARD,
@@ -52,47 +51,38 @@ def _at_once(pixels: int, batch_size: int) -> int:
     return max(1, min(batch_size, PIXELS_AT_ONCE // pixels))
 
 
-@dataclass(frozen=True)
 class Decoder:
-    """Latents as networks see them to images."""
+    """Latents as networks see them to images.
 
-    autoencoder: Any
-    scaling: Scaling
-    device: str
-    batch_size: int
+    Args:
+        context: of a stage with the input `autoencoder`.
+        scaling: how networks see latents; None: as those of the input `encoded`.
 
-    @classmethod
-    def open(cls, context: StageContext[Any]) -> Decoder:
-        """Of a stage with inputs `autoencoder` and `encoded`, whose scaling networks see."""
-        scaling = read_index(context.open("encoded")).scaling
+    Raises:
+        BadInput: `encoded` has no scaling.
+    """
+
+    def __init__(self, context: StageContext[Any], scaling: Scaling | None = None) -> None:
+        scaling = scaling or read_index(context.open("encoded")).scaling
         if scaling is None:
             raise BadInput(f"{context.inputs['encoded'].short} holds no encoded images")
-        execution = context.execution
-        autoencoder = load_autoencoder(context.open("autoencoder"), execution.device)
-        return cls(autoencoder, scaling, execution.device, execution.sampling_batch_size)
-
-    @property
-    def factor(self) -> int:
-        """Pixels of an image's side for one of its latents' side."""
-        return int(2 ** (len(self.autoencoder.config.block_out_channels) - 1))
-
-    def image_shape(self, latents: ImageSet) -> tuple[int, int, int]:
-        """Channels, height and width of an image."""
-        channels = self.autoencoder.config.out_channels
-        return channels, latents.height * self.factor, latents.width * self.factor
+        self.scaling, self.execution = scaling, context.execution
+        self.autoencoder = open_autoencoder(context)
+        self.factor = autoencoder_config(context).downsampling
 
     def __call__(
         self, latents: Latents, after_batch: Callable[[int], None] = lambda done: None
     ) -> Images:
         """uint8 images [N, C, H, W] of float16 latents [N, c, h, w]."""
-        size = _at_once(latents[0, 0].size * self.factor**2, self.batch_size)
+        pixels = latents[0, 0].size * self.factor**2
+        size, device = _at_once(pixels, self.execution.sampling_batch_size), self.execution.device
         shift, scale = (
-            torch.tensor(each, device=self.device)[:, None, None]
+            torch.tensor(each, device=device)[:, None, None]
             for each in (self.scaling.shift, self.scaling.scale)
         )
         images = []
         for start in range(0, len(latents), size):
-            batch = torch.from_numpy(latents[start : start + size]).to(self.device).float()
+            batch = torch.from_numpy(latents[start : start + size]).to(device).float()
             with explain_out_of_memory("SIMS_SAMPLING_BATCH_SIZE", len(batch), "decoding"):
                 images.append(to_uint8(self.autoencoder.decode(batch / scale + shift).sample))
             after_batch(start + len(batch))
@@ -104,28 +94,31 @@ def decode(context: StageContext[DecodeConfig]) -> dict[str, Any]:
 
     Labels and seeds stay with their images.
     """
-    folder, decoder = context.open("latents"), Decoder.open(context)
+    folder = context.open("latents")
     index = read_index(folder)
     count = min(context.config.count or index.count, index.count)
+    shards = make_shards(context, count, IMAGES_PER_SHARD, lambda: _decoder(context, index))
+    draw_grid_of(context.state, context.directory, shards)
+    labels = (sample.label for sample in stream_samples(folder, 0, count))
+    classes = Counter(label for label in labels if label is not None)
+    config = autoencoder_config(context)
+    side = index.height * config.downsampling
+    take_shards(context.state, context.directory, (config.in_channels, side, side), shards, classes)
+    return {"count": count}
 
-    def make(start: int, size: int) -> Content:
+
+def _decoder(context: StageContext[DecodeConfig], index: ImageSet) -> Maker:
+    folder, decoder = context.open("latents"), Decoder(context)
+
+    def make(start: int, size: int, report: Callable[[int], None]) -> Content:
         samples = list(stream_samples(folder, start, start + size))
         stored = np.stack([sample.content for sample in samples])
-        images = decoder(
-            scaled_latents(stored, index.scaling),
-            lambda done: context.progress(start + done, count, "img"),
-        )
+        images = decoder(scaled_latents(stored, index.scaling), report)
         labels = [sample.label for sample in samples if sample.label is not None]
         seeds = [sample.seed for sample in samples if sample.seed is not None]
         return Content(images, labels or None, seeds or None)
 
-    shards = make_shards(context.state, count, IMAGES_PER_SHARD, make)
-    draw_grid_of(context.state, context.directory, shards)
-    labels = (sample.label for sample in stream_samples(folder, 0, count))
-    classes = Counter(label for label in labels if label is not None)
-    shape = decoder.image_shape(index)
-    take_shards(context.state, context.directory, shape, shards, classes)
-    return {"count": count}
+    return make
 
 
 def encode(context: StageContext[EncodeConfig]) -> dict[str, Any]:
@@ -135,31 +128,18 @@ def encode(context: StageContext[EncodeConfig]) -> dict[str, Any]:
     `sigma_data` the deviation that they have then. grid.png shows the first images decoded again,
     `psnr` (dB) says how much of them came back.
     """
-    folder, execution = context.open("images"), context.execution
-    index = read_index(folder)
-    autoencoder = load_autoencoder(context.open("autoencoder"), execution.device)
-    at_once = _at_once(index.height * index.width, execution.sampling_batch_size)
-
-    def make(start: int, size: int) -> Content:
-        samples = stream_samples(folder, start, start + size)
-        latents: list[Latents] = []
-        labels: list[int] = []
-        for first in range(start, start + size, at_once):
-            batch = list(islice(samples, at_once))
-            latents.append(_drawn(context, autoencoder, batch, first))
-            labels += [sample.label for sample in batch if sample.label is not None]
-            context.progress(first + len(batch), index.count, "img")
-        return Content(np.concatenate(latents), labels or None, None)
-
-    shards = make_shards(context.state, index.count, IMAGES_PER_SHARD, make)
+    index = read_index(context.open("images"))
+    shards = make_shards(context, index.count, IMAGES_PER_SHARD, lambda: _encoder(context, index))
     mean, std = _moments(context.state, shards)
-    scaling = own_scaling(autoencoder)
     if context.config.scaling == "standardized":
         scaling = _standardised(mean, std)
-    decoder = Decoder(autoencoder, scaling, execution.device, execution.sampling_batch_size)
-    psnr = _draw_reconstructions(context, decoder, shards)
+    else:
+        scaling = own_scaling(open_autoencoder(context))
+    psnr = _draw_reconstructions(context, Decoder(context, scaling), shards)
     classes = Counter({int(label): n for label, n in index.class_histogram.items()})
-    shape = (len(mean), index.height // decoder.factor, index.width // decoder.factor)
+    config = autoencoder_config(context)
+    side = index.height // config.downsampling
+    shape = (config.latent_channels, side, side)
     take_shards(context.state, context.directory, shape, shards, classes, scaling)
     return {
         "count": index.count,
@@ -168,6 +148,24 @@ def encode(context: StageContext[EncodeConfig]) -> dict[str, Any]:
         "sigma_data": round(float(np.sqrt(np.mean((std * scaling.scale) ** 2))), 6),
         "psnr": psnr,
     }
+
+
+def _encoder(context: StageContext[EncodeConfig], index: ImageSet) -> Maker:
+    folder, autoencoder = context.open("images"), open_autoencoder(context)
+    at_once = _at_once(index.height * index.width, context.execution.sampling_batch_size)
+
+    def make(start: int, size: int, report: Callable[[int], None]) -> Content:
+        samples = stream_samples(folder, start, start + size)
+        latents: list[Latents] = []
+        labels: list[int] = []
+        for first in range(start, start + size, at_once):
+            batch = list(islice(samples, at_once))
+            latents.append(_drawn(context, autoencoder, batch, first))
+            labels += [sample.label for sample in batch if sample.label is not None]
+            report(first + len(batch) - start)
+        return Content(np.concatenate(latents), labels or None, None)
+
+    return make
 
 
 def _drawn(
@@ -197,7 +195,7 @@ def _moments(
 
 
 def _standardised(mean: NDArray[np.float64], std: NDArray[np.float64]) -> Scaling:
-    if (std == 0).any():
+    if (std <= 1e-6 * np.abs(mean)).any():  # what rounding leaves of none
         raise SimsError(
             f"channel {int(np.argmin(std))} of the latents is the same everywhere: the autoencoder "
             "tells these images not apart"

@@ -243,13 +243,18 @@ def save_model(denoiser: NetDenoiser, config: ModelConfig, folder: Path) -> None
     save_file(weights, net_folder / WEIGHTS_FILE)
 
 
+def read_model_config(folder: Path) -> ModelConfig:
+    """Of what `save_model` wrote."""
+    return ModelConfig.model_validate_json((folder / MODEL_FILE).read_bytes())
+
+
 def load_model(folder: Path, device: str = "cpu") -> tuple[NetDenoiser, ModelConfig]:
     """Reads what `save_model` wrote, in evaluation mode, without gradients.
 
     Raises:
         BadInput: the weights are not those of the network in model.json.
     """
-    config = ModelConfig.model_validate_json((folder / MODEL_FILE).read_bytes())
+    config = read_model_config(folder)
     net = build_net(config.net)
     path = folder / NET_FOLDER / WEIGHTS_FILE
     load_weights(stored_module(net), load_file(path), str(path))

@@ -1,8 +1,9 @@
-"""Training in several processes: one batch shared between them, one artifact from the first.
+"""A stage in several processes: training shares each batch, generation the shards.
 
 Each is a fresh interpreter that runs this module, since a fork of a process that has used threads
-or a GPU cannot compute, and a pickled entry point would need this process's main module. accelerate
-finds its place among the others in the environment, as if `accelerate launch` had set it.
+or a GPU cannot compute, and a pickled entry point would need this process's main module. In
+training accelerate finds its place among the others in the environment, as if `accelerate launch`
+had set it.
 """
 
 from __future__ import annotations
@@ -13,27 +14,91 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
 
 from sims_core import errors
 from sims_core.config import Execution, Frozen
 from sims_core.errors import BadInput, SimsError
-from sims_core.stages import StageContext, TrainStageConfig, no_progress
+from sims_core.stages import STAGES, ShareDone, StageContext, TrainStageConfig
 from sims_core.store import ArtifactRef, Store
+
+LAST_WORDS_S = 5
+"""How long the others may still say what was wrong when one process has died."""
 
 
 class Job(Frozen):
-    """What a training process is told, as JSON on its command line."""
+    """What a process is told, as JSON on its command line."""
 
-    config: TrainStageConfig
+    stage: str
+    config: dict[str, Any]
     inputs: dict[str, ArtifactRef]
     store: Path
     directory: Path
     state: Path
     execution: Execution
+
+    @classmethod
+    def of(cls, context: StageContext[Any], **execution: Any) -> Job:
+        """The stage of `context`, with changes to its execution."""
+        return cls(
+            stage=context.stage,
+            config=context.config.model_dump(mode="json"),
+            inputs=dict(context.inputs),
+            store=context.store.root,
+            directory=context.directory,
+            state=context.state,
+            execution=context.execution.model_copy(update=execution),
+        )
+
+
+def train_in_processes(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
+    """Stage `train` in execution.num_processes processes of this machine.
+
+    Raises:
+        BadInput: a batch has fewer images than there are processes.
+        SimsError: what a process raised.
+    """
+    processes = context.execution.num_processes
+    if context.config.training.batch_size < processes:
+        raise BadInput(
+            f"{processes} processes cannot share a batch of {context.config.training.batch_size}: "
+            "set SIMS_PROCESSES to fewer"
+        )
+    job = Job.of(context, threads=max(1, context.execution.threads // processes))
+    with _messages(job, processes) as messages:
+        for rank, message in messages:
+            if "details" in message:  # of the first process, which wrote the artifact
+                details: dict[str, Any] = message["details"]
+                return details
+            if rank == 0:
+                context.progress(*message["progress"], **message["figures"])
+    raise RuntimeError("the training processes ended without a result")
+
+
+def share_shards(context: StageContext[Any], processes: int, count: int, done: int) -> None:
+    """The missing shards of a stage, each by one of several processes of this machine.
+
+    Each has as many threads as one alone would, so that the bytes are the same.
+
+    Args:
+        count: samples in all.
+        done: in shards that are finished already.
+
+    Raises:
+        SimsError: what a process raised.
+    """
+    made: dict[int, int] = {}
+    with _messages(Job.of(context, num_processes=processes), processes) as messages:
+        for rank, message in messages:
+            made[rank], _, unit = message["progress"]
+            context.progress(done + sum(made.values()), count, unit)
+
+
+# -- processes and what they say ------------------------------------------------------------------
 
 
 def _free_port() -> int:
@@ -56,33 +121,18 @@ def _environment(rank: int, processes: int, port: int, threads: int) -> dict[str
     }
 
 
-def train_in_processes(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
-    """Stage `train` in execution.num_processes processes of this machine.
+@contextmanager
+def _messages(job: Job, processes: int) -> Iterator[Iterator[tuple[int, dict[str, Any]]]]:
+    """Runs the job in `processes` processes, which are gone when the context is left.
 
-    Raises:
-        BadInput: a batch has fewer images than there are processes.
-        SimsError: what a process raised.
+    Yields:
+        What they say, with who says it, until all have ended; raises what one of them raised.
     """
-    processes = context.execution.num_processes
-    if context.config.training.batch_size < processes:
-        raise BadInput(
-            f"{processes} processes cannot share a batch of {context.config.training.batch_size}: "
-            "set SIMS_PROCESSES to fewer"
-        )
-    threads = max(1, context.execution.threads // processes)
-    job = Job(
-        config=context.config,
-        inputs=dict(context.inputs),
-        store=context.store.root,
-        directory=context.directory,
-        state=context.state,
-        execution=context.execution.model_copy(update={"threads": threads}),
-    )
     port = _free_port()
     workers = [
         subprocess.Popen(  # noqa: S603 - our own module and our own JSON
             [sys.executable, "-m", "sims_core.processes", job.model_dump_json()],
-            env=_environment(rank, processes, port, threads),
+            env=_environment(rank, processes, port, job.execution.threads),
             stdin=subprocess.PIPE,  # a process ends when this one is gone
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -90,16 +140,37 @@ def train_in_processes(context: StageContext[TrainStageConfig]) -> dict[str, Any
         )
         for rank in range(processes)
     ]
+    said: Queue[tuple[int, str | None]] = Queue()
+    listeners = [_Listener(rank, worker, said) for rank, worker in enumerate(workers)]
+    tails = [_Tail(worker) for worker in workers]
     try:
-        return _follow(workers, context)
+        yield _follow(workers, said, tails)
     finally:
         for worker in workers:
             worker.kill()
-        for worker in workers:
+        for worker, *threads in zip(workers, listeners, tails, strict=True):
             worker.wait()
+            for thread in threads:
+                thread.join()
             for stream in (worker.stdin, worker.stdout, worker.stderr):
                 if stream is not None:
                     stream.close()
+
+
+class _Listener(threading.Thread):
+    """Hands on each line that a process writes, then None."""
+
+    def __init__(
+        self, rank: int, worker: subprocess.Popen[str], said: Queue[tuple[int, str | None]]
+    ) -> None:
+        super().__init__(daemon=True)
+        self.rank, self.worker, self.said = rank, worker, said
+        self.start()
+
+    def run(self) -> None:
+        for line in self.worker.stdout or ():
+            self.said.put((self.rank, line))
+        self.said.put((self.rank, None))
 
 
 class _Tail(threading.Thread):
@@ -120,26 +191,33 @@ class _Tail(threading.Thread):
 
 
 def _follow(
-    workers: Sequence[subprocess.Popen[str]], context: StageContext[TrainStageConfig]
-) -> dict[str, Any]:
-    """Passes the first process's progress on; returns the details that it ends with."""
-    tails = [_Tail(worker) for worker in workers]
-    for line in workers[0].stdout or ():
+    workers: Sequence[subprocess.Popen[str]],
+    said: Queue[tuple[int, str | None]],
+    tails: Sequence[_Tail],
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What the processes say until all have ended.
+
+    Raises:
+        SimsError: one said that it raised it.
+        RuntimeError: one died without a word, and nor did another explain it.
+    """
+    running, failed = len(workers), None
+    while running:
+        try:
+            rank, line = said.get(timeout=None if failed is None else LAST_WORDS_S)
+        except Empty:
+            break
+        if line is None:
+            running -= 1
+            if workers[rank].wait() and failed is None:
+                failed = rank
+            continue
         message = json.loads(line)
         if "error" in message:
             raise _known_error(message)
-        if "details" in message:
-            details: dict[str, Any] = message["details"]
-            return details
-        context.progress(*message["progress"], **message["figures"])
-    # The first process ended without a word: an error of its own, or another one broke the group.
-    failed = {rank: worker for rank, worker in enumerate(workers) if worker.wait(timeout=60)}
-    for rank, worker in failed.items():
-        for line in (rank and worker.stdout) or ():
-            if "error" in (message := json.loads(line)):
-                raise _known_error(message)
-    rank = min(failed, default=0)
-    raise RuntimeError(f"training process {rank} failed:\n{tails[rank].text()}")
+        yield rank, message
+    if failed is not None:
+        raise RuntimeError(f"process {failed} failed:\n{tails[failed].text()}")
 
 
 def _known_error(message: dict[str, Any]) -> SimsError:
@@ -162,30 +240,37 @@ def _end_with_parent() -> None:
     """Exits when the process that started this one is gone: its end of our input closes then."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not by sys.stdin, whose lock a thread must not hold at the end
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def work(job: Job, rank: int, say: Callable[..., None] = _say) -> None:
-    """Trains as one of the processes; the first one reports and writes the artifact."""
+    """Computes the stage as one of the processes; of a training the first writes the artifact."""
     import torch
 
-    from sims_core.image_training import train_image_model
-
+    stage = STAGES[job.stage]
     torch.set_num_threads(job.execution.threads)
+    execution = job.execution
+    if execution.device == "cuda":
+        execution = execution.model_copy(update={"device": f"cuda:{rank}"})
     context = StageContext(
-        config=job.config,
+        stage=job.stage,
+        config=stage.config.model_validate(job.config),
         inputs=job.inputs,
         store=Store(job.store),
         directory=job.directory,
         state=job.state,
-        execution=job.execution,
-        progress=_report if rank == 0 else no_progress,
+        execution=execution,
+        progress=_report,
+        rank=rank,
     )
     try:
-        details = train_image_model(context)
+        details = stage.compute(context)
+    except ShareDone:
+        return
     except SimsError as error:
         say(error=type(error).__name__, text=str(error))
         raise SystemExit(1) from error
@@ -194,7 +279,7 @@ def work(job: Job, rank: int, say: Callable[..., None] = _say) -> None:
 
 
 def main() -> None:
-    """Entry point of a training process."""
+    """Entry point of a process."""
     _end_with_parent()
     work(Job.model_validate_json(sys.argv[1]), int(os.environ["RANK"]))
 

@@ -1,4 +1,7 @@
-"""Sets made shard by shard: a restart goes on after the finished ones, to the same bytes."""
+"""Sets made shard by shard: a restart, or another process, goes on where the finished ones end.
+
+The bytes do not depend on either.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from sims_core.digest import file_sha256
+from sims_core.processes import share_shards
 from sims_core.shards import (
     GRID_IMAGES,
     Images,
@@ -25,30 +31,37 @@ from sims_core.shards import (
     shard_name,
     write_shard,
 )
-from sims_core.stages import GRID_FILE
+from sims_core.stages import GRID_FILE, ShareDone, StageContext
 from sims_core.store import write_atomically
 
 logger = logging.getLogger("sims_core.sharding")
 
 
 class FinishedShards:
-    """Which shards are done, with their SHA-256: a restart goes on after them."""
+    """Which shards are done, with their SHA-256: a restart goes on after them.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        rank: of the process that adds to them; each writes a list of its own.
+    """
+
+    def __init__(self, folder: Path, rank: int | None = None) -> None:
         self.folder = folder
-        self._list = folder / "finished.json"
+        self._list = folder / ("finished.json" if rank is None else f"finished-{rank}.json")
+        self._own: dict[str, str] = {}
         self._sha256: dict[str, str] = {}
-        if self._list.exists():
+        for path in folder.glob("finished*.json"):
             with suppress(ValueError):  # cut by a crash of the machine: nothing counts as done
-                self._sha256 = json.loads(self._list.read_bytes())
+                listed = json.loads(path.read_bytes())
+                self._sha256 |= listed
+                self._own = listed if path == self._list else self._own
 
     def __contains__(self, name: str) -> bool:
         path = self.folder / name
         return path.exists() and file_sha256(path) == self._sha256.get(name)
 
     def add(self, name: str) -> None:
-        self._sha256[name] = file_sha256(self.folder / name)
-        write_atomically(self._list, json.dumps(self._sha256))
+        self._own[name] = self._sha256[name] = file_sha256(self.folder / name)
+        write_atomically(self._list, json.dumps(self._own))
 
 
 @dataclass(frozen=True)
@@ -61,26 +74,66 @@ class Content:
     seeds: Sequence[int] | None
 
 
+Maker = Callable[[int, int, Callable[[int], None]], Content]
+"""Makes `size` samples from index `start` on; tells how many of them are done."""
+
+
 def make_shards(
-    state: Path, count: int, per_shard: int, make: Callable[[int, int], Content]
+    context: StageContext[Any],
+    count: int,
+    per_shard: int,
+    prepare: Callable[[], Maker],
 ) -> tuple[Shard, ...]:
-    """Writes the shards of `count` samples under `state`, but for those that are done.
+    """Writes the shards of `count` samples under the stage's state, but for those that are done.
+
+    Where execution.num_processes is more than one, each of them makes some of the shards.
 
     Args:
-        make: called with the first index and the number of a shard's samples.
+        prepare: loads what a maker needs; called where shards are made, and only there.
+
+    Raises:
+        ShareDone: this is one of several processes, and has made its shards.
     """
-    finished = FinishedShards(state)
-    shards = []
-    for number, start in enumerate(range(0, count, per_shard)):
-        name, size = shard_name(number), min(per_shard, count - start)
-        shards.append(Shard(file=name, count=size))
-        if name in finished:
-            logger.info("kept %s of an earlier attempt", name)
-            continue
-        content = make(start, size)
-        write_shard(state / name, content.samples, start, content.labels, content.seeds)
+    sizes = [min(per_shard, count - start) for start in range(0, count, per_shard)]
+    shards = tuple(Shard(file=shard_name(i), count=size) for i, size in enumerate(sizes))
+    rank, processes = context.rank, context.execution.num_processes
+    finished = FinishedShards(context.state, rank)
+    missing = [i for i, shard in enumerate(shards) if shard.file not in finished]
+    if rank is not None:  # by its number: the others go on changing which are missing
+        _make(context, prepare(), finished, shards, [i for i in missing if i % processes == rank])
+        raise ShareDone
+    if len(missing) < len(shards):
+        logger.info("%d of %d shards were made before", len(shards) - len(missing), len(shards))
+    if (processes := min(processes, len(missing))) > 1:
+        share_shards(context, processes, count, count - sum(sizes[i] for i in missing))
+    elif missing:
+        _make(context, prepare(), finished, shards, missing)
+    return shards
+
+
+def _make(
+    context: StageContext[Any],
+    make: Maker,
+    finished: FinishedShards,
+    shards: Sequence[Shard],
+    numbers: Sequence[int],
+) -> None:
+    """Makes the shards of these numbers. A process that shares the stage counts its own samples."""
+    starts = [0, *accumulate(shard.count for shard in shards)]
+    total = starts[-1]
+    done = 0 if context.rank is not None else total - sum(shards[i].count for i in numbers)
+    for number in numbers:
+        name, size = shards[number].file, shards[number].count
+
+        def report(part: int, done: int = done) -> None:
+            context.progress(done + part, total, "img")
+
+        content = make(starts[number], size, report)
+        write_shard(
+            context.state / name, content.samples, starts[number], content.labels, content.seeds
+        )
         finished.add(name)
-    return tuple(shards)
+        done += size
 
 
 def take_shards(

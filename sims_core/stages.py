@@ -185,10 +185,15 @@ class EvaluateConfig(Frozen):
 C = TypeVar("C", bound=Frozen)
 
 
+class ShareDone(Exception):
+    """This process has made its part of a shared stage; the one that started it does the rest."""
+
+
 @dataclass(frozen=True)
 class StageContext(Generic[C]):
     """What a stage's function is given."""
 
+    stage: str
     config: C
     inputs: Mapping[str, ArtifactRef]
     store: Store
@@ -198,6 +203,8 @@ class StageContext(Generic[C]):
     """The stage's own progress, which survives a kill and goes when the artifact is committed."""
     execution: Execution
     progress: Progress
+    rank: int | None = None
+    """Which one of the processes that share the stage this is; None: it is not shared (yet)."""
 
     def open(self, name: str) -> Path:
         """Verified folder of the input artifact `name`."""
@@ -495,6 +502,7 @@ def _compute(
     state.mkdir(exist_ok=True)
     torch.set_num_threads(execution.threads)
     context = StageContext(
+        stage=stage.name,
         config=config,
         inputs=request.inputs,
         store=store,

@@ -380,7 +380,7 @@ def train_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
         from sims_core.point_training import train_point_model
 
         return train_point_model(context)
-    if context.execution.num_processes > 1:
+    if context.execution.num_processes > 1 and context.rank is None:
         from sims_core.processes import train_in_processes
 
         return train_in_processes(context)

@@ -1,16 +1,33 @@
-"""Two CPU processes (gloo) train as one does: same batches, same model up to float rounding."""
+"""Two CPU processes (gloo) train as one does: same batches, same model up to float rounding.
+
+Two that share a set's shards make the bytes of one.
+"""
 
 import os
+import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
 
 from sims_core.batches import draw_batch
 from sims_core.config import Execution, ModelConfig, TrainingConfig, UNetConfig
-from sims_core.errors import BadInput, TrainingDiverged
+from sims_core.errors import BadInput, SimsError, TrainingDiverged
 from sims_core.networks import load_model
-from sims_core.stages import MIX, TRAIN, MixConfig, MixPart, TrainStageConfig, run_stage
+from sims_core.stages import (
+    GENERATE,
+    MIX,
+    TRAIN,
+    GenerateConfig,
+    MixConfig,
+    MixPart,
+    ShareDone,
+    StageContext,
+    TrainStageConfig,
+    no_progress,
+    run_stage,
+)
 
 ONE = Execution(threads=1, checkpoint_kimg=0.028)
 TWO = ONE.model_copy(update={"num_processes": 2})
@@ -55,8 +72,6 @@ def outcome(store, request):
 
 def again(store, request, *executions_and_kills):
     """Computes the artifact anew, through interruptions."""
-    import shutil
-
     shutil.rmtree(store.path(request.ref), ignore_errors=True)
     for execution, kill in executions_and_kills:
         if kill is None:
@@ -123,7 +138,7 @@ def test_a_killed_process_ends_the_others_and_says_so(store, request_of, monkeyp
         if started[1].poll() is None:
             os.kill(started[1].pid, signal.SIGKILL)
 
-    with pytest.raises(RuntimeError, match="training process"):
+    with pytest.raises(RuntimeError, match=r"process \d failed"):
         run_stage(store, request_of(kimg=100), TWO, progress=kill_the_second)
     assert [process.poll() is not None for process in started] == [True, True]
 
@@ -174,3 +189,88 @@ def test_a_batch_does_not_know_how_it_is_shared():
     for name in ("clean", "sigma", "noise", "labels", "flips", "dropout"):
         joined = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(joined, getattr(whole, name))
+
+
+# Stages that are made shard by shard
+
+
+@pytest.fixture
+def generation(store, tiny_run):
+    """A request for 20 guided images in shards of 3, in a store with the models that it wants."""
+    request = tiny_run.request(1, 1, "generate")
+    for ref in request.inputs.values():
+        shutil.copytree(tiny_run.store.open_artifact(ref), store.path(ref))
+    config = GenerateConfig.model_validate({**request.config, "count": 20, "images_per_shard": 3})
+    return GENERATE.request(config, **request.inputs)
+
+
+def context_of(store, request, **fields):
+    state = store.root / "state"
+    for folder in (state, store.root / "made"):
+        folder.mkdir(exist_ok=True)
+    return StageContext(
+        stage=request.stage,
+        config=GENERATE.config.model_validate(request.config),
+        inputs=request.inputs,
+        store=store,
+        directory=store.root / "made",
+        state=state,
+        progress=no_progress,
+        **fields,
+    )
+
+
+def test_each_process_makes_its_shards_and_the_rest_is_taken_from_them(
+    store, generation, bytes_of, monkeypatch
+):
+    ref = run_stage(store, generation, ONE)
+    three = ONE.model_copy(update={"num_processes": 3})
+    made = []
+    for rank in (2, 0, 1):
+        told = []
+        context = context_of(store, generation, execution=three, rank=rank)
+        context = replace(context, progress=lambda done, *_, told=told: told.append(done))
+        with pytest.raises(ShareDone):
+            GENERATE.compute(context)
+        made.append(told[-1])
+    assert made == [6, 8, 6]  # shards 2 5, 0 3 6 (which has two images), 1 4
+    assert not any((store.root / "made").iterdir())
+    monkeypatch.setattr("sims_core.sharding._make", None)  # nothing is left to make
+    details = GENERATE.compute(context_of(store, generation, execution=three))
+    assert details == {"count": 20, "nfe": 14}
+    whole = {path.name: path.read_bytes() for path in store.path(ref).iterdir()}
+    again = {path.name: path.read_bytes() for path in (store.root / "made").iterdir()}
+    del whole["manifest.json"]
+    assert again == whole
+
+
+@pytest.mark.slow
+def test_two_processes_generate_the_bytes_of_one_through_a_kill(store, generation, bytes_of):
+    ref = run_stage(store, generation, ONE)
+    files = {path.name: path.read_bytes() for path in store.path(ref).glob("*.tar")}
+    shutil.rmtree(store.path(ref))
+    told = []
+
+    def kill(done, total, unit, **figures):
+        told.append((done, total, unit))
+        if done >= 9:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_stage(store, generation, TWO, progress=kill)
+    finished = list((store.progress_path(ref) / "state").glob("*.tar"))
+    assert 0 < len(finished) < 7
+    told.clear()
+    run_stage(store, generation, TWO, progress=lambda *said: told.append(said))
+    assert {path.name: path.read_bytes() for path in store.path(ref).glob("*.tar")} == files
+    assert told[-1] == (20, 20, "img")
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_is_the_stages_error(store, generation):
+    """A sampler that runs away, in whichever process it does."""
+    config = {**generation.config, "omega": 1e30}
+    request = GENERATE.request(GenerateConfig.model_validate(config), **generation.inputs)
+    with pytest.raises(SimsError, match="the sampler ran away"):
+        run_stage(store, request, TWO)
