@@ -27,6 +27,7 @@ from sims_core.datasets import resolve_data
 from sims_core.digest import digest_of
 from sims_core.errors import BadInput
 from sims_core.loop import Arm, LoopPlan, plan_loop
+from sims_core.machine import check_machine
 from sims_core.models import resolve_base
 from sims_core.self_improvement import RANGE, Plan, StudyPlan, Sweep, plan_study
 from sims_core.store import Store
@@ -150,7 +151,9 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     preset = find_preset(f"{flow}/{parameters['preset']}")
     experiment = apply_overrides(preset.experiment, parameters["overrides"])
     experiment = resolve_data(resolve_base(experiment, store), store)
-    evaluation = pin_weights(experiment.evaluation, Settings.read().files())
+    settings = Settings.read()
+    check_machine(experiment, settings.execution())
+    evaluation = pin_weights(experiment.evaluation, settings.files())
     return experiment.model_copy(update={"evaluation": evaluation})
 
 

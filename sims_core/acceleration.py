@@ -15,7 +15,8 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from sims_core.config import Execution, Precision
-from sims_core.errors import BadInput, OutOfMemory
+from sims_core.errors import OutOfMemory
+from sims_core.machine import check_precision
 
 
 def _accelerator(device: torch.device, precision: Precision) -> Accelerator:
@@ -43,8 +44,7 @@ class Acceleration:
 
     def __init__(self, execution: Execution, precision: Precision) -> None:
         device = torch.device(execution.device)
-        if precision == "fp16" and device.type == "cpu":
-            raise BadInput("training.precision fp16 needs a GPU: take bf16 or fp32 on a CPU")
+        check_precision("training.precision", precision, device.type)
         self.execution = execution
         self.accelerator = _accelerator(device, precision)
         self.processes = self.accelerator.num_processes

@@ -414,6 +414,9 @@ class SamplerConfig(Frozen):
     sigma_min: Annotated[float, Field(gt=0)] = 0.002
     sigma_max: Annotated[float, Field(gt=0)] = 80.0
     rho: Annotated[float, Field(gt=0)] = 7.0
+    precision: Precision = "fp32"
+    """Of the passes of image networks. bf16 and fp16 are mixed: weights, EDM's scalings and the
+    sampler's sums are always float32."""
 
     @model_validator(mode="after")
     def _ordered(self) -> SamplerConfig:
@@ -592,6 +595,8 @@ def _check_fit(net: ImageNet, data: ImageData) -> None:
         what, remedy = "images", ", or import the images with --size and --channels"
         if encoding_of(data) is not None:
             what, remedy = "latents", ""
+        elif net.channels not in (1, 3):
+            remedy = ", or encode the images by `sims data encode`"
         raise ValueError(
             f"model.net is for {what} of {net.channels} x {net.image_size} x {net.image_size} "
             f"(channels x height x width), those of {name} have "
@@ -639,6 +644,12 @@ class Experiment(Frozen):
     def encoding(self) -> Encoding | None:
         """What made the latents that the networks see; None: they see the data."""
         return None if isinstance(self.data, GaussianData) else encoding_of(self.data)
+
+    @model_validator(mode="after")
+    def _points_are_sampled_in_full(self) -> Experiment:
+        if isinstance(self.data, GaussianData) and self.sampler.precision != "fp32":
+            raise ValueError("sampler.precision must be fp32 for points")
+        return self
 
     @model_validator(mode="after")
     def _latents_are_not_mirrored(self) -> Experiment:

@@ -16,7 +16,7 @@ DATASETS = Names(
     "datasets",
     ImportedSet,
     "sims data import SOURCE",
-    hint=", with --size N to crop and resize",
+    hint=", with --size N to crop and resize, or encode one that you have by `sims data encode`",
 )
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sims_core.acceleration import explain_out_of_memory
-from sims_core.config import Execution, ImageNet, ModelConfig
+from sims_core.config import Execution, ImageNet, ModelConfig, Precision
 from sims_core.denoiser import Denoiser, NetDenoiser
 from sims_core.errors import SimsError
 from sims_core.guidance import negative_guidance
+from sims_core.machine import check_precision
 from sims_core.networks import image_net, load_model, read_model_config
 from sims_core.sampler import Sampler, make_sampler
 from sims_core.seeding import derive_seed, image_seed
@@ -99,19 +100,43 @@ def image_labels(seeds: Sequence[int], num_classes: int) -> list[int] | None:
 def load_denoiser(context: StageContext[GenerateConfig]) -> tuple[Denoiser, ImageNet]:
     """The denoiser to sample from (guided if omega > 0) and the base's network."""
     config, execution = context.config, context.execution
-    base, model = load_for_sampling(context.open("base"), execution)
+    precision = config.sampler.precision
+    base, model = load_for_sampling(context.open("base"), execution, precision)
     net = image_net(model)
     if config.omega == 0:
         return base, net
-    auxiliary, _ = load_for_sampling(context.open("auxiliary"), execution)
+    auxiliary, _ = load_for_sampling(context.open("auxiliary"), execution, precision)
     return negative_guidance(base, auxiliary, config.omega), net
 
 
-def load_for_sampling(folder: Path, execution: Execution) -> tuple[NetDenoiser, ModelConfig]:
-    """A stored model on the execution's device, in its memory format, compiled if it says so."""
+class HalfPrecision(nn.Module):
+    """A network whose passes are in bf16 or fp16; what goes in and comes out is float32."""
+
+    def __init__(self, net: nn.Module, precision: Precision) -> None:
+        super().__init__()
+        self.net = net
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        with torch.autocast(x.device.type, dtype=self.dtype):
+            result: Tensor = self.net(x, c_noise, labels)
+        return result.float()
+
+
+def load_for_sampling(
+    folder: Path, execution: Execution, precision: Precision = "fp32"
+) -> tuple[NetDenoiser, ModelConfig]:
+    """A stored model on the execution's device, in its memory format, compiled if it says so.
+
+    Raises:
+        BadInput: the device cannot compute in that precision.
+    """
+    check_precision("sampler.precision", precision, execution.device)
     denoiser, model = load_model(folder, execution.device)
     if not execution.channels_last:
         denoiser.to(memory_format=torch.contiguous_format)
+    if precision != "fp32":
+        denoiser.net = HalfPrecision(denoiser.net, precision)
     if execution.compile is not None:
         denoiser.net.compile(backend=execution.compile)
     return denoiser, model

@@ -22,7 +22,8 @@ from typing import Any
 
 from sims_core import errors
 from sims_core.config import Execution, Frozen
-from sims_core.errors import BadInput, SimsError
+from sims_core.errors import SimsError
+from sims_core.machine import check_batch
 from sims_core.stages import STAGES, ShareDone, StageContext, TrainStageConfig
 from sims_core.store import ArtifactRef, Store
 
@@ -63,11 +64,7 @@ def train_in_processes(context: StageContext[TrainStageConfig]) -> dict[str, Any
         SimsError: what a process raised.
     """
     processes = context.execution.num_processes
-    if context.config.training.batch_size < processes:
-        raise BadInput(
-            f"{processes} processes cannot share a batch of {context.config.training.batch_size}: "
-            "set SIMS_PROCESSES to fewer"
-        )
+    check_batch("training.batch_size", context.config.training.batch_size, processes)
     job = Job.of(context, threads=max(1, context.execution.threads // processes))
     with _messages(job, processes) as messages:
         for rank, message in messages:

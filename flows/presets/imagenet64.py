@@ -63,7 +63,7 @@ PRESETS = [
                 grid_kimg=50_000,
             ),
             sims=Sims(n_s=1_500_000, budget_mimg=50, batch_size=2048, learning_rate=1e-5),
-            sampler=SamplerConfig(num_steps=32),
+            sampler=SamplerConfig(num_steps=32, precision="bf16"),
             evaluation=EvaluationConfig(features="inception", num_images=50_000),
         ),
     )

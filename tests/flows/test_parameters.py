@@ -33,13 +33,22 @@ def _arms(**given):
 
 
 def as_imported(preset):
-    """What an import of the preset's data would leave, without an image."""
-    net = preset.experiment.model.net
-    contents = {"channels": net.channels, "height": net.image_size, "width": net.image_size}
+    """What an import of the preset's data (and their encoding) would leave, without an image."""
+    net, encoding = preset.experiment.model.net, None
+    channels, size = net.channels, net.image_size
+    if channels == 4:
+        autoencoder = {
+            **{"config": {}, "in_channels": 3, "latent_channels": 4, "downsampling": 8},
+            "weights_sha256": "1" * 64,
+        }
+        encoding = {"autoencoder": autoencoder, "encode": {}}
+        channels, size = 3, 8 * size
+    contents = {"channels": channels, "height": size, "width": size}
     return ImportedSet.model_validate(
         {
             "config": {"content": "0" * 64, "layout": "folder"},
             "contents": {"count": 100_000, "num_classes": net.num_classes or 10, **contents},
+            "encoding": encoding,
         }
     )
 
@@ -55,7 +64,12 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
     if data.source == "imported":
         with pytest.raises(BadInput, match=f"`sims data import SOURCE --name {data.name}`"):
             make_plan(preset.flow, parameters, store)
-        DATASETS.give(store, data.name, as_imported(preset))
+        imported = as_imported(preset)
+        if imported.encoding is not None:
+            DATASETS.give(store, data.name, imported.model_copy(update={"encoding": None}))
+            with pytest.raises(BadInput, match="or encode the images by `sims data encode`"):
+                make_plan(preset.flow, parameters, store)
+        DATASETS.give(store, data.name, imported)
     plan = make_plan(preset.flow, parameters, store)
     if preset.flow == "self-improvement":
         assert plan.undecided == 4 * (2 + parameters["finalists"])
@@ -63,7 +77,8 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
         return
     assert plan.generations == parameters["generations"]
     images = data.source != "gaussian"
-    assert len({stage.label for stage in plan.setup}) == (3 if images else 2)
+    wanted = (5 if plan.experiment.encoding else 3) if images else 2
+    assert len({stage.label for stage in plan.setup}) == wanted
     for arm in plan.arms:
         assert {stage.t for stage in arm.stages} == set(range(1, plan.generations + 1))
 

@@ -7,7 +7,7 @@ import torch
 from sims_core.config import Execution, SamplerConfig
 from sims_core.errors import BadInput
 from sims_core.gaussian import GaussianDenoiser
-from sims_core.generation import sample_images, seeded_noise, to_uint8
+from sims_core.generation import load_for_sampling, sample_images, seeded_noise, to_uint8
 from sims_core.guidance import negative_guidance
 from sims_core.networks import load_model
 from sims_core.sampler import make_sampler
@@ -161,3 +161,28 @@ def test_grid_shows_the_first_images_whatever_the_shard_size(tiny_run):
         png = (tiny_run.store.open_artifact(ref) / "grid.png").read_bytes()
         sizes.append(Image.open(BytesIO(png)).size)
     assert sizes[0] == sizes[1] == (16 * 9 - 1, 8)
+
+
+def test_bf16_is_close_to_fp32_and_no_more(tiny_run):
+    """bf16 has 8 bits: a few grey levels after 7 evaluations, and float32 outside the networks."""
+    sampler = {"num_steps": 4}
+    whole = generate(tiny_run, count=16, first_seed=0, sampler=sampler)
+    half = generate(tiny_run, count=16, first_seed=0, sampler={**sampler, "precision": "bf16"})
+    difference = np.abs(whole.astype(int) - half.astype(int))
+    assert whole.std() > 10
+    assert 0 < difference.mean() < 2
+    base, _ = load_for_sampling(tiny_run.folder(1, 1, "train base"), Execution(), "bf16")
+    seen = []
+    base.net.net.unet.conv_in.register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    x = seeded_noise([1, 2], SHAPE)
+    assert base(x, torch.tensor(1.0)).dtype == torch.float32
+    assert seen == [torch.bfloat16]
+    exact, _ = load_model(tiny_run.folder(1, 1, "train base"))
+    # c_skip x is exact: at sigma 1e-3 the network hardly counts.
+    sigma = torch.tensor(1e-3)
+    assert torch.allclose(base(x, sigma), exact(x, sigma), rtol=0, atol=1e-4)
+
+
+def test_fp16_sampling_on_a_cpu_is_refused(tiny_run):
+    with pytest.raises(BadInput, match=r"sampler\.precision fp16 needs a GPU: take bf16"):
+        generate(tiny_run, count=8, sampler={"precision": "fp16"})

@@ -164,7 +164,9 @@ def test_processes_end_with_the_one_that_started_them():
 
 def test_a_batch_smaller_than_the_processes_is_refused(store, request_of):
     how = ONE.model_copy(update={"num_processes": 8})
-    with pytest.raises(BadInput, match="8 processes cannot share a batch of 7"):
+    with pytest.raises(
+        BadInput, match="SIMS_PROCESSES is 8, and so many cannot share a batch of 7"
+    ):
         run_stage(store, request_of(), how)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sims_core.config import (
     BaseConfig,
+    DataFiles,
     Execution,
     Experiment,
     GaussianData,
@@ -23,10 +24,12 @@ from sims_core.evaluation import RGBDataset
 from sims_core.extractors import CLASSIFIER_FEATURES
 from sims_core.loop import Arm, LoopKind, plan_loop
 from sims_core.mixing import read_first
+from sims_core.model_import import find_model_source
+from sims_core.models import MODELS, resolve_base
 from sims_core.report import RunDetails, metric_rows, render_report
 from sims_core.seeding import SEED_SPACE
 from sims_core.self_improvement import RANGE, Sweep, plan_study, seed_range
-from sims_core.stages import run_stage
+from sims_core.stages import IMPORT_MODEL, run_stage
 from sims_core.store import Store
 from sims_core.study_summary import answer, summarise_study
 from sims_core.summary import Outcome, RunSummary, count_stages
@@ -334,3 +337,37 @@ def test_a_run_folder_links_to_every_stage(done):
     assert len(set(paths)) == len(paths) == len(list(plan)) - len(plan.setup)
     assert "selection/sims_omega3_B0.128k/evaluate" in paths
     assert "training/train_base" in paths
+
+
+def test_a_study_of_an_imported_base(tiny_experiment, tiny_run, store):
+    """It is measured as it came; its auxiliary, and the contrast, are fine-tuned from it."""
+    theirs = tiny_run.folder(1, 1, "train base")
+    model = find_model_source(theirs).imported
+    here = Execution(threads=1, files=DataFiles(imported=theirs))
+    run_stage(store, IMPORT_MODEL.request(model), here)
+    MODELS.give(store, "mine", model)
+    named = tiny_experiment.model_copy(update={"base": BaseConfig(imported="mine")})
+    experiment = resolve_base(named, store)
+    sweep = Sweep(
+        omegas=(1.0,),
+        budgets_mimg=(0.000256,),
+        n_s=32,
+        select_images=64,
+        final_images=64,
+        finalists=1,
+    )
+    plan = plan_study(experiment, sweep, seed=7)
+    assert [s.role for s in plan.training if s.request.stage == "train"] == ["fine-tune auxiliary"]
+    for stage in plan:
+        run_stage(store, stage.request, Execution(threads=1))
+    whole = plan.completed(store)
+    for stage in whole:
+        run_stage(store, stage.request, Execution(threads=1))
+    imported = store.open_artifact(whole.models[0.0]) / "net"
+    for path in imported.iterdir():
+        assert path.read_bytes() == (theirs / "net" / path.name).read_bytes()
+    (auxiliary,) = of(plan, "fine-tune auxiliary")
+    assert auxiliary.inputs["initial"] == IMPORT_MODEL.request(model).ref
+    found = summarise_study(store, whole)
+    assert "extra training" not in found["answer"]
+    assert [arm.name for arm in found["arms"]][:2] == ["base", "fine-tuned B=0.256k"]
