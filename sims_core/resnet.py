@@ -26,10 +26,13 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(after)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        shortcut = x[:, :, :: self.stride, :: self.stride]
-        shortcut = F.pad(shortcut, (0, 0, 0, 0, self.padding, self.padding))
-        return F.relu(shortcut + residual)
+        residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        residual = self.bn2(self.conv2(residual))
+        shortcut = x
+        if self.stride > 1:
+            shortcut = x[:, :, :: self.stride, :: self.stride]
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, self.padding, self.padding))
+        return F.relu(residual.add_(shortcut), inplace=True)
 
 
 def _layer(before: int, after: int, blocks: int) -> nn.Sequential:
@@ -59,7 +62,7 @@ class CifarResNet(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """[N, 64], float32: the mean over the image of the last convolution's channels."""
         x = (x / 255 - self.mean) / self.std
-        x = self.layer1(F.relu(self.bn1(self.conv1(x))))
+        x = self.layer1(F.relu(self.bn1(self.conv1(x)), inplace=True))
         features: Tensor = self.layer3(self.layer2(x)).mean((2, 3))
         return features
 

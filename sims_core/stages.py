@@ -385,8 +385,8 @@ CLASSIFIER = Stage(
     "classifier", 1, "classifier", ClassifierStageConfig, _classifier, accelerated=True
 )
 EXTRACTOR = Stage("extractor", 1, "extractor", ExtractorConfig, _extractor)
-FEATURES = Stage("features", 2, "features", FeaturesConfig, _features, accelerated=True)
-EVALUATE = Stage("evaluate", 1, "metrics", EvaluateConfig, _evaluate)
+FEATURES = Stage("features", 3, "features", FeaturesConfig, _features, accelerated=True)
+EVALUATE = Stage("evaluate", 2, "metrics", EvaluateConfig, _evaluate)
 PREPARE_POINTS = Stage("prepare_points", 1, "points", PointSourceConfig, _prepare_points)
 GENERATE_POINTS = Stage(
     "generate_points",

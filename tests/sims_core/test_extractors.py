@@ -15,13 +15,14 @@ import torch
 import torch_fidelity
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.utils.data import Dataset
 
 from sims_core import evaluation
 from sims_core.config import DataFiles, EvaluationConfig, Execution
 from sims_core.errors import BadInput
-from sims_core.extractors import load_weights
-from sims_core.resnet import CifarResNet
+from sims_core.extractors import create_extractor, fold_batch_norms, load_weights, speed_up
+from sims_core.resnet import Block, CifarResNet
 from sims_core.shards import stream_images
 from sims_core.stages import (
     EVALUATE,
@@ -133,7 +134,10 @@ def test_inception_metrics_equal_torch_fidelitys_own(store, data_folder, put_ima
     generated = cifar10(data_folder, "train", 24)[0]
     real = cifar10(data_folder, "test", 24)[0]
     config = {"sha256": INCEPTION_FEATURES}
-    got, _ = measured(store, data_folder, put_images, "inception", generated, real, **config)
+    got, folder = measured(store, data_folder, put_images, "inception", generated, real, **config)
+    extractor, _ = create_extractor(folder, cuda=False)
+    fold_batch_norms(extractor)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in extractor.modules())
     expected = called_directly(
         generated,
         real,
@@ -141,6 +145,54 @@ def test_inception_metrics_equal_torch_fidelitys_own(store, data_folder, put_ima
         feature_extractor_weights_path=str(data_folder / IN_DATA_FOLDER["inception"]),
     )
     assert_equal_metrics(got, expected, rel=1e-4)
+
+
+def with_statistics(network):
+    """A network in evaluation mode with batch norms as after a training."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean):
+                tensor += 0.3 * torch.randn(tensor.shape, generator=generator)
+            module.running_var += torch.rand(tensor.shape, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_faster_extractor_is_the_same_function(channels_last, random_images):
+    network = with_statistics(CifarResNet(20))
+    images = torch.from_numpy(random_images(9, 3, 32))
+    with torch.no_grad():
+        expected = network.features(images)
+        speed_up(network, channels_last)
+        torch.testing.assert_close(network.features(images), expected, rtol=1e-5, atol=1e-6)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert network.conv1.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+def test_a_batch_norm_elsewhere_is_left_alone():
+    """After an activation, or where there is no convolution before it."""
+    between = with_statistics(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)))
+    first = with_statistics(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)))
+    images = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    for network in (between, first):
+        expected = network(images)
+        fold_batch_norms(network)
+        assert torch.equal(network(images), expected)
+
+
+def test_a_blocks_shortcut_is_he_et_als_option_a():
+    """In their words, out of place: an overwritten input would show."""
+    for before, after, stride in [(4, 4, 1), (4, 8, 2)]:
+        block = with_statistics(Block(before, after, stride))
+        x = torch.randn(2, before, 6, 6, generator=torch.Generator().manual_seed(1))
+        kept = x.clone()
+        inner = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
+        short = torch.zeros_like(inner)
+        pad = (after - before) // 2
+        short[:, pad : pad + before] = x[:, :, ::stride, ::stride]
+        assert torch.equal(block(x), (inner + short).relu())
+        assert torch.equal(x, kept)
 
 
 def accuracy(data_folder, name, count):
@@ -339,6 +391,20 @@ def test_interrupted_features_go_on_to_the_same_bytes(store, tiny_run, tmp_path,
     run_stage(whole, request, small)
     assert other.manifest(request.ref) == whole.manifest(request.ref)
     assert other.manifest(request.ref).details["count"] == 64
+
+
+def test_a_processors_batch_changes_float_noise_only(random_images, tiny_run, monkeypatch):
+    folder = tiny_run.store.open_artifact(
+        next(stage.ref for stage in tiny_run.plan.setup if stage.role == "train classifier")
+    )
+    extractor, layer = create_extractor(folder, cuda=False)
+    found = []
+    for size in (1, 7, 100):
+        monkeypatch.setattr(evaluation, "CPU_BATCH", size)
+        found.append(evaluation._batch_features(random_images(20), extractor, cuda=False)[layer])
+    for other in found[1:]:
+        torch.testing.assert_close(found[0], other, rtol=1e-5, atol=1e-6)
+    assert found[0].shape == (20, 16)
 
 
 def test_stored_statistics_are_those_of_the_features(tiny_run):

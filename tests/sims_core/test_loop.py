@@ -271,7 +271,7 @@ def test_digests_are_stable():
     written_out = (
         '{"config":{"kid_subset_size":2,"kid_subsets":1,"prc_neighborhood":3,"seed":4},'
         '"inputs":{"generated":"' + "0" * 64 + '","real":"' + "0" * 64 + '"},'
-        '"stage":"evaluate","version":1}'
+        '"stage":"evaluate","version":2}'
     )
     request = EVALUATE.request(config, generated=ref, real=ref)
     assert request.digest == hashlib.sha256(written_out.encode()).hexdigest()
