@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from infra.cli_data import data_app
+from infra.cli_evaluate import evaluate
 from infra.cli_model import model_app
 from infra.cli_stack import stack_app
 from infra.settings import Settings, apply_environment_defaults
@@ -33,6 +34,7 @@ app.add_typer(store_app, name="store")
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 app.add_typer(stack_app, name="stack")
+app.command()(evaluate)
 
 
 @app.command()

@@ -94,3 +94,11 @@ class BarProgress:
 
     def close(self) -> None:
         self.progress.stop()
+
+
+RunProgress = PlainProgress | BarProgress
+
+
+def run_progress(total: int) -> RunProgress:
+    """What suits standard error, for a run of `total` stages."""
+    return BarProgress(total) if sys.stderr.isatty() else PlainProgress(total)

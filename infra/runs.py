@@ -6,11 +6,12 @@ import json
 import logging
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.presets import Preset, find_preset
 from infra.arguments import parse_parameters
@@ -21,6 +22,9 @@ from sims_core.self_improvement import Plan
 from sims_core.stages import run_stage
 from sims_core.store import ArtifactRef, Store
 from sims_core.summary import Outcome, RunSummary
+
+if TYPE_CHECKING:
+    from infra.progress import RunProgress
 
 
 @dataclass(frozen=True)
@@ -99,19 +103,36 @@ def execute(run: CheckedRun) -> RunSummary:
     except StoreError as error:
         raise BadInput(str(error)) from None
     from flows.registry import load_flow
-    from infra.progress import BarProgress, PlainProgress
+    from infra.progress import run_progress
     from tasks.progress import observe
 
-    total = len(list(run.plan)) + run.plan.undecided
-    progress = BarProgress(total) if sys.stderr.isatty() else PlainProgress(total)
+    progress = run_progress(len(list(run.plan)) + run.plan.undecided)
     observe(progress)
-    _show_messages()
-    try:
+    with shown(progress):
         ensure_prefect_api()
         summary: RunSummary = run_watched(load_flow(run.preset.flow), run.parameters)
         return summary
-    finally:
-        progress.close()
+
+
+def run_groups(
+    store: Store, groups: Sequence[tuple[str, Sequence[PlannedStage]]], progress: RunProgress
+) -> list[Outcome]:
+    """Runs stages one after the other in this process, without Prefect.
+
+    Args:
+        groups: stages in an order in which they can run, each group with its arm's name.
+    """
+    execution, outcomes = Settings.read().execution(), []
+    for arm, stage in ((arm, stage) for arm, stages in groups for stage in stages):
+        progress.started(arm, stage.label)
+        marker, advanced = uuid.uuid4().hex, partial(progress.advanced, stage.label)
+        run_stage(store, stage.request, execution, computed_by=marker, progress=advanced)
+        record = store.record(stage.ref)
+        cached = record is None or record.computed_by != marker
+        seconds = record.seconds if record else 0.0
+        progress.finished(arm, stage.label, cached, seconds)
+        outcomes.append(Outcome(arm, stage, cached, seconds))
+    return outcomes
 
 
 def execute_directly(run: CheckedRun) -> RunSummary:
@@ -124,40 +145,32 @@ def execute_directly(run: CheckedRun) -> RunSummary:
     from infra.progress import PlainProgress
     from tasks.report import write_run
 
-    store, execution = Store.open(Settings.read().store), Settings.read().execution()
+    store = Store.open(Settings.read().store)
     progress = PlainProgress(len(list(run.plan)) + run.plan.undecided)
-    _show_messages()
-    marker, outcomes = uuid.uuid4().hex, []
-    seen: set[ArtifactRef] = set()
-
-    def run_groups(groups: Sequence[tuple[str, Sequence[PlannedStage]]]) -> None:
-        for arm, stage in ((arm, stage) for arm, stages in groups for stage in stages):
-            progress.started(arm, stage.label)
-            advanced = partial(progress.advanced, stage.label)
-            run_stage(store, stage.request, execution, computed_by=marker, progress=advanced)
-            record = store.record(stage.ref)
-            cached = record is None or record.computed_by != marker or stage.ref in seen
-            seen.add(stage.ref)
-            seconds = record.seconds if record else 0.0
-            progress.finished(arm, stage.label, cached, seconds)
-            outcomes.append(Outcome(arm, stage, cached, seconds))
-
-    run_groups(run.plan.groups)
-    plan = run.plan.completed(store)
-    run_groups(plan.groups[len(run.plan.groups) :])
+    with shown(progress):
+        outcomes = run_groups(store, run.plan.groups, progress)
+        plan = run.plan.completed(store)
+        outcomes += run_groups(store, plan.groups[len(run.plan.groups) :], progress)
     parameters = {key: value for key, value in run.parameters.items() if key != "run_name"}
     name = run.parameters["run_name"] or default_run_name(run.preset.flow, parameters)
     title = run.preset.description
     return write_run.fn(run.preset.flow, name, title, parameters, plan, outcomes)
 
 
-def _show_messages() -> None:
+@contextmanager
+def shown(progress: RunProgress) -> Iterator[None]:
     """What the stages say (resumed at ..., waiting for ..., damaged ...) goes to standard error.
 
-    To be called when the bars are up: they stand in for sys.stderr so that lines go above them.
+    Begins when the bars are up: they stand in for sys.stderr so that lines go above them. They are
+    put away at the end.
     """
     messages = logging.StreamHandler(sys.stderr)
     messages.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("sims_core")
     logger.addHandler(messages)
     logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(messages)
+        progress.close()

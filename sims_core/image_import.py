@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sims_core.config import Contents, DataFiles, ImportConfig, ImportedSet
+from sims_core.config import DataFiles, ImportConfig, ImportedSet
 from sims_core.digest import digest_of, file_sha256
 from sims_core.errors import BadInput
 from sims_core.image_sources import BrokenImage, RawImage, Source, decode, in_order, open_source
@@ -206,12 +206,4 @@ def imported_set(config: ImportConfig, folder: Path) -> ImportedSet:
     """What an import brought, from its artifact's index."""
     from sims_core.shards import read_index
 
-    index = read_index(folder)
-    contents = Contents(
-        count=index.count,
-        channels=index.channels,
-        height=index.height,
-        width=index.width,
-        num_classes=1 + max(map(int, index.class_histogram), default=-1),
-    )
-    return ImportedSet(config=config, contents=contents)
+    return ImportedSet(config=config, contents=read_index(folder).contents)

@@ -375,20 +375,23 @@ def _plan_image_setup(planner: Planner, data: ImageData) -> Setup:
     if (encoding := planner.experiment.encoding) is not None:
         planner.add("load autoencoder", IMPORT_AUTOENCODER.request(encoding.autoencoder))
         real = planner.add("encode data", encode_request(images, encoding))
-    extractor = _plan_extractor(planner, data, images)
-    request = FEATURES.request(FeaturesConfig(), images=images, **extractor)
+    if planner.experiment.evaluation.features == "classifier":
+        _check_labels(data)
+    extractor = plan_extractor(planner, images)
+    # As many as there are, in words that a comparison of two sets uses too: one artifact for both.
+    config = FeaturesConfig(count=data.contents.count if data.contents else None)
+    request = FEATURES.request(config, images=images, **extractor)
     return Setup(real, {"features": planner.add("real features", request)}, extractor)
 
 
-def _plan_extractor(planner: Planner, data: ImageData, real: ArtifactRef) -> dict[str, ArtifactRef]:
+def plan_extractor(planner: Planner, real: ArtifactRef) -> dict[str, ArtifactRef]:
     """The feature space, by the name that stage `features` wants it under.
 
     Raises:
-        BadInput: it has weights that nobody has chosen, or needs labels that the data lack.
+        BadInput: it has weights that nobody has chosen.
     """
     evaluation = planner.experiment.evaluation
     if evaluation.features == "classifier":
-        _check_labels(data)
         config = ClassifierStageConfig(
             classifier=evaluation.classifier, seed=planner.stage_seed("classifier")
         )
@@ -502,6 +505,7 @@ def _plan_point_evaluation(planner: Planner, setup: Setup, generated: ArtifactRe
 
 
 def plan_image_metrics(planner: Planner, setup: Setup, generated: ArtifactRef) -> None:
+    """Features of the first `num_images` of `generated`, and their metrics."""
     evaluation = planner.experiment.evaluation
     config = FeaturesConfig(count=evaluation.num_images)
     features = planner.add(

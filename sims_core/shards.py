@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from sims_core.config import Frozen
+from sims_core.config import Contents, Frozen
 from sims_core.errors import DamagedArtifact
 from sims_core.stages import GRID_FILE
 
@@ -65,6 +65,16 @@ class ImageSet(Frozen):
     shards: tuple[Shard, ...]
     scaling: Scaling | None = None
     """Of latents as their autoencoder has them; None: stored as networks see them."""
+
+    @property
+    def contents(self) -> Contents:
+        return Contents(
+            count=self.count,
+            channels=self.channels,
+            height=self.height,
+            width=self.width,
+            num_classes=1 + max(map(int, self.class_histogram), default=-1),
+        )
 
 
 INDEX_FILE = "images.json"
