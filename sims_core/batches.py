@@ -1,4 +1,4 @@
-"""Batches: which images, noise, flips and dropout keys a training step sees.
+"""Batches: which images, noise, augmentations and dropout keys a training step sees.
 
 All of a step is a function of (data, seed, step) alone, so that training can start at any step, and
 is drawn for the whole batch whatever processes and micro-batches then share it.
@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from sims_core.augmentation import AUGMENT_LABELS, augment, draw_augmentations
 from sims_core.config import TrainingConfig
 from sims_core.dropout import WORD
 from sims_core.seeding import generator
@@ -59,6 +60,10 @@ class Batch:
     """Which images are mirrored, bool [N]."""
     dropout: Tensor | None = None
     """Dropout key of each image, int32 [N]."""
+    affine: Tensor | None = None
+    """How each image is augmented, [N, 2, 3]; see sims_core.augmentation."""
+    augment_labels: Tensor | None = None
+    """What the network is told of it, [N, 9]."""
 
     def __len__(self) -> int:
         return len(self.sigma)
@@ -78,11 +83,12 @@ class Batch:
 
     @property
     def images(self) -> Tensor:
-        """The clean images in [-1, 1] as they are seen: mirrored where flips say so."""
+        """The clean images in [-1, 1] as they are seen: mirrored where flips say so, augmented."""
         images = scaled(self.clean)
-        if self.flips is None:
-            return images
-        return torch.where(self.flips.view(-1, *[1] * (images.dim() - 1)), images.flip(-1), images)
+        if self.flips is not None:
+            mirrored = self.flips.view(-1, *[1] * (images.dim() - 1))
+            images = torch.where(mirrored, images.flip(-1), images)
+        return images if self.affine is None else augment(images, self.affine)
 
 
 def draw_batch(
@@ -92,6 +98,7 @@ def draw_batch(
     seed: int,
     step: int,
     with_dropout: bool = False,
+    with_augment_labels: bool = False,
 ) -> Batch:
     """The whole batch of `step`, on the data's device and (what is drawn) on the CPU.
 
@@ -99,6 +106,7 @@ def draw_batch(
         data: the training set, [N, ...], uint8 or scaled.
         labels: classes [N], or None.
         with_dropout: whether the network wants a dropout key for each image.
+        with_augment_labels: whether it wants to be told of augmentation.
     """
     count = config.batch_size
     indices = batch_indices(step, count, len(data), seed).to(data.device)
@@ -113,5 +121,11 @@ def draw_batch(
         low, high = -WORD // 2, WORD // 2
         own = generator(seed, "dropout", step)
         keys = torch.randint(low, high, (count,), dtype=torch.int32, generator=own)
+    affine, told = None, None
+    if config.augment:
+        own = generator(seed, "augment", step)
+        affine, told = draw_augmentations(count, config.augment, own)
+    if with_augment_labels and told is None:
+        told = torch.zeros(count, AUGMENT_LABELS)
     classes = None if labels is None else labels[indices.to(labels.device)]
-    return Batch(clean, ln_sigma.exp(), noise, classes, flips, keys)
+    return Batch(clean, ln_sigma.exp(), noise, classes, flips, keys, affine, told)

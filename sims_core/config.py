@@ -268,6 +268,8 @@ class UNetConfig(Frozen):
     """Classes that the network is conditioned on; 0 is unconditional."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability with which an activation of a residual block is dropped in training."""
+    augment_labels: bool = False
+    """Whether the network is told, in training, how an image was augmented."""
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> UNetConfig:
@@ -313,6 +315,10 @@ class DiffusersUNetConfig(Frozen):
     @property
     def dropout(self) -> float:
         return float(self.config.get("dropout") or 0)
+
+    @property
+    def augment_labels(self) -> bool:
+        return False
 
 
 class ExactGaussianConfig(Frozen):
@@ -393,6 +399,9 @@ class TrainingConfig(Frozen):
     float32."""
     x_flip: bool = False
     """Every image is mirrored left to right with probability 1/2 each time that it is seen."""
+    augment: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of each kind of EDM's geometric augmentation (0.12 for CIFAR-10), which mirrors
+    half of the images as well; 0 is none. The network is told; see sims_core.augmentation."""
     grid_kimg: Annotated[float, Field(ge=0)] = 0.0
     """Every so many kimg a grid of the averaged model's samples is drawn; 0 draws none."""
 
@@ -652,12 +661,29 @@ class Experiment(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _latents_are_not_mirrored(self) -> Experiment:
-        if self.training.x_flip and self.encoding is not None:
-            raise ValueError(
-                "training.x_flip must be false for latents: those of a mirrored image are not "
-                "the image's own mirrored"
-            )
+    def _latents_are_not_augmented(self) -> Experiment:
+        for name in ("x_flip", "augment"):
+            if getattr(self.training, name) and self.encoding is not None:
+                raise ValueError(
+                    f"training.{name} must be {'false' if name == 'x_flip' else 0} for latents: "
+                    "those of a changed image are not the image's own, changed"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _network_is_told_of_augmentation(self) -> Experiment:
+        if not self.training.augment:
+            return self
+        nets = {"model.net": self.model.net, "sims.auxiliary_net": self.sims.auxiliary_net}
+        if self.base.imported is not None:  # it is fine-tuned as it can be
+            del nets["model.net"]
+        for name, net in nets.items():
+            if net is not None and not getattr(net, "augment_labels", False):
+                remedy = f"set {name}.augment_labels=true or" if net.kind == "unet" else "set"
+                raise ValueError(
+                    f"training.augment {self.training.augment} needs a network that is told of it, "
+                    f"and {name} is not: {remedy} training.augment=0"
+                )
         return self
 
     @model_validator(mode="after")
@@ -724,9 +750,11 @@ class Experiment(Frozen):
 
         Constant rate after no ramp: within a budget this short a ramp or decay would only shrink
         the budget. The EMA's half-life is a tenth of the budget, so that the base's weights have
-        all but left it (2^-10) when the budget is spent.
+        all but left it (2^-10) when the budget is spent. An imported network that cannot be told of
+        augmentation is not augmented for.
         """
         kimg = self.sims.budget_mimg * 1000
+        told = getattr(self.sims.auxiliary_net or self.model.net, "augment_labels", False)
         return self.training.model_copy(
             update={
                 "kimg": kimg,
@@ -735,6 +763,7 @@ class Experiment(Frozen):
                 "ramp_kimg": 0.0,
                 "decay": "constant",
                 "ema_halflife_kimg": kimg / 10,
+                "augment": self.training.augment if told else 0.0,
             }
         )
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DModel
+from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sims_core.augmentation import AUGMENT_LABELS
 from sims_core.config import (
     IMAGE_NETS,
     DiffusersUNetConfig,
@@ -94,6 +96,31 @@ def unet_arguments(config: UNetConfig) -> dict[str, Any]:
     }
 
 
+class AugmentLabels:
+    """What a network is told of how the images of the batch at hand were augmented."""
+
+    def __init__(self) -> None:
+        self.labels: Tensor | None = None
+        """[N, AUGMENT_LABELS]; to be set before each forward pass in training."""
+
+
+class ToldEmbedding(TimestepEmbedding):
+    """The embedding of c_noise, and in training of augmentation labels, as EDM adds them.
+
+    Without a bias: labels of zero, which is how the network is sampled, add nothing, so that
+    `UNet2DModel` needs to know nothing of them.
+    """
+
+    def __init__(self, embedding: TimestepEmbedding, told: AugmentLabels) -> None:
+        first: nn.Linear = embedding.linear_1
+        super().__init__(first.in_features, first.out_features, cond_proj_dim=AUGMENT_LABELS)
+        self.told = told
+
+    def forward(self, sample: Tensor, condition: Tensor | None = None) -> Tensor:
+        embedded: Tensor = super().forward(sample, self.told.labels if self.training else None)
+        return embedded
+
+
 class UNet(nn.Module):
     """diffusers' U-Net behind F's signature; c_noise goes through its positional embedding.
 
@@ -107,8 +134,12 @@ class UNet(nn.Module):
         else:
             arguments, self.noise_scale = unet_arguments(config), C_NOISE_SCALE
         # diffusers' class is untyped once its mixins come in.
-        self.unet: Any = UNet2DModel(**arguments)  # type: ignore[no-untyped-call]
+        unet: Any = UNet2DModel(**arguments)  # type: ignore[no-untyped-call]
+        self.unet = unet
         self.dropout = seed_dropouts(self)
+        self.told = AugmentLabels()
+        if config.augment_labels:
+            unet.time_embedding = ToldEmbedding(unet.time_embedding, self.told)
         # oneDNN's convolutions run up to 1.6 times faster on small CPUs with channels last.
         self.to(memory_format=torch.channels_last)
 

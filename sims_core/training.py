@@ -148,8 +148,11 @@ class Training:
 
     def _next_batch(self) -> Batch:
         """This process's part of the step's batch, on the device."""
-        drops = getattr(self.model.net, "dropout", 0) > 0
-        batch = draw_batch(self.data, self.labels, self.config, self.seed, self.step, drops)
+        batch = draw_batch(
+            *(self.data, self.labels, self.config, self.seed, self.step),
+            with_dropout=getattr(self.model.net, "dropout", 0) > 0,
+            with_augment_labels=getattr(self.model.net, "augment_labels", False),
+        )
         if self.acceleration.processes > 1:
             own = self.acceleration.part(len(batch))
             batch = batch.map(lambda part: part[own])
@@ -182,6 +185,7 @@ class Training:
         """EDM's loss of some images, a scalar."""
         if isinstance(self.denoiser.net, UNet):
             self.denoiser.net.dropout.keys = batch.dropout
+            self.denoiser.net.told.labels = batch.augment_labels
         errors = squared_errors(
             self._prepared, batch.images, batch.sigma, batch.noise, batch.labels
         )

@@ -11,15 +11,15 @@ Inception's, on 50,000 images against the 50,000 (small: on 10,000); its weights
 SIMS_INCEPTION_WEIGHTS or of the data folder, else they are fetched.
 
 `cifar10` follows EDM (arXiv 2206.00364): 59 M parameters on UNet2DModel where EDM's DDPM++ has
-56 M; batch 512, learning rate 1e-3, 200 Mi, EMA half-life 0.5 Mi, dropout 0.13, 18 Heun steps [K].
-Of EDM's augmentation only the horizontal flips are here, not the 12 % of geometric ones. n_s = 100k
+56 M; batch 512, learning rate 1e-3, 200 Mi, EMA half-life 0.5 Mi, dropout 0.13, 18 Heun steps,
+geometric augmentation at 12 % [K], resampled by ours; see sims_core/augmentation.py. n_s = 100k
 [K, secondary]; the auxiliary's learning rate 1e-4 is Neon's [P]; its budget, a fifth of what the
 base has seen, is from "training costs about 20 % extra" [K, secondary]; omega = 1 is ours [O].
 The paper's figure: unconditional CIFAR-10, FID 1.97 of EDM-VP at 35 network evaluations to 1.33 of
 SIMS at 70 [K]. This preset has not been run to its end here.
 
-`cifar10-small` is ours [O]: 14.5 M parameters, 10 Mi, for about one GPU-hour in all. No figure of
-the paper belongs to it.
+`cifar10-small` is ours [O]: 14.5 M parameters, 10 Mi, horizontal flips only, for about one GPU-hour
+in all. No figure of the paper belongs to it.
 """
 
 from flows.presets import Preset
@@ -46,6 +46,7 @@ CIFAR10 = Experiment(
             attention_head_dim=None,
             norm_num_groups=32,
             dropout=0.13,
+            augment_labels=True,
         )
     ),
     training=TrainingConfig(
@@ -55,7 +56,7 @@ CIFAR10 = Experiment(
         ramp_kimg=10_000,
         decay="constant",
         ema_halflife_kimg=500,
-        x_flip=True,
+        augment=0.12,
         precision="bf16",
         grid_kimg=5_000,
     ),

@@ -11,8 +11,9 @@ cropped and resized by the import. With a base of your own instead of a trained 
 
 The recipe follows EDM (arXiv 2206.00364): 59 M parameters on UNet2DModel where EDM's DDPM++ has
 62 M; batch 256, learning rate 2e-4, 200 Mi, EMA half-life 0.5 Mi, dropout 0.05, 40 Heun steps [K].
-Of EDM's augmentation only the horizontal flips are here. n_s = 18k and the auxiliary's learning
-rate 4e-6 are Neon's [P]; budget and omega are ours [O].
+EDM's geometric augmentation at 15 % [K], resampled by ours; see sims_core/augmentation.py. An
+imported base that cannot be told of it is fine-tuned without. n_s = 18k and the auxiliary's
+learning rate 4e-6 are Neon's [P]; budget and omega are ours [O].
 The paper's figure: FID 2.39 of EDM-VP at 79 network evaluations to 1.04 of SIMS at 158 [K]. The
 faces have no labels, so features are Inception's: set SIMS_INCEPTION_WEIGHTS or let them be
 fetched. This preset has not been run to its end here.
@@ -50,6 +51,7 @@ PRESETS = [
                     attention_head_dim=None,
                     norm_num_groups=32,
                     dropout=0.05,
+                    augment_labels=True,
                 )
             ),
             training=TrainingConfig(
@@ -59,7 +61,7 @@ PRESETS = [
                 ramp_kimg=10_000,
                 decay="constant",
                 ema_halflife_kimg=500,
-                x_flip=True,
+                augment=0.15,
                 precision="bf16",
                 grid_kimg=5_000,
             ),

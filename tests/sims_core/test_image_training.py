@@ -1,4 +1,4 @@
-"""Training of image networks: classes, dropout, flips, micro-batches, precision, grids, memory."""
+"""Training of image networks: classes, dropout, augmentation, micro-batches, precision, grids."""
 
 import json
 
@@ -25,9 +25,17 @@ from sims_core.stages import (
 )
 from sims_core.training import Training, train
 
-NET = UNetConfig(block_out_channels=(8,), norm_num_groups=4, num_classes=3, dropout=0.2)
+NET = UNetConfig(
+    block_out_channels=(8,), norm_num_groups=4, num_classes=3, dropout=0.2, augment_labels=True
+)
 MODEL = ModelConfig(net=NET)
-RECIPE = TrainingConfig(kimg=0.08, batch_size=8, x_flip=True, ema_halflife_kimg=0.02)  # 10 steps
+RECIPE = TrainingConfig(
+    kimg=0.08,
+    batch_size=8,
+    x_flip=True,
+    augment=0.12,
+    ema_halflife_kimg=0.02,  # 10 steps
+)
 EXECUTION = Execution(threads=1)
 
 
@@ -72,7 +80,7 @@ def test_resumption_with_classes_dropout_and_flips_is_bit_exact(data, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"x_flip": False}, {"precision": "bf16"}],
+    [{"x_flip": False}, {"augment": 0.0}, {"precision": "bf16"}],
     ids=lambda change: next(iter(change)),
 )
 def test_each_part_of_the_recipe_changes_the_result(data, change):
@@ -91,7 +99,7 @@ def test_dropout_and_classes_change_the_result(data):
 
 @pytest.mark.parametrize(("size", "passes"), [(8, 1), (3, 3), (1, 8)])
 def test_micro_batches_add_up_to_the_batch(data, size, passes):
-    """Dropout and flips on: they do not depend on how a batch is split either."""
+    """Dropout, flips and augmentation on: they do not depend on how a batch is split either."""
     whole, split = training(data), training(data, micro_batch_size=size)
     calls = []
     split.denoiser.net.register_forward_hook(lambda *_: calls.append(1))
@@ -146,7 +154,7 @@ def test_compilation_and_memory_format_leave_the_training_alone(data, how):
 def test_half_of_the_images_are_mirrored_anew_each_epoch(data):
     seen = []
     for step in range(30):
-        batch = draw_batch(data, None, RECIPE, 0, step)
+        batch = draw_batch(data, None, RECIPE.model_copy(update={"augment": 0}), 0, step)
         plain = to_unit_range(data[batch_indices(step, 8, 24, 0)].numpy())
         mirrored = (batch.images != plain).flatten(1).any(1)
         assert torch.equal(batch.images[mirrored], plain.flip(-1)[mirrored])

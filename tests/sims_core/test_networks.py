@@ -8,6 +8,7 @@ from diffusers import UNet2DModel
 from safetensors.torch import load_file
 from torch import nn
 
+from sims_core.augmentation import AUGMENT_LABELS
 from sims_core.config import MLPConfig, ModelConfig, UNetConfig
 from sims_core.denoiser import EDMDenoiser
 from sims_core.networks import C_NOISE_SCALE, build_net, initialise, load_model, save_model
@@ -131,6 +132,32 @@ def test_diffusers_opens_a_saved_unet(tmp_path):
     assert expected.std() > 0.01
     # The same weights in another memory format: float32 rounding.
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_labels_of_augmentation_count_in_training_only(tmp_path):
+    """Sampled, and opened by diffusers, the network is as it is told of none."""
+    config = UNET.model_copy(update={"augment_labels": True})
+    net = disturb(build(config)).train()
+    x, c_noise = example(config)
+    own = torch.Generator().manual_seed(0)
+    told = torch.randn(len(x), AUGMENT_LABELS, generator=own)
+    with torch.no_grad():
+        net.told.labels = told
+        some = net(x, c_noise)
+        net.told.labels = torch.zeros_like(told)
+        none = net(x, c_noise)
+        net.told.labels = told
+        sampled = net.eval()(x, c_noise)
+    assert (some - none).abs().max() > 1e-3
+    assert torch.equal(none, sampled)
+    model = ModelConfig(net=config)
+    save_model(EDMDenoiser(net, model.sigma_data), model, tmp_path)
+    loaded, _ = load_model(tmp_path)
+    assert same_weights(loaded.net, net)
+    theirs = UNet2DModel.from_pretrained(tmp_path / "net").eval()
+    with torch.no_grad():
+        got = theirs(x, c_noise * C_NOISE_SCALE).sample
+    torch.testing.assert_close(got, sampled, rtol=1e-5, atol=1e-6)
 
 
 def test_residual_blocks_keep_their_format_in_training_and_dropouts_drop():

@@ -31,8 +31,16 @@ from sims_core.stages import (
 
 ONE = Execution(threads=1, checkpoint_kimg=0.028)
 TWO = ONE.model_copy(update={"num_processes": 2})
-NET = UNetConfig(block_out_channels=(8,), norm_num_groups=4, num_classes=3, dropout=0.2)
-RECIPE = TrainingConfig(kimg=0.07, batch_size=7, x_flip=True, ema_halflife_kimg=0.02)  # 10 steps
+NET = UNetConfig(
+    block_out_channels=(8,), norm_num_groups=4, num_classes=3, dropout=0.2, augment_labels=True
+)
+RECIPE = TrainingConfig(
+    kimg=0.07,
+    batch_size=7,
+    x_flip=True,
+    augment=0.12,
+    ema_halflife_kimg=0.02,  # 10 steps
+)
 
 
 class Killed(Exception):
