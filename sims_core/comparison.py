@@ -156,8 +156,9 @@ def _by_path(store: Store, name: str) -> ArtifactRef:
         with suppress(ValidationError):
             return ArtifactRef(kind=kind, digest=folder.name)
     raise BadInput(
-        f"{name} is no images artifact of the store {store.root}: pass the --store that it is of, "
-        "or bring a folder of pictures in by `sims data import`"
+        f"{name} is no images artifact of the store {store.root} (a run's are its "
+        "arms/<arm>/t=01/generate): pass the --store that it is of, or bring a folder of pictures "
+        "in by `sims data import`"
     )
 
 

@@ -48,7 +48,7 @@ def pin_weights(evaluation: EvaluationConfig, files: DataFiles) -> EvaluationCon
     if not sha256.startswith(KNOWN_INCEPTION):
         raise BadInput(
             f"{path} is not a known file of the Inception weights of 2015: its SHA-256 is {sha256}"
-            "; to use it anyhow set evaluation.weights_sha256 to that"
+            "; a run uses it anyhow with evaluation.weights_sha256 set to that"
         )
     return evaluation.model_copy(update={"weights_sha256": sha256})
 
