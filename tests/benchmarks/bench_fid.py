@@ -10,10 +10,12 @@ is, ours with its batch norms folded and channels last. One thread.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,7 @@ from sims_core.store import ArtifactRef, StageRequest, Store
 from sims_core.weights import pin_weights
 
 WANTED = 1.5
+ROUNDS = 3
 METRICS = EvaluateConfig(kid_subsets=20, kid_subset_size=200, prc_neighborhood=3, seed=0)
 
 
@@ -61,6 +64,13 @@ def as_files(folder: Path, shards: Path) -> str:
     return str(folder)
 
 
+def timed(work: Callable[[], float]) -> tuple[float, float]:
+    """Seconds, and what came out."""
+    started = time.monotonic()
+    found = work()
+    return time.monotonic() - started, found
+
+
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     torch.set_num_threads(1)
@@ -75,9 +85,8 @@ def main() -> None:
         extractor = run_stage(store, EXTRACTOR.request(weights), execution)
         generated, real = put(store, count, 1), put(store, count, 2)
 
-        def features(images: ArtifactRef) -> ArtifactRef:
-            request = FEATURES.request(FeaturesConfig(), images=images, extractor=extractor)
-            return run_stage(store, request, execution)
+        def features_of(images: ArtifactRef) -> StageRequest:
+            return FEATURES.request(FeaturesConfig(), images=images, extractor=extractor)
 
         def theirs(folder: Path) -> float:
             figures = torch_fidelity.calculate_metrics(
@@ -98,19 +107,32 @@ def main() -> None:
             )
             return float(figures["frechet_inception_distance"])
 
-        reference, real_features = as_files(Path(name) / "real", store.path(real)), features(real)
+        reference, real_features = (
+            as_files(Path(name) / "real", store.path(real)),
+            run_stage(store, features_of(real), execution),
+        )
         theirs(Path(name) / "warm")  # fills their cache of the reference
-        started = time.monotonic()
-        expected = theirs(Path(name) / "files")
-        through_files = time.monotonic() - started
-        started = time.monotonic()
-        request = EVALUATE.request(METRICS, generated=features(generated), real=real_features)
-        run_stage(store, request, execution)
-        through_shards = time.monotonic() - started
+        request = EVALUATE.request(
+            METRICS, generated=features_of(generated).ref, real=real_features
+        )
+
+        def ours() -> float:
+            for ref in (request.ref, request.inputs["generated"]):
+                shutil.rmtree(store.path(ref), ignore_errors=True)
+            run_stage(store, features_of(generated), execution)
+            run_stage(store, request, execution)
+            return float(store.manifest(request.ref).details["fid"])
+
+        files, shards = [], []
+        for number in range(ROUNDS):
+            took, expected = timed(lambda number=number: theirs(Path(name) / f"files-{number}"))
+            files.append(took)
+            took, fid = timed(ours)
+            shards.append(took)
+        through_files, through_shards = min(files), min(shards)
         started = time.monotonic()
         read = sum(1 for _ in stream_images(store.path(generated), 0, count))
         reading = time.monotonic() - started
-        fid = store.manifest(request.ref).details["fid"]
     if abs(fid - expected) > 1e-3 * expected:
         sys.exit(f"error: FID {fid} through shards, {expected} through files")
     ratio = through_files / through_shards
