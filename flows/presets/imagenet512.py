@@ -22,6 +22,7 @@ run to its end here.
 """
 
 from flows.presets import Preset
+from flows.presets.imagenet64 import NET
 from sims_core.config import (
     EvaluationConfig,
     Experiment,
@@ -30,7 +31,6 @@ from sims_core.config import (
     SamplerConfig,
     Sims,
     TrainingConfig,
-    UNetConfig,
 )
 
 PRESETS = [
@@ -44,19 +44,7 @@ PRESETS = [
         parameters={"generations": 1, "omegas": [1.0], "pollution_sizes": [10_000]},
         experiment=Experiment(
             data=ImportedImages(name="imagenet512"),
-            model=ModelConfig(
-                net=UNetConfig(
-                    image_size=64,
-                    channels=4,
-                    block_out_channels=(192, 384, 576, 768),
-                    layers_per_block=3,
-                    attention_levels=(1, 2, 3),
-                    attention_head_dim=64,
-                    norm_num_groups=32,
-                    num_classes=1000,
-                    dropout=0.1,
-                )
-            ),
+            model=ModelConfig(net=NET.model_copy(update={"channels": 4})),
             training=TrainingConfig(
                 kimg=2_147_000,
                 batch_size=2048,

@@ -28,6 +28,18 @@ from sims_core.config import (
     UNetConfig,
 )
 
+NET = UNetConfig(
+    image_size=64,
+    channels=3,
+    block_out_channels=(192, 384, 576, 768),
+    layers_per_block=3,
+    attention_levels=(1, 2, 3),
+    attention_head_dim=64,
+    norm_num_groups=32,
+    num_classes=1000,
+    dropout=0.1,
+)
+
 PRESETS = [
     Preset(
         flow="sims-loop",
@@ -38,19 +50,7 @@ PRESETS = [
         parameters={"generations": 1, "omegas": [1.0], "pollution_sizes": [10_000]},
         experiment=Experiment(
             data=ImportedImages(name="imagenet64"),
-            model=ModelConfig(
-                net=UNetConfig(
-                    image_size=64,
-                    channels=3,
-                    block_out_channels=(192, 384, 576, 768),
-                    layers_per_block=3,
-                    attention_levels=(1, 2, 3),
-                    attention_head_dim=64,
-                    norm_num_groups=32,
-                    num_classes=1000,
-                    dropout=0.1,
-                )
-            ),
+            model=ModelConfig(net=NET),
             training=TrainingConfig(
                 kimg=2_500_000,
                 batch_size=4096,
