@@ -115,7 +115,7 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
     try:
         return Experiment.model_validate(config)
     except ValidationError as error:
-        raise BadInput(f"overrides: {one_line(error)}") from None
+        raise BadInput(f"overrides: {one_line(error).removeprefix('value: ')}") from None
 
 
 def _methods(experiment: Experiment, names: list[str], omegas: list[float]) -> list[Method]:

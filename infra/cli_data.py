@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from infra.settings import Settings, apply_environment_defaults
-from infra.shell import JsonOption, StoreOption, errors, use_store
+from infra.shell import JsonOption, StoreOption, errors, use_store, writable_store
 from sims_core.config import EncodeConfig, Encoding, Execution, ImportedSet
 from sims_core.errors import BadInput
 from sims_core.store import StageRequest, Store
@@ -62,7 +62,7 @@ def data_import(
         from sims_core.datasets import check_name
 
         check_name(name)
-        opened = Store.open(Settings.read().store)
+        opened = writable_store()
         options: dict[str, Any] = {"split": split, "size": size, "skip_broken": skip_broken}
         options["channels"] = int(channels) if channels else None
         dataset, cached = _import(opened, source, labels, options)
@@ -101,17 +101,18 @@ def data_encode(
     with errors():
         use_store(store)
         apply_environment_defaults()
-        from sims_core.datasets import DATASETS, check_name
+        from sims_core.datasets import DATASETS, check_images_are_whole, check_name
 
         check_name(name)
-        opened = Store.open(Settings.read().store)
+        opened = Store.open(Settings.read().store, create=False)
         found = DATASETS.find(opened, images)
         if found.encoding is not None:
             raise BadInput(f"{images} is encoded already: give the name of the images themselves")
         if name == images:
             raise BadInput(f"--name {name} is the images' own: give the latents another")
+        check_images_are_whole(opened, images, found)
         dataset, cached = _encode(
-            opened, found, autoencoder, EncodeConfig(scaling=scaling, seed=seed)
+            writable_store(), found, autoencoder, EncodeConfig(scaling=scaling, seed=seed)
         )
         _name(opened, name, dataset, cached, as_json)
 

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from infra.settings import Settings, apply_environment_defaults
-from infra.shell import JsonOption, StoreOption, errors, use_store
+from infra.shell import JsonOption, StoreOption, errors, use_store, writable_store
 from sims_core.comparison import Comparison, find_images, plan_comparison
-from sims_core.errors import BadInput, StoreError
 from sims_core.store import Store
 
 
@@ -84,10 +83,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     from infra.runs import run_groups, shown
     from sims_core.summary import count_stages, read_metrics
 
-    try:
-        store = Store.open(Settings.read().store)
-    except StoreError as error:
-        raise BadInput(str(error)) from None
+    store = writable_store()
     stages, evaluation = comparison.stages, comparison.evaluation
     progress = run_progress(len(stages))
     with shown(progress):

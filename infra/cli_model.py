@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from infra.settings import Settings, apply_environment_defaults
-from infra.shell import JsonOption, StoreOption, errors, use_store
+from infra.shell import JsonOption, StoreOption, errors, use_store, writable_store
 from sims_core.config import ImportedModel
 from sims_core.store import Store
 
@@ -48,7 +48,7 @@ def model_import(
         check_model_name(name)
         folder = folder.expanduser().absolute()
         model = find_model_source(folder, sigma_data).imported
-        opened = Store.open(Settings.read().store)
+        opened = writable_store()
         execution = Settings.read().execution()
         files = execution.files.model_copy(update={"imported": folder})
         request = IMPORT_MODEL.request(model)

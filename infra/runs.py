@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flows.presets import Preset, find_preset
 from infra.arguments import parse_parameters
 from infra.settings import Settings
-from sims_core.errors import BadInput, StoreError
+from infra.shell import writable_store
 from sims_core.loop import PlannedStage
 from sims_core.self_improvement import Plan
 from sims_core.stages import run_stage
@@ -98,10 +98,7 @@ def execute(run: CheckedRun) -> RunSummary:
     from infra.prefect_api import check_prefect_api, ensure_prefect_api, run_watched
 
     check_prefect_api()
-    try:
-        Store.open(settings.store)
-    except StoreError as error:
-        raise BadInput(str(error)) from None
+    writable_store()
     from flows.registry import load_flow
     from infra.progress import run_progress
     from tasks.progress import observe

@@ -19,9 +19,8 @@ from prefect.workers.process import ProcessWorker
 
 from infra.deployments import WORK_POOL
 from infra.prefect_api import check_prefect_api
-from infra.settings import Settings
-from sims_core.errors import BadInput, StoreError
-from sims_core.store import Store
+from infra.shell import writable_store
+from sims_core.errors import BadInput
 from tasks.accelerator import GPU_LIMIT
 
 DEAD_AFTER = timedelta(seconds=120)
@@ -70,10 +69,7 @@ def set_up(gpus: int | None) -> dict[str, str]:
             "`export PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
     check_prefect_api()
-    try:
-        store = Store.open(Settings.read().store)
-    except StoreError as error:
-        raise BadInput(str(error)) from None
+    store = writable_store()
     with get_client(sync_client=True) as client:
         return {
             "server": url,

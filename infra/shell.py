@@ -11,7 +11,9 @@ from typing import Annotated
 
 import typer
 
-from sims_core.errors import BadInput, SimsError
+from infra.settings import Settings
+from sims_core.errors import BadInput, SimsError, StoreError
+from sims_core.store import Store
 
 StoreOption = Annotated[
     Path | None,
@@ -37,6 +39,18 @@ def errors() -> Iterator[None]:
     except KeyboardInterrupt:
         message = "interrupted; run the same command again and it goes on where it stopped"
         raise _fail(message, 130) from None
+
+
+def writable_store() -> Store:
+    """The store that the settings name, made if it is not there.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    try:
+        return Store.open(Settings.read().store)
+    except StoreError as error:
+        raise BadInput(str(error)) from None
 
 
 def use_store(store: Path | None) -> None:

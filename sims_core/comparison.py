@@ -32,10 +32,11 @@ from sims_core.loop import (
     Planner,
     Setup,
     data_request,
+    decoder_of,
     plan_extractor,
     plan_image_metrics,
 )
-from sims_core.stages import FEATURES, FeaturesConfig
+from sims_core.stages import DECODE, FEATURES, DecodeConfig, FeaturesConfig
 from sims_core.store import ArtifactRef, StageRequest, Store
 from sims_core.weights import INCEPTION_FEATURES, pin_weights
 
@@ -76,9 +77,9 @@ def find_images(store: Store, name: str) -> ImageSource:
     """The set that `name` stands for in this store. Nothing is written.
 
     Args:
-        name: `cifar10`, `cifar10:test`, ...; a name that `sims data import` gave; `images/<first
-            digits>` of an artifact; or the path of an artifact's folder, also through a run's
-            links, from here or from the store's root.
+        name: `cifar10`, `cifar10:test`, ...; a name that `sims data import` gave, or `sims data
+            encode` (the images decoded again); `images/<first digits>` of an artifact; or the path
+            of an artifact's folder, also through a run's links, from here or from the store's root.
 
     Raises:
         BadInput: it stands for nothing or for more than one thing; says what would be valid.
@@ -101,6 +102,8 @@ def find_images(store: Store, name: str) -> ImageSource:
 
 def _of_data(name: str, data: ImageData) -> ImageSource:
     request = data_request(data)
+    if decoder := decoder_of(data):  # what the autoencoder makes of the images
+        request = DECODE.request(DecodeConfig(), latents=decoder["encoded"], **decoder)
     if data.contents is None:
         raise BadInput(f"data set {name!r} was not looked up: see sims_core.datasets")
     return ImageSource(name, request.ref, data.contents, request)

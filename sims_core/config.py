@@ -20,6 +20,11 @@ from pydantic import (
     model_validator,
 )
 
+MOST_IMAGES = 2**30
+"""Of one set. Image seeds are 32 bits."""
+MOST_KIMG = 1e8
+"""Of one training; EDM2's longest is 2e6."""
+
 
 class Frozen(BaseModel):
     """Immutable, and unknown keys are refused."""
@@ -336,6 +341,8 @@ NetConfig = Annotated[
     Field(discriminator="kind"),
 ]
 IMAGE_NETS = (UNetConfig, DiffusersUNetConfig)
+SHARED_BY_NETS = ("image_size", "channels", "num_classes", "augment_labels")
+"""What an auxiliary of another architecture has from the base's."""
 ImageNet = UNetConfig | DiffusersUNetConfig
 
 
@@ -381,7 +388,7 @@ class BaseConfig(Frozen):
 class TrainingConfig(Frozen):
     """EDM training (arXiv 2206.00364, Table 1), its length in images seen."""
 
-    kimg: Annotated[float, Field(gt=0)] = 25.0
+    kimg: Annotated[float, Field(gt=0, le=MOST_KIMG)] = 25.0
     batch_size: Annotated[int, Field(ge=1)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     ramp_kimg: Annotated[float, Field(ge=0)] = 0.0
@@ -452,7 +459,7 @@ class ClassifierConfig(Frozen):
 class EvaluationConfig(Frozen):
     """What is measured on each generation, and on how many images."""
 
-    num_images: Annotated[int, Field(ge=2)] = 1797
+    num_images: Annotated[int, Field(ge=2, le=MOST_IMAGES)] = 1797
     min_images: Annotated[int, Field(ge=2)] | None = None
     """Fewer are refused. None: one more than there are features, since the covariance of fewer has
     no full rank and FID is mostly its bias then (Inception 2,049, ResNets and classifier 65)."""
@@ -485,7 +492,8 @@ class EvaluationConfig(Frozen):
         if self.num_images < self.fewest_images:
             raise ValueError(
                 f"num_images {self.num_images} is too few for an FID in {self.features} features: "
-                f"want at least {self.fewest_images} (min_images), or set allow_small_n=true"
+                f"want at least {self.fewest_images} (evaluation.min_images), or set "
+                "evaluation.allow_small_n=true"
             )
         if self.inception_score and self.features != "inception":
             raise ValueError(f"inception_score needs features=inception, not {self.features}")
@@ -550,9 +558,9 @@ class Sims(Frozen):
     kind: Literal["sims"] = "sims"
     omega: Annotated[float, Field(gt=0)] = 1.0
     """Guidance strength; omega = 0 is `Standard`."""
-    n_s: Annotated[int, Field(ge=1)] = 4000
+    n_s: Annotated[int, Field(ge=1, le=MOST_IMAGES)] = 4000
     """Size of the self-synthetic set S."""
-    budget_mimg: Annotated[float, Field(gt=0)] = 0.0128
+    budget_mimg: Annotated[float, Field(gt=0, le=MOST_KIMG / 1000)] = 0.0128
     """B, the auxiliary's training length in million images seen."""
     batch_size: Annotated[int, Field(ge=1)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -617,9 +625,10 @@ def _check_fit(net: ImageNet, data: ImageData) -> None:
             f"model.net.num_classes is {net.num_classes}, but the images of {name} have no labels: "
             "set it to 0, or import them with --labels"
         )
-    if 0 < net.num_classes < found.num_classes:
+    if net.num_classes and net.num_classes != found.num_classes:
         raise ValueError(
-            f"model.net.num_classes is {net.num_classes}, {name} has {found.num_classes} classes"
+            f"model.net.num_classes is {net.num_classes}, {name} has {found.num_classes} classes: "
+            f"set it to {found.num_classes}, or to 0 for none"
         )
 
 
@@ -685,6 +694,17 @@ class Experiment(Frozen):
                     f"and {name} is not: {remedy} training.augment=0"
                 )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auxiliary_is_for_the_same_images(cls, values: Any) -> Any:
+        """What `sims.auxiliary_net` leaves out about the images is as in `model.net`."""
+        try:
+            net, given = values["model"]["net"], values["sims"]["auxiliary_net"]
+            filled = {name: net[name] for name in SHARED_BY_NETS} | given
+        except (KeyError, TypeError):  # models already, or nothing to fill in
+            return values
+        return {**values, "sims": {**values["sims"], "auxiliary_net": filled}}
 
     @model_validator(mode="after")
     def _auxiliary_fits_base(self) -> Experiment:

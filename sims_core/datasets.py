@@ -39,6 +39,25 @@ def modelled_by(dataset: ImportedSet) -> ArtifactRef:
     return images if dataset.encoding is None else encode_request(images, dataset.encoding).ref
 
 
+def check_images_are_whole(store: Store, name: str, dataset: ImportedSet) -> None:
+    """Raises BadInput, with what mends it, if the images that a name stands for are damaged."""
+    if damage := store.damage(images_of(dataset)):
+        raise BadInput(f"{damage[0]}; run the `sims data import` again that brought {name}")
+
+
+def _check_sigma_data(experiment: Experiment, store: Store, dataset: ImportedSet) -> None:
+    """Raises BadInput if the model expects latents of quite another deviation than the set has."""
+    ref = modelled_by(dataset)
+    if dataset.encoding is None or not store.path(ref).exists():
+        return
+    found, expected = store.manifest(ref).details["sigma_data"], experiment.model.sigma_data
+    if not 0.8 < expected / found < 1.25:
+        raise BadInput(
+            f"model.sigma_data is {expected:g}, the deviation of these latents is {found:g}: set "
+            f"model.sigma_data={found:g}"
+        )
+
+
 def resolve_data(experiment: Experiment, store: Store) -> Experiment:
     """The experiment with its imported data set, if it has one, looked up in the store.
 
@@ -49,6 +68,8 @@ def resolve_data(experiment: Experiment, store: Store) -> Experiment:
     if not isinstance(data, ImportedImages):
         return experiment
     found = data.model_copy(update={"imported": DATASETS.find(store, data.name)})
+    if found.imported is not None:
+        _check_sigma_data(experiment, store, found.imported)
     try:
         return Experiment.model_validate({**dict(experiment), "data": found})
     except ValidationError as error:

@@ -33,7 +33,7 @@ def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
     )
 
 
-RAN_AWAY = "the sampler ran away (values not finite): lower omega or add steps"
+RAN_AWAY = "the sampler ran away (values not finite): lower omega, add steps or train less wildly"
 
 
 def to_float16(x: Tensor, problem: str = RAN_AWAY) -> Latents:

@@ -40,13 +40,14 @@ def _label_pairs(path: Path) -> list[tuple[Any, Any]]:
                 rows = rows[1:]
             return [(row[0].strip(), row[1].strip()) for row in rows]
         content = json.loads(text)
-        if isinstance(content, dict) and isinstance(content.get("labels"), list | dict):
+        if isinstance(content, dict) and not isinstance(content.get("labels", 0), int | str):
             content = content["labels"]
         pairs = content.items() if isinstance(content, dict) else content
         return [(name, label) for name, label in pairs]
-    except (OSError, ValueError, TypeError, IndexError, csv.Error) as error:
+    except (OSError, ValueError, TypeError, IndexError, AttributeError, csv.Error) as error:
+        told = f" ({error})" if isinstance(error, OSError | ValueError) else ""
         raise BadInput(
-            f"{path}: no labels in it ({error}); wanted: CSV lines name,label or a JSON object "
+            f"{path}: no labels in it{told}; wanted: CSV lines name,label or a JSON object "
             '{"name": label}'
         ) from None
 

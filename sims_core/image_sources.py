@@ -10,7 +10,7 @@ import json
 import tarfile
 import warnings
 import zipfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -400,7 +400,11 @@ def _zip(path: Path, split: str | None, by_folder: bool) -> Source:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path}: unreadable: {error}") from None
-    members = {info.filename: info for info in archive.infolist() if _is_image_name(info.filename)}
+    infos = [info for info in archive.infolist() if _is_image_name(info.filename)]
+    members = {info.filename: info for info in infos}
+    if len(members) < len(infos):
+        twice = next(name for name, n in Counter(i.filename for i in infos).items() if n > 1)
+        raise BadInput(f"{path} holds two images of the name {twice}: give them names of their own")
     prefix = f"{split}/" if split else ""
     if split and not any(name.startswith(prefix) for name in members):
         raise BadInput(f"--split {split}: {path} has no folder of that name")

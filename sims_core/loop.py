@@ -31,6 +31,7 @@ from sims_core.config import (
     ModelConfig,
     Sims,
     TrainingConfig,
+    encoding_of,
 )
 from sims_core.errors import BadInput
 from sims_core.seeding import derive_seed
@@ -277,12 +278,8 @@ class Planner:
     @property
     def decoder(self) -> dict[str, ArtifactRef]:
         """What decodes latents, as inputs of a stage; nothing where networks see the data."""
-        data, encoding = self.experiment.data, self.experiment.encoding
-        if encoding is None or isinstance(data, GaussianData):
-            return {}
-        autoencoder = IMPORT_AUTOENCODER.request(encoding.autoencoder).ref
-        encoded = encode_request(data_request(data).ref, encoding)
-        return {"autoencoder": autoencoder, "encoded": encoded.ref}
+        data = self.experiment.data
+        return {} if isinstance(data, GaussianData) else decoder_of(data)
 
     @property
     def gaussian(self) -> GaussianData:
@@ -347,6 +344,17 @@ def encode_request(images: ArtifactRef, encoding: Encoding) -> StageRequest:
     """What turns the images into latents."""
     autoencoder = IMPORT_AUTOENCODER.request(encoding.autoencoder).ref
     return ENCODE.request(encoding.encode, images=images, autoencoder=autoencoder)
+
+
+def decoder_of(data: ImageData) -> dict[str, ArtifactRef]:
+    """What decodes latents of the data, as inputs of a stage; nothing for images."""
+    if (encoding := encoding_of(data)) is None:
+        return {}
+    autoencoder = IMPORT_AUTOENCODER.request(encoding.autoencoder).ref
+    return {
+        "autoencoder": autoencoder,
+        "encoded": encode_request(data_request(data).ref, encoding).ref,
+    }
 
 
 def data_request(data: ImageData) -> StageRequest:

@@ -186,12 +186,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict under the names that diffusers has for its parts now.
 
     Raises:
-        BadInput: the file is cut or no safetensors.
+        BadInput: the file is cut or no safetensors, or a number is not finite.
     """
     try:
         weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise BadInput(f"{path} is no whole safetensors file: {error}") from None
+    if bad := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
+        raise BadInput(f"{path}: {bad[0]} is not finite: what was saved had diverged")
     return {_new_name(name): tensor for name, tensor in weights.items()}
 
 

@@ -15,7 +15,14 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from sims_core.config import EvaluationConfig, Experiment, Frozen, GaussianData, one_line
+from sims_core.config import (
+    MOST_IMAGES,
+    EvaluationConfig,
+    Experiment,
+    Frozen,
+    GaussianData,
+    one_line,
+)
 from sims_core.errors import BadInput
 from sims_core.loop import (
     LoopPlan,
@@ -30,7 +37,7 @@ from sims_core.seeding import SEED_SPACE, derive_seed
 from sims_core.stages import SNAPSHOT, SnapshotConfig
 from sims_core.store import ArtifactRef, Store
 
-RANGE = SEED_SPACE // 4
+RANGE = MOST_IMAGES
 """S, selection, final and preview images have seeds in four ranges of this length."""
 
 
@@ -180,7 +187,7 @@ def _evaluation(evaluation: EvaluationConfig, count: int, parameter: str) -> Eva
     try:
         return EvaluationConfig.model_validate({**evaluation.model_dump(), "num_images": count})
     except ValidationError as error:
-        raise BadInput(f"{parameter}: {one_line(error)}") from None
+        raise BadInput(f"{parameter}: {one_line(error).removeprefix('value: ')}") from None
 
 
 def _measure(plan: StudyPlan, candidate: Candidate, final: bool) -> Measurement:

@@ -516,6 +516,10 @@ def _compute(
     except OutOfMemory:
         (progress_path / OUT_OF_MEMORY).touch()
         raise
+    except BadInput:  # refused: nothing of it is worth keeping, unless a part was made before
+        if not any(state.iterdir()):
+            shutil.rmtree(progress_path)
+        raise
     store.commit(
         request,
         directory,

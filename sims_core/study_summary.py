@@ -45,6 +45,10 @@ def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
     ]
 
 
+NO_DIFFERENCE = 0.01
+"""A smaller relative change of FID is called none: a choice of ours, below the noise of a seed."""
+
+
 def answer(plan: StudyPlan, final: Mapping[str, Mapping[str, int | float]]) -> str:
     """Whether SIMS improves the base, by the finals' metrics.
 
@@ -54,6 +58,8 @@ def answer(plan: StudyPlan, final: Mapping[str, Mapping[str, int | float]]) -> s
     base, contrast, best = (final[each.candidate.name] for each in plan.finals[:3])
     chosen = plan.finals[2].candidate
     verdict = "improves" if best["fid"] < base["fid"] else "does not improve"
+    if abs(best["fid"] - base["fid"]) < NO_DIFFERENCE * base["fid"]:
+        verdict = "makes no clear difference to"
     extra = extra_training(plan, chosen)
     cost = "" if extra is None else f" ({extra:.3g} % extra training)"
     change = f"{100 * (best['fid'] / base['fid'] - 1):+.1f} %" if base["fid"] > 0 else "from 0"

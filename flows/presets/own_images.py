@@ -8,6 +8,7 @@ The folder has a sub-folder for each class. Without classes, or under another na
     sims data import FOLDER --name mine --size 32 --channels 3 --labels none
     sims run sims-loop/own-images -p data.name=mine -p evaluation.features=inception
 
+With 500 images or fewer add `-p evaluation.kid_subset_size=100`, which must be below their number.
 (`evaluation.features=inception` needs its weights and more images.) The network is small enough for
 a CPU, about 100 images a second and core in training. For images that matter take a GPU and a
 larger one: `-p model.net.block_out_channels=[128,256,256] -p training.kimg=...`.

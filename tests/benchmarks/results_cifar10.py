@@ -27,18 +27,20 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
 from flows.parameters import apply_overrides
 from flows.presets import find_preset
 from sims_core.comparison import find_images, plan_comparison
-from sims_core.config import DataFiles, EvaluationConfig, Execution, Experiment
+from sims_core.config import DataFiles, EvaluationConfig, Execution, Experiment, one_line
+from sims_core.errors import BadInput, SimsError
 from sims_core.loop import PlannedStage
 from sims_core.networks import build_net, image_net
 from sims_core.report_study import sweep_figure
@@ -81,7 +83,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--preset", default="self-improvement/cifar10-small")
+    parser.add_argument("--preset", help="self-improvement/cifar10-small unless given")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", choices=["inductor"])
     parser.add_argument("--peak-tflops", type=float, help="of the card in bf16, for its use")
@@ -94,6 +96,11 @@ def parsed() -> argparse.Namespace:
     options.parts = options.parts.split(",")
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"--parts {unknown[0]}: want some of {', '.join(PARTS)}")
+    if options.smoke and options.preset:
+        parser.error("--preset: --smoke has its own")
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: torch finds no GPU here")
+    options.preset = options.preset or "self-improvement/cifar10-small"
     return options
 
 
@@ -175,7 +182,11 @@ def make_study(runner: Runner, options: argparse.Namespace) -> StudyPlan:
     evaluation: EvaluationConfig = pin_weights(experiment.evaluation, runner.files)
     experiment = experiment.model_copy(update={"evaluation": evaluation})
     given = {**(SMOKE_SWEEP if options.smoke else preset.parameters), **pairs(options.sweep)}
-    sweep = Sweep.model_validate({"budgets_mimg": given.pop("budgets"), **given})
+    try:
+        sweep = Sweep.model_validate({"budgets_mimg": given.pop("budgets"), **given})
+    except ValidationError as error:
+        names = "omegas, budgets, n_s, select_images, final_images, finalists"
+        raise BadInput(f"--sweep {one_line(error)}; parameters: {names}") from None
     plan = plan_study(experiment, sweep, options.seed)
     runner.run(list(plan))
     whole = plan.completed(runner.store)
@@ -287,28 +298,47 @@ def heading(options: argparse.Namespace) -> str:
     )
 
 
-def main() -> int:
-    options = parsed()
-    options.out.mkdir(parents=True, exist_ok=True)
-    runner, sections, right = Runner(options), [heading(options)], True
+def sections(runner: Runner, options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Each part's name and text, as it is finished; ends where a part proves the rest wrong."""
+    yield "heading", heading(options)
     if "check" in options.parts:
         found = check_fid(runner, options.smoke)
-        right = options.smoke or abs(found["fid"] - PUBLISHED_FID) <= TOLERANCE
-        sections.append(
+        yield (
+            "check",
             f"## Check\n\nFID of the training against the test images: {found['fid']:.4f} "
             f"(n = {found['n_generated']} against {found['n_real']}, {found['features']} features; "
-            f"published for all of them in Inception's: {PUBLISHED_FID})."
+            f"published for all of them in Inception's: {PUBLISHED_FID}).",
         )
-        if not right:
-            print(f"FID {found['fid']} is not {PUBLISHED_FID}: no figure would mean anything")
-    if "study" in options.parts and right:
-        sections.append(study_section(runner, make_study(runner, options), options))
-    if "speed" in options.parts and right:
-        speeds = [table([row]) for row in measure_speed(options)]
-        sections += ["## Speed, against plain loops of the same networks", *speeds]
-    (options.out / "cifar10.md").write_text("\n\n".join(sections) + "\n")
+        if not options.smoke and abs(found["fid"] - PUBLISHED_FID) > TOLERANCE:
+            raise SimsError(f"FID {found['fid']} is not {PUBLISHED_FID}: no figure means anything")
+    if "study" in options.parts:
+        yield "study", study_section(runner, make_study(runner, options), options)
+    if "speed" in options.parts:
+        title = "## Speed, against plain loops of the same networks"
+        yield "speed", "\n\n".join([title, *(table([row]) for row in measure_speed(options))])
+
+
+def write_page(runner: Runner, options: argparse.Namespace) -> None:
+    """Writes the page after each part; those of earlier calls on the same store stay."""
+    kept = runner.store.root / ("page-smoke.json" if options.smoke else "page.json")
+    texts: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
+    for name, text in sections(runner, options):
+        texts[name] = text
+        kept.write_text(json.dumps(texts))
+        page = "\n\n".join(texts[part] for part in ("heading", *PARTS) if part in texts)
+        (options.out / "cifar10.md").write_text(page + "\n")
     print(f"wrote {options.out / 'cifar10.md'}")
-    return 0 if right else 1
+
+
+def main() -> int:
+    options = parsed()
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_page(Runner(options), options)
+    except SimsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, BadInput) else 1
+    return 0
 
 
 if __name__ == "__main__":

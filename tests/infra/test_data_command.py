@@ -142,6 +142,20 @@ def test_encode_list_and_refusals(sims, digits_folder, autoencoder_folder, tmp_p
         assert done.stderr.startswith(message)
         assert len(done.stderr.splitlines()) == 1
     assert len(list((store / "datasets").glob("*"))) == 3
+    (shard,) = (store / sims_images(sims, store)).glob("*.tar")
+    content = bytearray(shard.read_bytes())
+    content[2000] ^= 1
+    shard.write_bytes(content)
+    done = data_encode(sims, store, "own", autoencoder_folder, "--name", "c", "--seed", "1")
+    assert done.returncode == 2
+    assert "run the `sims data import` again that brought own" in done.stderr
+    absent = data_encode(sims, tmp_path / "absent", "own", autoencoder_folder, "--name", "c")
+    assert (absent.returncode, (tmp_path / "absent").exists()) == (1, False)
+
+
+def sims_images(sims, store):
+    rows = json.loads(sims("data", "ls", "--store", str(store), "--json").stdout)["datasets"]
+    return next(row["artifact"] for row in rows if row["name"] == "own")
 
 
 @pytest.mark.slow

@@ -43,10 +43,19 @@ def test_the_page_at_small_size(data_folder, tmp_path):
     again = run(data_folder, tmp_path, "--parts", "study", "--override", "training.kimg=1")
     assert again.returncode == 0, again.stderr
     text = (tmp_path / "out" / "cifar10.md").read_text()
-    assert text.split("## Does SIMS")[1] == page.split("## Does SIMS")[1]
+    assert text.split("## Check")[1] == page.split("## Check")[1]
 
 
-def test_an_unknown_part_is_refused(tmp_path):
-    done = run(tmp_path, tmp_path, "--parts", "checks")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--parts", "checks"), "--parts checks: want some of check, study, speed"),
+        (("--preset", "sims-loop/digits"), "--preset: --smoke has its own"),
+        (("--parts", "study", "--override", "foo=1"), "error: overrides: no 'foo'; names in"),
+        (("--parts", "study", "--sweep", "foo=1"), "error: --sweep foo: "),
+    ],
+)
+def test_a_mistake_is_one_line(options, message, tmp_path):
+    done = run(tmp_path, tmp_path, *options)
     assert done.returncode == 2
-    assert "--parts checks: want some of check, study, speed" in done.stderr
+    assert message in done.stderr.splitlines()[-1]

@@ -46,7 +46,23 @@ from sims_core.config import (
         (
             Experiment,
             {"model": {"net": {"kind": "unet", "num_classes": 9}}},
-            r"num_classes is 9, digits has 10 classes",
+            r"num_classes is 9, digits has 10 classes: set it to 10, or to 0 for none",
+        ),
+        (
+            Experiment,
+            {"model": {"net": {"kind": "unet", "num_classes": 11}}},
+            r"num_classes is 11, digits has 10 classes: set it to 10",
+        ),
+        (Sims, {"n_s": 10**18}, r"^n_s: .*less than or equal to 1073741824"),
+        (TrainingConfig, {"kimg": 1e30}, r"^kimg: .*less than or equal to 100000000"),
+        (EvaluationConfig, {"num_images": 2**31}, r"^num_images: .*less than or equal to"),
+        (
+            Experiment,
+            {
+                "sims": {"auxiliary_net": {"kind": "unet", "image_size": 16}},
+                "model": {"net": {"kind": "unet"}},
+            },
+            r"sims\.auxiliary_net\.image_size 16 must be model\.net's, 8",
         ),
         (TrainingConfig, {"precision": "fp8"}, r"^precision: .*'bf16' or 'fp16', got 'fp8'$"),
         (Execution, {"compile": "jit"}, r"^compile: .*got 'jit'$"),
@@ -134,3 +150,13 @@ def test_published_defaults():
     assert (training.P_mean, training.P_std) == (-1.2, 1.2)
     assert Experiment().model.sigma_data == 0.5
     assert ClassifierConfig().num_features >= 2
+
+
+def test_an_auxiliary_of_another_network_is_for_the_bases_images():
+    net = {"kind": "unet", "image_size": 8, "num_classes": 10, "block_out_channels": [8, 16]}
+    values = Experiment(model={"net": net}).model_dump(mode="json")
+    values["sims"]["auxiliary_net"] = {"block_out_channels": [16]}
+    made = Experiment.model_validate(values)
+    assert made.sims.auxiliary_net == UNetConfig(
+        image_size=8, channels=1, num_classes=10, block_out_channels=(16,)
+    )

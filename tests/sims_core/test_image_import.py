@@ -329,6 +329,13 @@ def test_broken_rows_and_members_are_named(rgb, store, tmp_path):
         bring(store, archive)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_images_of_one_name_in_a_zip_are_refused(store, rgb, tmp_path):
+    archive = put_zip(tmp_path / "d.zip", rgb, names=["a.png"] * len(NAMES))
+    with pytest.raises(BadInput, match=r"d\.zip holds two images of the name a\.png"):
+        bring(store, archive)
+
+
 def test_containers_that_are_cut_or_foreign(rgb, store, tmp_path):
     good = put_zip(tmp_path / "a.zip", rgb).read_bytes()
     pq.write_table(pa.table({"image": [encode_png(i) for i in rgb]}), tmp_path / "a.parquet")

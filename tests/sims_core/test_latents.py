@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sims_core import latents as latents_module
 from sims_core.autoencoder import check_images_fit, find_autoencoder
+from sims_core.comparison import find_images, plan_comparison
 from sims_core.config import (
     Contents,
     DataFiles,
@@ -27,6 +28,7 @@ from sims_core.config import (
     Standard,
     UNetConfig,
 )
+from sims_core.datasets import DATASETS, images_of, modelled_by, resolve_data
 from sims_core.errors import BadInput, DamagedArtifact, SimsError
 from sims_core.generation import load_for_sampling, sample_images, to_float16
 from sims_core.loop import Arm, encode_request, plan_loop
@@ -51,6 +53,7 @@ from sims_core.stages import (
     DecodeConfig,
     run_stage,
 )
+from sims_core.summary import read_metrics
 
 COUNT = 37
 
@@ -380,7 +383,42 @@ def test_images_keep_their_digests():
     }
 
 
+def test_an_encoded_set_is_evaluated_as_decoded(store, experiment):
+    """What the autoencoder costs: its rFID, against the images themselves."""
+    encoded = experiment.data.imported
+    DATASETS.give(store, "latents", encoded)
+    DATASETS.give(store, "images", encoded.model_copy(update={"encoding": None}))
+    run_stage(store, encode_request(images_of(encoded), encoded.encoding), Execution())
+    comparison = plan_comparison(
+        find_images(store, "latents"),
+        find_images(store, "images"),
+        DataFiles(),
+        features="classifier",
+        allow_small_n=True,
+    )
+    run_all(store, comparison.stages)
+    assert read_metrics(store, comparison.stages[-1].ref)["fid"] > 0.1
+    decoded = store.open_artifact(comparison.images.ref)
+    grids = [decoded / "grid.png", store.path(modelled_by(encoded)) / "grid.png"]
+    assert grids[0].read_bytes() == grids[1].read_bytes()
+
+
 # Bad input
+
+
+def test_sigma_data_of_other_latents_is_refused(store, experiment):
+    encoded = experiment.data.imported
+    own = encoded.encoding.model_copy(update={"encode": EncodeConfig(scaling="autoencoder")})
+    dataset = encoded.model_copy(update={"encoding": own})
+    DATASETS.give(store, "latents", dataset)
+    run_stage(store, encode_request(images_of(dataset), own), Execution())
+    found = store.manifest(modelled_by(dataset)).details["sigma_data"]
+    assert found < 0.4
+    with pytest.raises(BadInput, match=f"set model.sigma_data={found:g}"):
+        resolve_data(experiment, store)
+    model = experiment.model.model_copy(update={"sigma_data": 1.1 * found})
+    right = experiment.model_copy(update={"model": model})
+    assert resolve_data(right, store).data.imported == dataset
 
 
 def test_a_network_of_other_latents_is_refused(experiment):

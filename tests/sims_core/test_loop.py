@@ -278,5 +278,5 @@ def test_digests_are_stable():
     base = ArtifactRef(kind="model", digest="1" * 64)
     sampling = GenerateConfig(sampler=SamplerConfig(), count=1, first_seed=0)
     assert GENERATE.request(sampling, base=base).digest == (
-        "474ed6384d0179f0adfa2edfb3081a4982cd07e308637ab7753facad38dda722"
+        "83183dffa55b522225098740bf896ef02f743d6b6b31a507ad6a2acd0efd6330"
     )

@@ -178,6 +178,17 @@ def test_our_own_artifacts_can_be_imported(tiny_run, store):
 # -- mistakes -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_and_leave_nothing(store, tmp_path, value):
+    path = saved(tmp_path / "theirs") / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["conv_in.bias"][0] = value
+    save_file(weights, path)
+    with pytest.raises(BadInput, match=r"safetensors: conv_in\.bias is not finite"):
+        imported(store, tmp_path / "theirs")
+    assert not any((store.root / "progress").iterdir())
+
+
 def edit(path, **changes):
     content = {**json.loads(path.read_text()), **changes}
     path.write_text(json.dumps({key: value for key, value in content.items() if value != "gone"}))

@@ -307,6 +307,10 @@ def test_the_answer_follows_the_figures():
     metrics[2] = {"fid": 8.5, **counts}
     text = answer(plan, dict(zip(names, metrics, strict=True)))
     assert text.startswith("SIMS does not improve this model: FID 8.500")
+    for fid in (7.93, 8.07):
+        metrics[2] = {"fid": fid, **counts}
+        text = answer(plan, dict(zip(names, metrics, strict=True)))
+        assert text.startswith(f"SIMS makes no clear difference to this model: FID {fid:.3f}")
 
 
 def test_the_report_answers_first_and_shows_every_final(done):
