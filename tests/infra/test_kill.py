@@ -66,7 +66,7 @@ def _after_generation_1(store: Path) -> bool:
 
 MOMENTS = {
     "training": (_training_base, "resumed at"),
-    "between shards": (_between_shards, "kept images-00000.tar"),
+    "between shards": (_between_shards, "of 3 shards were made before"),
     "between stages": (_after_generation_1, None),
 }
 
