@@ -520,6 +520,24 @@ def _compute(
         if not any(state.iterdir()):
             shutil.rmtree(progress_path)
         raise
+    _commit(store, request, directory, execution, details)
+    record = Record(
+        computed_by=computed_by,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    store.write_record(ref, record)
+    shutil.rmtree(progress_path)
+
+
+def _commit(
+    store: Store,
+    request: StageRequest,
+    directory: Path,
+    execution: Execution,
+    details: Mapping[str, Any],
+) -> None:
+    """Turns the filled folder into the artifact, and says in its manifest how it was computed."""
     store.commit(
         request,
         directory,
@@ -533,10 +551,3 @@ def _compute(
         },
         details=details,
     )
-    record = Record(
-        computed_by=computed_by,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - started, 3),
-    )
-    store.write_record(ref, record)
-    shutil.rmtree(progress_path)
