@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from prefect import State, flow
 
-from infra.storage import open_store
-from sims_core.config import Experiment
-from sims_core.loop import Arm, PlannedStage, plan_arm
-from sims_core.store import ArtifactRef
-from sims_core.summary import Outcome, shown_generations
+from sims_core.reports.summary import Outcome, shown_generations
+from sims_core.settings import open_store
+from sims_core.store.artifacts import ArtifactRef
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.loop import Arm, plan_arm
+from sims_core.studies.plan import PlannedStage
 from tasks.artifacts import show_generation
 from tasks.stages import run_task
 

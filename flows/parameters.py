@@ -21,17 +21,19 @@ from pydantic import (
 )
 
 from flows.presets import Preset, find_preset
-from infra.settings import Settings
-from sims_core.config import Experiment, Method, Standard, one_line
-from sims_core.datasets import resolve_data
-from sims_core.digest import digest_of
-from sims_core.errors import BadInput
-from sims_core.loop import Arm, LoopPlan, plan_loop
-from sims_core.machine import check_machine
-from sims_core.models import resolve_base
-from sims_core.self_improvement import RANGE, Plan, StudyPlan, Sweep, plan_study
-from sims_core.store import Store
-from sims_core.weights import pin_weights
+from sims_core.common.digest import digest_of
+from sims_core.common.errors import BadInput
+from sims_core.common.frozen import one_line
+from sims_core.evaluation.weights import pin_weights
+from sims_core.methods.config import Method
+from sims_core.methods.standard import Standard
+from sims_core.settings import Settings
+from sims_core.store.store import Store
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.loop import Arm, LoopPlan, plan_loop
+from sims_core.studies.machine import check_machine
+from sims_core.studies.resolve import resolve_base, resolve_data
+from sims_core.studies.self_improvement import RANGE, Plan, StudyPlan, Sweep, plan_study
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]

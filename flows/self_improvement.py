@@ -21,8 +21,8 @@ from flows.parameters import (
 )
 from flows.presets import find_preset
 from flows.registry import preset_names
-from infra.storage import open_store
-from sims_core.summary import RunSummary
+from sims_core.reports.summary import RunSummary
+from sims_core.settings import open_store
 from tasks.artifacts import show_report
 from tasks.report import write_run
 

@@ -10,8 +10,8 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.settings import PREFECT_API_URL
 
-from infra.settings import Settings
-from sims_core.errors import BadInput
+from sims_core.common.errors import BadInput
+from sims_core.settings import Settings
 
 logger = logging.getLogger("sims_core.accelerator")
 

@@ -18,11 +18,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.runtime import flow_run
 
-from sims_core.config import Experiment, GaussianData
-from sims_core.loop import ArmPlan
-from sims_core.stages import GRID_FILE, PointSourceConfig
-from sims_core.store import ArtifactRef, Store
-from sims_core.summary import ArmSummary, RunSummary, shown_figures, summarise_arm
+from sims_core.data.config import GaussianData, PointSourceConfig
+from sims_core.data.grid import GRID_FILE
+from sims_core.reports.found import summarise_arm
+from sims_core.reports.summary import ArmSummary, RunSummary, shown_figures
+from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.store import Store
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.loop import ArmPlan
 from tasks.live import artifact_key
 
 PICTURE_WIDTH = 640
@@ -80,7 +83,7 @@ def _samples(store: Store, experiment: Experiment, artifacts: dict[str, Artifact
     if not isinstance(data, GaussianData):
         grid = (store.open_artifact(artifacts["preview"]) / GRID_FILE).read_bytes()
         return _picture(_enlarged(grid), "samples from the same seeds in every generation")
-    from sims_core.report_points import cloud_png
+    from sims_core.reports.points import cloud_png
 
     truth = PointSourceConfig(
         mean=data.mean, covariance=data.covariance, replicates=1, count=1, seed=0

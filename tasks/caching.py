@@ -6,12 +6,14 @@ enough: `stage_task` refreshes the cache whenever the store does not hold a whol
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 
-from sims_core.store import StageRequest
+from sims_core.store.artifacts import StageRequest
+from sims_core.store.store import Store
 
 
 def artifact_digest(context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -22,3 +24,8 @@ def artifact_digest(context: TaskRunContext, parameters: dict[str, Any]) -> str:
 
 
 BY_DIGEST = CacheKeyFnPolicy(cache_key_fn=artifact_digest)
+
+
+def results_folder(store: Store) -> Path:
+    """Where Prefect keeps its task results: in the store, so that both live and move together."""
+    return store.root / "results"

@@ -19,7 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.runtime import flow_run, task_run
 
-from sims_core.stages import Progress
+from sims_core.engine.stage import Progress
 
 logger = logging.getLogger("sims_core.live")
 

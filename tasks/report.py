@@ -12,19 +12,15 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from infra.storage import open_store
-from sims_core.digest import digest_of
-from sims_core.self_improvement import Plan, StudyPlan
-from sims_core.store import ArtifactRef, Store, explain_disk_errors
-from sims_core.study_summary import summarise_study
-from sims_core.summary import (
-    Outcome,
-    RunSummary,
-    count_stages,
-    main_figure,
-    summarise_arms,
-    summarise_scan,
-)
+from sims_core.common.digest import digest_of
+from sims_core.common.files import explain_disk_errors
+from sims_core.reports.found import main_figure, summarise_arms, summarise_scan
+from sims_core.reports.study_found import summarise_study
+from sims_core.reports.summary import Outcome, RunSummary, count_stages
+from sims_core.settings import open_store
+from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.store import Store
+from sims_core.studies.self_improvement import Plan, StudyPlan
 
 
 def _link_artifacts(store: Store, folder: Path, run_folder: Path, plan: Plan) -> None:
@@ -62,7 +58,7 @@ def write_run(
     outcomes: Sequence[Outcome],
 ) -> RunSummary:
     """Makes runs/<run name>/ anew and returns the run's summary. Never cached: it is a view."""
-    from sims_core.report import RunDetails, metric_rows, render_report, write_metrics
+    from sims_core.reports.page import RunDetails, metric_rows, render_report, write_metrics
 
     store = open_store()
     run_folder = store.root / "runs" / run_name

@@ -10,14 +10,14 @@ from functools import cache
 from prefect import State, Task, task
 from prefect.runtime import task_run
 
-from infra.settings import Settings
-from infra.storage import open_store, results_folder
-from sims_core.loop import PlannedStage
-from sims_core.stages import STAGES, run_stage
-from sims_core.store import ArtifactRef, StageRequest, Store
-from sims_core.summary import Outcome
+from sims_core.catalog import STAGES, run_stage
+from sims_core.reports.summary import Outcome
+from sims_core.settings import Settings, open_store
+from sims_core.store.artifacts import ArtifactRef, StageRequest
+from sims_core.store.store import Store
+from sims_core.studies.plan import PlannedStage
 from tasks.accelerator import accelerator_slot
-from tasks.caching import BY_DIGEST
+from tasks.caching import BY_DIGEST, results_folder
 from tasks.live import live_progress
 from tasks.progress import observer
 from tasks.retries import DELAYS_S, worth_another_attempt

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from infra.settings import apply_environment_defaults
+from infra.environment import apply_environment_defaults
 
 PRESET = "sims-loop/digits"
 TINY: dict[str, str] = {
@@ -72,7 +72,7 @@ def tiny_parameters() -> Callable[..., dict[str, Any]]:
     """The tiny run's parameters as Prefect takes them."""
     from flows.parameters import parameter_model
     from flows.registry import load_flow
-    from infra.arguments import parse_parameters
+    from infra.cli.arguments import parse_parameters
 
     model = parameter_model(load_flow("sims-loop").fn)
     return lambda **changes: parse_parameters(tiny(**changes), model)
@@ -240,7 +240,7 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def run_here(prefect_url: str) -> Callable[..., Any]:
     """Runs the tiny flow in this process and returns its summary."""
-    from infra.runs import check_run
+    from infra.cli.runs import check_run
 
     def run(store: Path, **changes: str) -> Any:
         from flows.sims_loop import sims_loop
@@ -267,7 +267,7 @@ def tiny_texts() -> Callable[..., list[str]]:
 @pytest.fixture(scope="session")
 def tiny_plan() -> Callable[..., Any]:
     """The plan of the tiny run with some parameters changed."""
-    from infra.runs import check_run
+    from infra.cli.runs import check_run
 
     def plan(**changes: str) -> Any:
         return check_run(PRESET, tiny(**changes)).plan

@@ -6,8 +6,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from sims_core.config import Experiment, Frozen
-from sims_core.errors import BadInput
+from sims_core.common.errors import BadInput
+from sims_core.common.frozen import Frozen
+from sims_core.studies.experiment import Experiment
 
 
 class Preset(Frozen):

@@ -12,9 +12,10 @@ SIMS_INCEPTION_WEIGHTS or of the data folder, else they are fetched.
 
 `cifar10` follows EDM (arXiv 2206.00364): 59 M parameters on UNet2DModel where EDM's DDPM++ has
 56 M; batch 512, learning rate 1e-3, 200 Mi, EMA half-life 0.5 Mi, dropout 0.13, 18 Heun steps,
-geometric augmentation at 12 % [K], resampled by ours; see sims_core/augmentation.py. n_s = 100k
-[K, secondary]; the auxiliary's learning rate 1e-4 is Neon's [P]; its budget, a fifth of what the
-base has seen, is from "training costs about 20 % extra" [K, secondary]; omega = 1 is ours [O].
+geometric augmentation at 12 % [K], resampled by ours (see sims_core/training/augmentation.py).
+n_s = 100k [K, secondary]; the auxiliary's learning rate 1e-4 is Neon's [P]; its budget, a fifth of
+what the base has seen, is from "training costs about 20 % extra" [K, secondary]; omega = 1 is ours
+[O].
 The paper's figure: unconditional CIFAR-10, FID 1.97 of EDM-VP at 35 network evaluations to 1.33 of
 SIMS at 70 [K]. This preset has not been run to its end here.
 
@@ -23,16 +24,13 @@ in all. No figure of the paper belongs to it.
 """
 
 from flows.presets import Preset
-from sims_core.config import (
-    EvaluationConfig,
-    Experiment,
-    KnownImages,
-    ModelConfig,
-    SamplerConfig,
-    Sims,
-    TrainingConfig,
-    UNetConfig,
-)
+from sims_core.data.config import KnownImages
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.evaluation.config import EvaluationConfig
+from sims_core.methods.sims import Sims
+from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.studies.experiment import Experiment
+from sims_core.training.config import TrainingConfig
 
 CIFAR10 = Experiment(
     data=KnownImages(source="cifar10"),

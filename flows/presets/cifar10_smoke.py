@@ -10,17 +10,13 @@ processor time in all.
 """
 
 from flows.presets import Preset
-from sims_core.config import (
-    ClassifierConfig,
-    EvaluationConfig,
-    Experiment,
-    KnownImages,
-    ModelConfig,
-    SamplerConfig,
-    Sims,
-    TrainingConfig,
-    UNetConfig,
-)
+from sims_core.data.config import KnownImages
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.evaluation.config import ClassifierConfig, EvaluationConfig
+from sims_core.methods.sims import Sims
+from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.studies.experiment import Experiment
+from sims_core.training.config import TrainingConfig
 
 PRESETS = [
     Preset(

@@ -9,16 +9,13 @@ own choice (the paper has no such experiment).
 """
 
 from flows.presets import Preset
-from sims_core.config import (
-    DigitsData,
-    EvaluationConfig,
-    Experiment,
-    ModelConfig,
-    SamplerConfig,
-    Sims,
-    TrainingConfig,
-    UNetConfig,
-)
+from sims_core.data.config import DigitsData
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.evaluation.config import EvaluationConfig
+from sims_core.methods.sims import Sims
+from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.studies.experiment import Experiment
+from sims_core.training.config import TrainingConfig
 
 EXPERIMENT = Experiment(
     data=DigitsData(),

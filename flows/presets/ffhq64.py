@@ -11,25 +11,23 @@ cropped and resized by the import. With a base of your own instead of a trained 
 
 The recipe follows EDM (arXiv 2206.00364): 59 M parameters on UNet2DModel where EDM's DDPM++ has
 62 M; batch 256, learning rate 2e-4, 200 Mi, EMA half-life 0.5 Mi, dropout 0.05, 40 Heun steps [K].
-EDM's geometric augmentation at 15 % [K], resampled by ours; see sims_core/augmentation.py. An
-imported base that cannot be told of it is fine-tuned without. n_s = 18k and the auxiliary's
-learning rate 4e-6 are Neon's [P]; budget and omega are ours [O].
+EDM's geometric augmentation at 15 % [K], resampled by ours (see
+sims_core/training/augmentation.py). An imported base that cannot be told of it is fine-tuned
+without. n_s = 18k and the auxiliary's learning rate 4e-6 are Neon's [P]; budget and omega are ours
+[O].
 The paper's figure: FID 2.39 of EDM-VP at 79 network evaluations to 1.04 of SIMS at 158 [K]. The
 faces have no labels, so features are Inception's: set SIMS_INCEPTION_WEIGHTS or let them be
 fetched. This preset has not been run to its end here.
 """
 
 from flows.presets import Preset
-from sims_core.config import (
-    EvaluationConfig,
-    Experiment,
-    ImportedImages,
-    ModelConfig,
-    SamplerConfig,
-    Sims,
-    TrainingConfig,
-    UNetConfig,
-)
+from sims_core.data.config import ImportedImages
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.evaluation.config import EvaluationConfig
+from sims_core.methods.sims import Sims
+from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.studies.experiment import Experiment
+from sims_core.training.config import TrainingConfig
 
 PRESETS = [
     Preset(

@@ -10,14 +10,11 @@ true covariance (identity), generations and replicates are our own choice [O].
 """
 
 from flows.presets import Preset
-from sims_core.config import (
-    ExactGaussianConfig,
-    Experiment,
-    GaussianData,
-    LoopKind,
-    ModelConfig,
-    PointEvaluationConfig,
-)
+from sims_core.data.config import GaussianData
+from sims_core.evaluation.config import PointEvaluationConfig
+from sims_core.nets.config import ExactGaussianConfig, ModelConfig
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.loop import LoopKind
 
 PRESETS = [
     Preset(

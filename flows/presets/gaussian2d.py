@@ -15,16 +15,13 @@ gain: SIMS removes a model's own bias, not the sampling error of D_r. See docs/g
 """
 
 from flows.presets import Preset
-from sims_core.config import (
-    Experiment,
-    GaussianData,
-    MLPConfig,
-    ModelConfig,
-    PointEvaluationConfig,
-    SamplerConfig,
-    Sims,
-    TrainingConfig,
-)
+from sims_core.data.config import GaussianData
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.evaluation.config import PointEvaluationConfig
+from sims_core.methods.sims import Sims
+from sims_core.nets.config import MLPConfig, ModelConfig
+from sims_core.studies.experiment import Experiment
+from sims_core.training.config import TrainingConfig
 
 COVARIANCE = ((2.0, 1.0), (1.0, 2.0))
 

@@ -23,15 +23,13 @@ run to its end here.
 
 from flows.presets import Preset
 from flows.presets.imagenet64 import NET
-from sims_core.config import (
-    EvaluationConfig,
-    Experiment,
-    ImportedImages,
-    ModelConfig,
-    SamplerConfig,
-    Sims,
-    TrainingConfig,
-)
+from sims_core.data.config import ImportedImages
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.evaluation.config import EvaluationConfig
+from sims_core.methods.sims import Sims
+from sims_core.nets.config import ModelConfig
+from sims_core.studies.experiment import Experiment
+from sims_core.training.config import TrainingConfig
 
 PRESETS = [
     Preset(

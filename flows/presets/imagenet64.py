@@ -17,16 +17,13 @@ The paper's figure is on EDM2-S, which this is not: 1.58 at 63 network evaluatio
 """
 
 from flows.presets import Preset
-from sims_core.config import (
-    EvaluationConfig,
-    Experiment,
-    ImportedImages,
-    ModelConfig,
-    SamplerConfig,
-    Sims,
-    TrainingConfig,
-    UNetConfig,
-)
+from sims_core.data.config import ImportedImages
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.evaluation.config import EvaluationConfig
+from sims_core.methods.sims import Sims
+from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.studies.experiment import Experiment
+from sims_core.training.config import TrainingConfig
 
 NET = UNetConfig(
     image_size=64,

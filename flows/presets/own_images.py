@@ -15,17 +15,13 @@ larger one: `-p model.net.block_out_channels=[128,256,256] -p training.kimg=...`
 """
 
 from flows.presets import Preset
-from sims_core.config import (
-    ClassifierConfig,
-    EvaluationConfig,
-    Experiment,
-    ImportedImages,
-    ModelConfig,
-    SamplerConfig,
-    Sims,
-    TrainingConfig,
-    UNetConfig,
-)
+from sims_core.data.config import ImportedImages
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.evaluation.config import ClassifierConfig, EvaluationConfig
+from sims_core.methods.sims import Sims
+from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.studies.experiment import Experiment
+from sims_core.training.config import TrainingConfig
 
 PRESETS = [
     Preset(

@@ -44,9 +44,9 @@ TINY = [
 # as the parent's.
 PROBE = """
 import json, sys, time
-from infra.settings import apply_environment_defaults
+from infra.environment import apply_environment_defaults
 apply_environment_defaults()
-import infra.prefect_api as api
+import infra.server.prefect_api as api
 moments = {}
 start = api.ensure_prefect_api
 

@@ -24,24 +24,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import sims_core.extractors  # noqa: F401 - tells torch-fidelity of its own
 import torch
 import torch_fidelity
 
-import sims_core.extractors  # noqa: F401 - tells torch-fidelity of its own
-from infra.settings import Settings
-from sims_core.config import EvaluationConfig, Execution
-from sims_core.shards import Shard, shard_name, stream_images, write_index, write_shard
-from sims_core.stages import (
-    EVALUATE,
-    EXTRACTOR,
-    FEATURES,
+from sims_core.catalog import run_stage
+from sims_core.data.image_set import Shard, shard_name, stream_images, write_index, write_shard
+from sims_core.engine.execution import Execution
+from sims_core.evaluation.config import (
     EvaluateConfig,
+    EvaluationConfig,
     ExtractorConfig,
     FeaturesConfig,
-    run_stage,
 )
-from sims_core.store import ArtifactRef, StageRequest, Store
-from sims_core.weights import pin_weights
+from sims_core.evaluation.stages import EVALUATE, EXTRACTOR, FEATURES
+from sims_core.evaluation.weights import pin_weights
+from sims_core.settings import Settings
+from sims_core.store.artifacts import ArtifactRef, StageRequest
+from sims_core.store.store import Store
 
 WANTED = 1.5
 ROUNDS = 5

@@ -20,11 +20,14 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from sims_core.config import ModelConfig, SamplerConfig, UNetConfig
-from sims_core.denoiser import NetDenoiser
-from sims_core.guidance import negative_guidance
-from sims_core.networks import build_net, initialise, make_denoiser, stored_module, unet_arguments
-from sims_core.sampler import karras_sigmas, make_sampler
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.diffusion.denoiser import NetDenoiser
+from sims_core.diffusion.guidance import negative_guidance
+from sims_core.diffusion.sampler import karras_sigmas, make_sampler
+from sims_core.nets.build import build_net, initialise, make_denoiser
+from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.nets.saved import stored_module
+from sims_core.nets.unet import unet_arguments
 
 NETS = {
     "tiny": (UNetConfig(block_out_channels=(32, 64)), 64),

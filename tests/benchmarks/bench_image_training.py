@@ -28,9 +28,11 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch.utils.data import DataLoader, TensorDataset
 
-from sims_core.config import Execution, ModelConfig, TrainingConfig, UNetConfig
-from sims_core.networks import unet_arguments
-from sims_core.training import Training
+from sims_core.engine.execution import Execution
+from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.nets.unet import unet_arguments
+from sims_core.training.config import TrainingConfig
+from sims_core.training.trainer import Training
 
 NETS = {
     "tiny": (UNetConfig(block_out_channels=(32, 64)), 64),

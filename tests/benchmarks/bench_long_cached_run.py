@@ -18,7 +18,7 @@ import time
 
 BUDGET_S = 20.0
 COMMAND = [
-    *(sys.executable, "-c", "from infra.cli import main; main()"),
+    *(sys.executable, "-c", "from infra.cli.main import main; main()"),
     *("run", "sims-loop/gaussian2d-quick", "-p", "generations=100", "-p", "pollution_sizes=500"),
     *("-p", "omegas=3", "-p", "methods=sims", "-p", "scan_omegas=[]"),
     *("-p", 'model.net={"kind":"exact_gaussian"}', "-p", "data.replicates=2"),

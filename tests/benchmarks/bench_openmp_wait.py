@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_openmp_wait.py
 
-Why `GOMP_SPINCOUNT` is set in infra/settings.py: each row is img/s of one process alone, then the
-mean of two processes side by side, two threads each.
+Why `GOMP_SPINCOUNT` is set in infra/environment.py: each row is img/s of one process alone,
+then the mean of two processes side by side, two threads each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def rate() -> float:
     import torch
 
     from flows.presets import find_preset
-    from sims_core.training import Training
+    from sims_core.training.trainer import Training
 
     torch.set_num_threads(2)
     experiment = find_preset("sims-loop/digits").experiment

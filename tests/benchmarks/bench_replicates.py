@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from flows.presets import find_preset
-from sims_core.config import MLPConfig
-from sims_core.point_training import ReplicatedTraining
-from sims_core.training import learning_rate_factor
+from sims_core.nets.config import MLPConfig
+from sims_core.training.points import ReplicatedTraining
+from sims_core.training.trainer import learning_rate_factor
 
 TARGET = 8.0
 EXPERIMENT = find_preset("sims-loop/gaussian2d-quick").experiment

@@ -38,19 +38,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flows.parameters import apply_overrides
 from flows.presets import find_preset
-from sims_core.comparison import find_images, plan_comparison
-from sims_core.config import DataFiles, EvaluationConfig, Execution, Experiment, one_line
-from sims_core.errors import BadInput, SimsError
-from sims_core.loop import PlannedStage
-from sims_core.networks import build_net, image_net
-from sims_core.report_study import sweep_figure
-from sims_core.self_improvement import StudyPlan, Sweep, plan_study
-from sims_core.shards import GRID_FILE
-from sims_core.stages import run_stage
-from sims_core.store import Store
-from sims_core.study_summary import study_rows, summarise_study
-from sims_core.summary import read_metrics
-from sims_core.weights import pin_weights
+from sims_core.catalog import run_stage
+from sims_core.common.errors import BadInput, SimsError
+from sims_core.common.frozen import one_line
+from sims_core.data.image_set import GRID_FILE
+from sims_core.engine.execution import DataFiles, Execution
+from sims_core.evaluation.config import EvaluationConfig
+from sims_core.evaluation.weights import pin_weights
+from sims_core.nets.build import build_net, image_net
+from sims_core.reports.found import read_metrics
+from sims_core.reports.study import sweep_figure
+from sims_core.reports.study_found import study_rows, summarise_study
+from sims_core.store.store import Store
+from sims_core.studies.comparison import find_images, plan_comparison
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.plan import PlannedStage
+from sims_core.studies.self_improvement import StudyPlan, Sweep, plan_study
 
 HERE = Path(__file__).parent
 PARTS = ("check", "study", "speed")

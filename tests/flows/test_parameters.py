@@ -15,10 +15,11 @@ from flows.parameters import (
 from flows.presets import find_preset, load_presets
 from flows.registry import load_flow
 from flows.sims_loop import sims_loop
-from sims_core.config import Experiment, ImportedSet
-from sims_core.datasets import DATASETS
-from sims_core.errors import BadInput
-from sims_core.store import Store
+from sims_core.common.errors import BadInput
+from sims_core.data.config import ImportedSet
+from sims_core.data.names import DATASETS
+from sims_core.store.store import Store
+from sims_core.studies.experiment import Experiment
 
 STORE = Store(Path("absent"))  # no preset of these needs one
 PRESET = find_preset("sims-loop/digits")

@@ -9,7 +9,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-from infra.runs import check_run, dry_run_lines, execute_directly
+from infra.cli.runs import check_run, dry_run_lines, execute_directly
 
 PRESET = "self-improvement/digits"
 STUDY = {

@@ -20,10 +20,11 @@ import pytest
 from flows.parameters import check_parameters, make_plan
 from flows.presets import find_preset, load_presets
 from flows.registry import load_flow
-from sims_core.config import ImportedModel, ImportedSet, ModelConfig, UNetConfig
-from sims_core.datasets import DATASETS
-from sims_core.models import MODELS
-from sims_core.store import Store
+from sims_core.data.config import ImportedSet
+from sims_core.data.names import DATASETS
+from sims_core.nets.config import ImportedModel, ModelConfig, UNetConfig
+from sims_core.nets.names import MODELS
+from sims_core.store.store import Store
 
 FOLDER = Path(__file__).parent / "digests"
 

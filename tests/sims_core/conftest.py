@@ -12,25 +12,21 @@ import pytest
 import torch
 from hypothesis import settings
 
-from sims_core.config import (
-    ClassifierConfig,
-    DigitsData,
-    EvaluationConfig,
-    Execution,
-    Experiment,
-    LoopKind,
-    ModelConfig,
-    SamplerConfig,
-    Sims,
-    Standard,
-    TrainingConfig,
-    UNetConfig,
-)
-from sims_core.loop import Arm, LoopPlan, plan_loop
-from sims_core.shards import Shard, shard_name, write_index, write_shard
-from sims_core.stages import run_stage
-from sims_core.store import ArtifactRef, StageRequest, Store
-from sims_core.summary import Outcome
+from sims_core.catalog import run_stage
+from sims_core.data.config import DigitsData
+from sims_core.data.image_set import Shard, shard_name, write_index, write_shard
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.engine.execution import Execution
+from sims_core.evaluation.config import ClassifierConfig, EvaluationConfig
+from sims_core.methods.sims import Sims
+from sims_core.methods.standard import Standard
+from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.reports.summary import Outcome
+from sims_core.store.artifacts import ArtifactRef, StageRequest
+from sims_core.store.store import Store
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.loop import Arm, LoopKind, LoopPlan, plan_loop
+from sims_core.training.config import TrainingConfig
 
 torch.set_num_threads(1)
 # Derandomised: a failure here is a failure everywhere; no deadline on a shared machine.

@@ -6,10 +6,10 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from infra.settings import Settings
-from infra.setup import set_up
-from sims_core.errors import BadInput
-from sims_core.stages import STAGES
+from infra.server.setup import set_up
+from sims_core.catalog import STAGES
+from sims_core.common.errors import BadInput
+from sims_core.settings import Settings
 from tasks.accelerator import GPU_LIMIT, accelerator_slot, needs_slot
 
 
@@ -31,7 +31,7 @@ def test_stages_that_compute_on_the_device_are_marked():
     ],
 )
 def test_who_needs_a_slot(slots, device, server, needed, monkeypatch, tmp_path):
-    monkeypatch.setattr("infra.settings.NVIDIA_FILES", (tmp_path,))  # a driver is there
+    monkeypatch.setattr("sims_core.settings.NVIDIA_FILES", (tmp_path,))  # a driver is there
     url = "http://127.0.0.1:4200/api" if server else None
     with temporary_settings({PREFECT_API_URL: url}):
         assert needs_slot(Settings(gpu_slots=slots, device=device)) is needed

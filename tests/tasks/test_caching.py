@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from prefect.cache_policies import INPUTS
 
-from sims_core.config import DigitsData
-from sims_core.stages import PREPARE
-from sims_core.store import ArtifactRef, StageRequest
+from sims_core.data.config import DigitsData
+from sims_core.data.stages import PREPARE
+from sims_core.store.artifacts import ArtifactRef, StageRequest
 from tasks.caching import BY_DIGEST
 from tasks.stages import stage_task
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-from sims_core.store import Store
+from sims_core.store.store import Store
 from tasks.report import _publish
 
 

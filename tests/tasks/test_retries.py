@@ -11,9 +11,9 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.states import Failed
 
 import tasks.stages
-from sims_core.config import DigitsData
-from sims_core.errors import BadInput, StoreError, TrainingDiverged
-from sims_core.stages import PREPARE
+from sims_core.common.errors import BadInput, StoreError, TrainingDiverged
+from sims_core.data.config import DigitsData
+from sims_core.data.stages import PREPARE
 from tasks.retries import DELAYS_S, may_pass, worth_another_attempt
 from tasks.stages import stage_task
 

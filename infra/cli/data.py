@@ -1,0 +1,253 @@
+"""`sims data`: brings images into the store, under a name that presets and parameters use."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from infra.cli.shell import JsonOption, StoreOption, errors, use_store
+from infra.environment import apply_environment_defaults
+from sims_core.common.errors import BadInput
+from sims_core.data.config import EncodeConfig, Encoding, ImportedSet
+from sims_core.engine.execution import Execution
+from sims_core.settings import Settings, writable_store
+from sims_core.store.artifacts import StageRequest
+from sims_core.store.store import Store
+
+data_app = typer.Typer(no_args_is_help=True, help="Bring your own images into the store.")
+MAX_SHOWN = 20
+
+
+@data_app.command("import")
+def data_import(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder or zip of images, WebDataset, Parquet, Hugging Face save_to_disk folder, "
+            "CIFAR-10 archive, MNIST npz or folder of idx files."
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", help="What to call it in this store.")],
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=4, max=4096, help="Crop to the central square and resize."),
+    ] = None,
+    channels: Annotated[
+        Literal["1", "3"] | None,
+        typer.Option("--channels", help="Convert all to grey (1) or RGB (3)."),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE|none",
+            help="CSV or JSON with each image's class; none: leave the classes out. Else the "
+            "source's own, or the sub-folders.",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Where the source has several (train).")
+    ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="List images that cannot be read and go on.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import images as shards. The same source with the same options is imported once."""
+    with errors():
+        use_store(store)
+        apply_environment_defaults()
+        from sims_core.data.names import check_name
+
+        check_name(name)
+        opened = writable_store()
+        options: dict[str, Any] = {"split": split, "size": size, "skip_broken": skip_broken}
+        options["channels"] = int(channels) if channels else None
+        dataset, cached = _import(opened, source, labels, options)
+        _list_skipped(opened, dataset)
+        _name(opened, name, dataset, cached, as_json)
+
+
+@data_app.command("encode")
+def data_encode(
+    images: Annotated[
+        str, typer.Argument(metavar="IMAGES", help="Name that `sims data import` gave to images.")
+    ],
+    autoencoder: Annotated[
+        Path,
+        typer.Option(
+            "--autoencoder",
+            help="Folder of a diffusers AutoencoderKL, or of a pipeline with one (safetensors).",
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", help="What to call the latents in this store.")],
+    scaling: Annotated[
+        Literal["standardized", "autoencoder"],
+        typer.Option(
+            "--scaling",
+            help="standardized: each channel to mean 0 and deviation 0.5; autoencoder: as "
+            "diffusers' pipelines do, for a base that was trained so.",
+        ),
+    ] = "standardized",
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the draws from the images' posteriors.")
+    ] = 0,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode images as latents, once; then presets and parameters use the latents by their name."""
+    with errors():
+        use_store(store)
+        apply_environment_defaults()
+        from sims_core.data.names import DATASETS, check_images_are_whole, check_name
+
+        check_name(name)
+        opened = Store.open(Settings.read().store, create=False)
+        found = DATASETS.find(opened, images)
+        if found.encoding is not None:
+            raise BadInput(f"{images} is encoded already: give the name of the images themselves")
+        if name == images:
+            raise BadInput(f"--name {name} is the images' own: give the latents another")
+        check_images_are_whole(opened, images, found)
+        dataset, cached = _encode(
+            writable_store(), found, autoencoder, EncodeConfig(scaling=scaling, seed=seed)
+        )
+        _name(opened, name, dataset, cached, as_json)
+
+
+def _name(store: Store, name: str, dataset: ImportedSet, cached: bool, as_json: bool) -> None:
+    """Gives the set its name, and tells of it."""
+    from sims_core.data.names import DATASETS
+    from sims_core.latents.stages import modelled_by
+
+    DATASETS.give(store, name, dataset)
+    details = store.manifest(modelled_by(dataset)).details
+    row = {**_row(name, dataset), **details, "cached": cached}
+    print(json.dumps(row) if as_json else _text(row))
+
+
+def _run(store: Store, request: StageRequest, execution: Execution) -> bool:
+    """Runs the stage, telling of its progress; returns whether the store had its artifact."""
+    from infra.cli.progress import PlainProgress
+    from sims_core.catalog import run_stage
+
+    cached = store.is_whole(request.ref)
+    progress = PlainProgress(1)
+    progress.started("", request.stage)
+
+    def advanced(done: int, total: int, unit: str, **figures: float) -> None:
+        progress.advanced(request.stage, done, total, unit, **figures)
+
+    run_stage(store, request, execution, progress=advanced)
+    return cached
+
+
+def _reading(imported: Path, labels: Path | None = None) -> Execution:
+    """How this machine runs a stage that reads what is being imported."""
+    execution = Settings.read().execution()
+    update = {"imported": imported.expanduser().absolute(), "labels": labels}
+    return execution.model_copy(update={"files": execution.files.model_copy(update=update)})
+
+
+def _import(
+    store: Store, source: Path, labels: str | None, options: dict[str, Any]
+) -> tuple[ImportedSet, bool]:
+    """Runs the stage unless the store has its artifact."""
+    from sims_core.data.importing import NO_LABELS, imported_set, plan_import
+    from sims_core.data.stages import IMPORT
+
+    file = None if labels in (None, NO_LABELS) else _existing(Path(labels))
+    execution = _reading(source, file)
+    config = plan_import(execution.files, labels=None if file else labels, **options)
+    request = IMPORT.request(config)
+    cached = _run(store, request, execution)
+    return imported_set(config, store.open_artifact(request.ref)), cached
+
+
+def _encode(
+    store: Store, images: ImportedSet, folder: Path, config: EncodeConfig
+) -> tuple[ImportedSet, bool]:
+    """Brings the autoencoder and runs the stage, unless the store has their artifacts."""
+    from sims_core.catalog import run_stage
+    from sims_core.data.names import images_of
+    from sims_core.latents.autoencoder import check_images_fit, find_autoencoder
+    from sims_core.latents.stages import IMPORT_AUTOENCODER, encode_request
+
+    execution = _reading(folder)
+    autoencoder = find_autoencoder(folder.expanduser())
+    check_images_fit(autoencoder, images.contents)
+    encoding = Encoding(autoencoder=autoencoder, encode=config)
+    run_stage(store, IMPORT_AUTOENCODER.request(autoencoder), execution)
+    cached = _run(store, encode_request(images_of(images), encoding), execution)
+    return images.model_copy(update={"encoding": encoding}), cached
+
+
+def _existing(path: Path) -> Path:
+    if not path.expanduser().is_file():
+        raise BadInput(f"--labels {path}: no such file; give a CSV or JSON file, or none")
+    return path.expanduser().absolute()
+
+
+def _list_skipped(store: Store, dataset: ImportedSet) -> None:
+    from sims_core.data.importing import SKIPPED_FILE
+    from sims_core.data.names import images_of
+
+    path = store.path(images_of(dataset)) / SKIPPED_FILE
+    if not path.exists():
+        return
+    skipped = json.loads(path.read_bytes())
+    for image in skipped[:MAX_SHOWN]:
+        print(f"skipped {image['name']}: {image['reason']}", file=sys.stderr)
+    print(f"skipped {len(skipped)} images, all listed in {path}", file=sys.stderr)
+
+
+def _row(name: str, dataset: ImportedSet) -> dict[str, Any]:
+    from sims_core.latents.stages import modelled_by
+
+    latents = dataset.modelled.model_dump(include={"channels", "height", "width"})
+    return {
+        "name": name,
+        "artifact": modelled_by(dataset).location,
+        **dataset.contents.model_dump(),
+        "layout": dataset.config.layout,
+        "latents": latents if dataset.encoding else None,
+    }
+
+
+def _text(row: dict[str, Any]) -> str:
+    classes = f"{row['num_classes']} classes" if row["num_classes"] else "no labels"
+    latents = row["latents"]
+    encoded = (
+        f", as latents of {latents['channels']} x {latents['height']} x {latents['width']}"
+        if latents
+        else ""
+    )
+    if row.get("psnr") is not None:
+        encoded += f" (sigma_data {row['sigma_data']:.3g}; decoded again: {row['psnr']:.1f} dB)"
+    return (
+        f"{row['name']}: {row['count']} images of {row['channels']} x {row['height']} x "
+        f"{row['width']}, {classes}, from {row['layout']}{encoded}; {row['artifact']}"
+        + (" (was there)" if row.get("cached") else "")
+    )
+
+
+@data_app.command("ls")
+def data_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """List the imported data sets: name, count, shape, classes, artifact."""
+    with errors():
+        use_store(store)
+        from sims_core.data.names import DATASETS
+
+        opened = Store.open(Settings.read().store, create=False)
+        rows = [_row(name, DATASETS.find(opened, name)) for name in DATASETS.given(opened)]
+        if as_json:
+            print(json.dumps({"store": str(opened.root), "datasets": rows}))
+            return
+        for row in rows:
+            print(_text(row))
+        print(f"{len(rows)} data sets in {opened.root}")

@@ -1,0 +1,112 @@
+"""`sims model`: brings models into the store, under a name that experiments start from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from infra.cli.shell import JsonOption, StoreOption, errors, use_store
+from infra.environment import apply_environment_defaults
+from sims_core.nets.config import ImportedModel
+from sims_core.settings import Settings, writable_store
+from sims_core.store.store import Store
+
+model_app = typer.Typer(no_args_is_help=True, help="Bring your own base model into the store.")
+
+
+@model_app.command("import")
+def model_import(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a diffusers pipeline or network (UNet2DModel with a DDPM, DDIM or PNDM "
+            "scheduler, safetensors), or a model artifact of a store."
+        ),
+    ],
+    name: Annotated[str, typer.Option("--name", help="What to call it in this store.")],
+    sigma_data: Annotated[
+        float,
+        typer.Option(
+            "--sigma-data",
+            min=1e-3,
+            help="Deviation of its training data in [-1, 1]; weighs the auxiliary's loss.",
+        ),
+    ] = 0.5,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import a model; then `sims run ... -p base.imported=NAME -p generations=1` starts from it."""
+    with errors():
+        use_store(store)
+        apply_environment_defaults()
+        from sims_core.catalog import run_stage
+        from sims_core.nets.importing import find_model_source
+        from sims_core.nets.names import MODELS, check_model_name
+        from sims_core.nets.stages import IMPORT_MODEL
+
+        check_model_name(name)
+        folder = folder.expanduser().absolute()
+        model = find_model_source(folder, sigma_data).imported
+        opened = writable_store()
+        execution = Settings.read().execution()
+        files = execution.files.model_copy(update={"imported": folder})
+        request = IMPORT_MODEL.request(model)
+        cached = opened.is_whole(request.ref)
+        run_stage(opened, request, execution.model_copy(update={"files": files}))
+        MODELS.give(opened, name, model)
+        row = {**_row(opened, name, model), "cached": cached}
+        print(json.dumps(row) if as_json else _text(row))
+
+
+def _row(store: Store, name: str, model: ImportedModel) -> dict[str, Any]:
+    from sims_core.nets.build import image_net
+    from sims_core.nets.stages import IMPORT_MODEL
+
+    ref, net, schedule = (
+        IMPORT_MODEL.request(model).ref,
+        image_net(model.model),
+        model.model.schedule,
+    )
+    details = store.manifest(ref).details if store.path(ref).exists() else {}
+    return {
+        "name": name,
+        "artifact": ref.location,
+        "channels": net.channels,
+        "image_size": net.image_size,
+        "num_classes": net.num_classes,
+        "parameters": details.get("parameters"),
+        "prediction": schedule.prediction_type if schedule else "edm",
+        "zero_snr": bool(schedule and schedule.rescale_betas_zero_snr),
+    }
+
+
+def _text(row: dict[str, Any]) -> str:
+    classes = f"{row['num_classes']} classes" if row["num_classes"] else "unconditional"
+    count = f"{row['parameters'] / 1e6:.1f} M" if row["parameters"] else "unknown number of"
+    return (
+        f"{row['name']}: {row['channels']} x {row['image_size']} x {row['image_size']}, {classes}, "
+        f"{count} parameters, predicts {row['prediction']}"
+        + (", zero terminal SNR" if row["zero_snr"] else "")
+        + f"; {row['artifact']}"
+        + (" (was there)" if row.get("cached") else "")
+    )
+
+
+@model_app.command("ls")
+def model_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """List the imported models: name, shape, parameters, what it predicts, artifact."""
+    with errors():
+        use_store(store)
+        from sims_core.nets.names import MODELS
+
+        opened = Store.open(Settings.read().store, create=False)
+        rows = [_row(opened, name, MODELS.find(opened, name)) for name in MODELS.given(opened)]
+        if as_json:
+            print(json.dumps({"store": str(opened.root), "models": rows}))
+            return
+        for row in rows:
+            print(_text(row))
+        print(f"{len(rows)} models in {opened.root}")

@@ -1,0 +1,27 @@
+"""Errors that a user can act on, in one line: what was wrong and what would be valid."""
+
+from __future__ import annotations
+
+
+class SimsError(Exception):
+    """Something a user can mend; the command line prints the message without a traceback."""
+
+
+class BadInput(SimsError):
+    """The request itself is wrong: found before any work starts (exit code 2)."""
+
+
+class StoreError(SimsError):
+    """The artifact store cannot be used: not writable, full, or not a store."""
+
+
+class DamagedArtifact(StoreError):
+    """A file of an artifact is missing or differs from its manifest."""
+
+
+class TrainingDiverged(SimsError):
+    """The loss or the weights stopped being finite."""
+
+
+class OutOfMemory(SimsError):
+    """A batch did not fit; progress is kept, and a smaller one may be asked for."""

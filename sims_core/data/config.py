@@ -1,0 +1,247 @@
+"""Configuration of real data, of mixes and of what was imported."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from sims_core.common.frozen import Frozen
+from sims_core.store.artifacts import Name
+
+
+class Contents(Frozen):
+    """What an image data set holds."""
+
+    count: Annotated[int, Field(ge=1)]
+    channels: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    num_classes: Annotated[int, Field(ge=0)]
+    """Class labels are 0 .. num_classes - 1; 0: the images have none."""
+
+
+class DigitsData(Frozen):
+    """The 1,797 real 8x8 grey handwritten digits in scikit-learn's wheel (UCI, 17 grey levels)."""
+
+    source: Literal["digits"] = "digits"
+    num_images: Annotated[int, Field(ge=1, le=1797)] = 1797
+
+    @property
+    def contents(self) -> Contents:
+        return Contents(count=self.num_images, channels=1, height=8, width=8, num_classes=10)
+
+
+KNOWN_SETS = {
+    (source, split): Contents(
+        count=count, channels=channels, height=size, width=size, num_classes=10
+    )
+    for source, split, count, channels, size in (
+        ("cifar10", "train", 50_000, 3, 32),
+        ("cifar10", "test", 10_000, 3, 32),
+        ("mnist", "train", 60_000, 1, 28),
+        ("mnist", "test", 10_000, 1, 28),
+        ("fashion", "train", 60_000, 1, 28),
+        ("fashion", "test", 10_000, 1, 28),
+    )
+}
+"""Size and shape of each public data set that has checksums here, by (source, split)."""
+
+
+class KnownImages(Frozen):
+    """A public data set. Its decoded content is checked, so it does not matter where it was found:
+    in the data folder (SIMS_DATA), or fetched from its publisher."""
+
+    source: Literal["cifar10", "mnist", "fashion"]
+    split: Literal["train", "test"] = "train"
+    num_images: Annotated[int, Field(ge=1)] | None = None
+    """The first so many; None is all."""
+
+    @property
+    def contents(self) -> Contents:
+        whole = KNOWN_SETS[self.source, self.split]
+        return whole.model_copy(update={"count": self.num_images or whole.count})
+
+    @model_validator(mode="after")
+    def _enough(self) -> KnownImages:
+        available = KNOWN_SETS[self.source, self.split].count
+        if self.contents.count > available:
+            raise ValueError(
+                f"num_images must be at most {available}, the size of {self.source}'s "
+                f"{self.split} split, got {self.num_images}"
+            )
+        return self
+
+
+class ImportConfig(Frozen):
+    """What makes an imported set what it is: its source's content and what was done with it."""
+
+    content: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Digest of the source's files."""
+    layout: str
+    """How the source is read; see `sims_core.data.sources`."""
+    split: str | None = None
+    labels: str | None = None
+    """None: those of the source; "none": left out; else the digest of the file that has them."""
+    size: Annotated[int, Field(ge=4, le=4096)] | None = None
+    """Images are cropped to their central square and resized to so many pixels; None: as is."""
+    channels: Literal[1, 3] | None = None
+    """Images are converted to grey or RGB; None: all must be what the first one is."""
+    skip_broken: bool = False
+
+
+class AutoencoderConfig(Frozen):
+    """An imported diffusers `AutoencoderKL`, in diffusers' own words, and which weights it has."""
+
+    config: dict[str, Any]
+    """config.json of the folder that it came from, without its private entries."""
+    in_channels: Annotated[int, Field(ge=1)]
+    latent_channels: Annotated[int, Field(ge=1)]
+    downsampling: Annotated[int, Field(ge=1)]
+    """An image of S x S pixels has latents of S / downsampling squared."""
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class EncodeConfig(Frozen):
+    """How images become what a network of latents sees."""
+
+    scaling: Literal["standardized", "autoencoder"] = "standardized"
+    """standardized: every channel has mean 0 and deviation 0.5 over the whole set, as EDM2 has
+    latents; autoencoder: as diffusers' pipelines scale, by its config's scaling_factor,
+    shift_factor, latents_mean and latents_std."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Image i's latents are one draw from their posterior, from a generator of (seed, i)."""
+
+
+class Encoding(Frozen):
+    """What turned a set of images into latents."""
+
+    autoencoder: AutoencoderConfig
+    encode: EncodeConfig
+
+
+class ImportedSet(Frozen):
+    """What a name that `sims data import` or `sims data encode` gave stands for."""
+
+    config: ImportConfig
+    contents: Contents
+    """Of the images."""
+    encoding: Encoding | None = None
+    """Networks see the images' latents; None: the images."""
+
+    @property
+    def modelled(self) -> Contents:
+        """What networks see."""
+        if self.encoding is None:
+            return self.contents
+        autoencoder = self.encoding.autoencoder
+        shape = {
+            "channels": autoencoder.latent_channels,
+            "height": self.contents.height // autoencoder.downsampling,
+            "width": self.contents.width // autoencoder.downsampling,
+        }
+        return self.contents.model_copy(update=shape)
+
+
+class ImportedImages(Frozen):
+    """Images that `sims data import` brought, or their latents that `sims data encode` made, by the
+    name that it gave them."""
+
+    source: Literal["imported"] = "imported"
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+    imported: ImportedSet | None = None
+    """What the name stands for in the store at hand; filled in when a run is planned."""
+
+    @property
+    def contents(self) -> Contents | None:
+        return self.imported.contents if self.imported else None
+
+
+class GaussianData(Frozen):
+    """`replicates` independent data sets of points of one Gaussian, for which all is known."""
+
+    source: Literal["gaussian"] = "gaussian"
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.0)
+    covariance: tuple[tuple[float, ...], ...] | None = None
+    """Symmetric and positive semi-definite; None is the identity."""
+    num_points: Annotated[int, Field(ge=2)] = 500
+    """|D_r| of each replicate (in the fresh-data loop: n_ini, what the first model sees)."""
+    fresh_points: Annotated[int, Field(ge=1)] | None = None
+    """n_r, the new real points of each later generation of the fresh-data loop; None is as many
+    as `num_points`."""
+    replicates: Annotated[int, Field(ge=1)] = 16
+
+    @property
+    def dim(self) -> int:
+        return len(self.mean)
+
+    @model_validator(mode="after")
+    def _square(self) -> GaussianData:
+        if (
+            self.covariance is not None
+            and [len(row) for row in self.covariance] != [self.dim] * self.dim
+        ):
+            raise ValueError(f"covariance must be {self.dim} x {self.dim}, as mean is long")
+        return self
+
+
+ImageData = DigitsData | KnownImages | ImportedImages
+
+
+def encoding_of(data: ImageData) -> Encoding | None:
+    """What made the latents that networks of this data see; None: they see the images."""
+    if isinstance(data, ImportedImages) and data.imported is not None:
+        return data.imported.encoding
+    return None
+
+
+def modelled(data: ImageData) -> Contents | None:
+    """What networks see of the data: images or their latents; None: that is not looked up yet."""
+    if isinstance(data, ImportedImages) and data.imported is not None:
+        return data.imported.modelled
+    return data.contents
+
+
+def _source(value: Any) -> Any:
+    """What tells the data sets apart; digits where it is left out."""
+    return (
+        value.get("source", "digits") if isinstance(value, dict) else getattr(value, "source", None)
+    )
+
+
+DataConfig = Annotated[
+    Annotated[DigitsData, Tag("digits")]
+    | Annotated[GaussianData, Tag("gaussian")]
+    | Annotated[KnownImages, Tag("cifar10")]
+    | Annotated[KnownImages, Tag("mnist")]
+    | Annotated[KnownImages, Tag("fashion")]
+    | Annotated[ImportedImages, Tag("imported")],
+    Discriminator(_source),
+]
+
+
+class MixPart(Frozen):
+    """`count` first images of the input artifact named `input`; None is all of them."""
+
+    input: Name
+    synthetic: bool
+    count: int | None = Field(default=None, ge=1)
+
+
+class MixConfig(Frozen):
+    parts: tuple[MixPart, ...] = Field(min_length=1)
+
+
+class PointSourceConfig(Frozen):
+    """`count` points of one Gaussian for each of `replicates`."""
+
+    mean: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...] | None
+    replicates: int
+    count: int
+    seed: int

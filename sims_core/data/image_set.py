@@ -1,0 +1,303 @@
+"""Images and latents as WebDataset tar shards: an image is a PNG, latents are an .npy; the class
+label is text, the seed is in the key.
+
+Equal content is equal bytes: members carry no time and no owner.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import webdataset as wds
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from sims_core.common.errors import DamagedArtifact
+from sims_core.common.frozen import Frozen
+from sims_core.data.config import Contents
+from sims_core.data.grid import GRID_FILE, GRID_IMAGES, encode_png, image_grid
+from sims_core.data.types import Images, Labels, Latents
+
+IMAGES_PER_SHARD = 1024
+
+
+class Shard(Frozen):
+    """One tar file of an image set and how many images it holds."""
+
+    file: str
+    count: int = Field(ge=1)
+
+
+class Scaling(Frozen):
+    """What networks see is (stored - shift) * scale, channel by channel."""
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+
+class ImageSet(Frozen):
+    """Index of an artifact of images or latents, stored as images.json beside its shards."""
+
+    count: int
+    channels: int
+    height: int
+    width: int
+    class_histogram: dict[str, int]
+    """Images per class label; empty when the set has no labels."""
+    shards: tuple[Shard, ...]
+    scaling: Scaling | None = None
+    """Of latents as their autoencoder has them; None: stored as networks see them."""
+
+    @property
+    def contents(self) -> Contents:
+        return Contents(
+            count=self.count,
+            channels=self.channels,
+            height=self.height,
+            width=self.width,
+            num_classes=1 + max(map(int, self.class_histogram), default=-1),
+        )
+
+
+INDEX_FILE = "images.json"
+
+
+def shard_name(number: int) -> str:
+    return f"images-{number:05d}.tar"
+
+
+def _encode(sample: Images | Latents) -> tuple[str, bytes]:
+    """A member's extension and bytes."""
+    if sample.dtype == np.uint8:
+        return "png", encode_png(sample.astype(np.uint8, copy=False))
+    buffer = io.BytesIO()
+    np.save(buffer, sample, allow_pickle=False)
+    return "npy", buffer.getvalue()
+
+
+def write_shard(
+    path: Path,
+    samples: Images | Latents,
+    first_index: int,
+    labels: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> None:
+    """Writes one shard under a temporary name, then renames it.
+
+    Args:
+        samples: images uint8 or latents float16, [N, C, H, W].
+        first_index: index of samples[0] in its set; keys are `index` or `index_seed` (hexadecimal).
+        labels: class of each image, written as text `.cls`.
+        seeds: seed of each generated image.
+    """
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as stream, wds.TarWriter(stream, mtime=0) as tar:
+        for offset, sample in enumerate(samples):
+            key = f"{first_index + offset:08d}"
+            if seeds is not None:
+                key += f"_{seeds[offset]:08x}"
+            extension, content = _encode(sample)
+            members: dict[str, str | bytes] = {"__key__": key, extension: content}
+            if labels is not None:
+                members["cls"] = str(labels[offset]).encode()
+            tar.write(members)
+    os.replace(partial, path)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image or one image's latents, as stored."""
+
+    key: str
+    content: NDArray[Any]
+    """uint8 or float16 [C, H, W]."""
+    label: int | None
+
+    @property
+    def seed(self) -> int | None:
+        """What it was generated from; None for a real one."""
+        _, _, seed = self.key.partition("_")
+        return int(seed, 16) if seed else None
+
+
+def _members(shards: Sequence[Path]) -> Iterator[dict[str, bytes]]:
+    # Opened here: webdataset reads a name as a pipe or an URL ("#", "?") and closes no file.
+    for path in shards:
+        try:
+            with path.open("rb") as stream:
+                files = wds.tariterators.tar_file_expander([{"url": str(path), "stream": stream}])
+                yield from wds.tariterators.group_by_keys(files)
+        except (tarfile.TarError, FileNotFoundError) as error:
+            raise DamagedArtifact(f"{path}: {error.args[0]}") from None
+
+
+def _decode(members: Mapping[str, bytes]) -> Sample:
+    key = str(members["__key__"])
+    try:
+        if "npy" in members:
+            content = np.load(io.BytesIO(members["npy"]), allow_pickle=False)
+        else:
+            content = np.asarray(Image.open(io.BytesIO(members["png"])), dtype=np.uint8)
+            content = content[None] if content.ndim == 2 else np.moveaxis(content, -1, 0)
+        label = int(members["cls"]) if "cls" in members else None
+    except (KeyError, OSError, SyntaxError, ValueError, EOFError) as error:
+        raise DamagedArtifact(f"{members['__url__']!s}: {key}: {error}") from None
+    return Sample(key, content, label)
+
+
+def stream_samples(folder: Path, start: int, stop: int) -> Iterator[Sample]:
+    """Samples start..stop of a verified artifact of images or latents one by one.
+
+    Memory does not grow with their number; shards before `start` are not opened.
+    """
+    first = 0
+    for shard in read_index(folder).shards:
+        begin, end = max(start - first, 0), min(stop - first, shard.count)
+        if begin < end:
+            yield from map(_decode, islice(_members([folder / shard.file]), begin, end))
+        first += shard.count
+
+
+def stream_images(folder: Path, start: int, stop: int) -> Iterator[Images]:
+    """Images start..stop of a verified images artifact one by one, uint8 [C, H, W]."""
+    for sample in stream_samples(folder, start, stop):
+        yield sample.content
+
+
+def read_samples(shards: Sequence[Path]) -> tuple[NDArray[Any], Labels | None]:
+    """All images or latents of the shards in order, and the labels if every one has one.
+
+    Returns:
+        uint8 or float16 [N, C, H, W] and int64 [N] or None.
+
+    Raises:
+        DamagedArtifact: a shard is missing or cut, has no readable image or an unreadable label, or
+            images of different shapes.
+    """
+    contents: list[NDArray[Any]] = []
+    labels: list[int] = []
+    for sample in map(_decode, _members(shards)):
+        contents.append(sample.content)
+        if sample.label is not None:
+            labels.append(sample.label)
+    if not contents or len({(each.shape, each.dtype) for each in contents}) != 1:
+        raise DamagedArtifact(f"{shards[0].parent}: no images, or images of different shapes")
+    return np.stack(contents), np.array(labels) if len(labels) == len(contents) else None
+
+
+def read_images(shards: Sequence[Path]) -> tuple[Images, Labels | None]:
+    """As `read_samples`, of images."""
+    return read_samples(shards)
+
+
+def write_index(
+    folder: Path, images: Images, shards: Sequence[Shard], labels: Sequence[int] | None = None
+) -> ImageSet:
+    """Writes images.json and grid.png (the first 64 images) beside the shards.
+
+    Args:
+        images: at least the first 64 images of the set, uint8 [n, C, H, W].
+    """
+    (folder / GRID_FILE).write_bytes(image_grid(images[:GRID_IMAGES]))
+    return index_shards(folder, images.shape[1:], shards, Counter(labels or ()))
+
+
+def index_shards(
+    folder: Path,
+    shape: Sequence[int],
+    shards: Sequence[Shard],
+    classes: Counter[int],
+    scaling: Scaling | None = None,
+) -> ImageSet:
+    """Writes images.json.
+
+    Args:
+        shape: channels, height and width of every image or latent.
+        classes: how many there are of each class.
+    """
+    channels, height, width = shape
+    index = ImageSet(
+        count=sum(shard.count for shard in shards),
+        channels=channels,
+        height=height,
+        width=width,
+        class_histogram={str(label): classes[label] for label in sorted(classes)},
+        shards=tuple(shards),
+        scaling=scaling,
+    )
+    (folder / INDEX_FILE).write_text(index.model_dump_json(exclude_none=True))
+    return index
+
+
+class ImageWriter:
+    """Writes a set of images shard by shard as they come; memory does not grow with the set.
+
+    Args:
+        folder: an empty folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+        self._images: list[Images] = []
+        self._labels: list[int] = []
+        self._first: list[Images] = []
+        self._shards: list[Shard] = []
+        self._classes: Counter[int] = Counter()
+        self._sums: NDArray[np.int64] = np.zeros((2, 1), dtype=np.int64)
+
+    def add(self, image: Images, label: int | None) -> None:
+        """The next image, uint8 [C, H, W]. All have the same shape, and labels, or none has."""
+        if self.count < GRID_IMAGES:
+            self._first.append(image)
+        wide = image.reshape(len(image), -1).astype(np.int64)
+        self._sums = self._sums + np.stack([wide.sum(1), (wide * wide).sum(1)])
+        self._images.append(image)
+        if label is not None:
+            self._labels.append(label)
+            self._classes[label] += 1
+        self.count += 1
+        if len(self._images) == IMAGES_PER_SHARD:
+            self._write_shard()
+
+    def _write_shard(self) -> None:
+        name = shard_name(len(self._shards))
+        first_index = self.count - len(self._images)
+        images, labels = np.stack(self._images), self._labels or None
+        write_shard(self.folder / name, images, first_index, labels=labels)
+        self._shards.append(Shard(file=name, count=len(images)))
+        self._images, self._labels = [], []
+
+    def finish(self) -> dict[str, Any]:
+        """Writes the rest and the index; returns the manifest's details.
+
+        Mean and deviation are those of each channel, scaled to [-1, 1].
+        """
+        if self._images:
+            self._write_shard()
+        first = np.stack(self._first)
+        (self.folder / GRID_FILE).write_bytes(image_grid(first))
+        index = index_shards(self.folder, first.shape[1:], self._shards, self._classes)
+        pixels = index.count * index.height * index.width
+        mean, mean_square = self._sums / pixels
+        std = np.sqrt(np.maximum(mean_square - mean**2, 0))
+        return {
+            "count": index.count,
+            "mean": [round(float(m), 6) for m in mean / 127.5 - 1],
+            "std": [round(float(s), 6) for s in std / 127.5],
+            "class_histogram": index.class_histogram,
+        }
+
+
+def read_index(folder: Path) -> ImageSet:
+    return ImageSet.model_validate_json((folder / INDEX_FILE).read_bytes())

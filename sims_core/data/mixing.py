@@ -1,0 +1,141 @@
+"""A training set is a manifest that refers to shards and counts; no image is copied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from sims_core.common.errors import BadInput
+from sims_core.common.frozen import Frozen
+from sims_core.data.config import MixConfig, MixPart
+from sims_core.data.image_set import read_index, stream_samples
+from sims_core.data.points import read_points
+from sims_core.data.ranges import scaled_latents
+from sims_core.data.stages import MIX
+from sims_core.data.types import Labels
+from sims_core.engine.stage import StageContext
+from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.store import Store
+
+MIX_FILE = "mix.json"
+
+
+class MixedPart(Frozen):
+    """The first `count` images of one images artifact."""
+
+    artifact: ArtifactRef
+    synthetic: bool
+    count: int = Field(ge=1)
+
+
+class TrainingSet(Frozen):
+    """D^t: its parts in order. Which image is synthetic is recorded, never told to the training."""
+
+    parts: tuple[MixedPart, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(part.count for part in self.parts)
+
+
+def mix(context: StageContext[MixConfig]) -> dict[str, Any]:
+    """Stage `mix`: checks the counts and writes mix.json."""
+    parts = tuple(found for part in context.config.parts for found in _resolve(context, part))
+    training_set = TrainingSet(parts=parts)
+    (context.directory / MIX_FILE).write_text(training_set.model_dump_json())
+    return {
+        "count": training_set.count,
+        "synthetic": sum(part.count for part in parts if part.synthetic),
+    }
+
+
+def _resolve(context: StageContext[MixConfig], part: MixPart) -> tuple[MixedPart, ...]:
+    """A part that is itself a mix stands for that mix's parts."""
+    ref, folder = context.inputs[part.input], context.open(part.input)
+    if ref.kind == MIX.kind:
+        if part.count is not None:
+            raise BadInput(f"a mix is taken whole: give no count for {ref.short}")
+        return read_training_set(folder).parts
+    available = _available(ref, folder)
+    count = available if part.count is None else part.count
+    if count > available:
+        raise BadInput(
+            f"the training set wants {count} images of {ref.short}, which holds {available}"
+        )
+    return (MixedPart(artifact=ref, synthetic=part.synthetic, count=count),)
+
+
+def _available(ref: ArtifactRef, folder: Path) -> int:
+    """Images, or points of each replicate, that an artifact holds."""
+    if ref.kind != "points":
+        return read_index(folder).count
+    from sims_core.data.points import count_points
+
+    return count_points(folder)
+
+
+def read_training_set(folder: Path) -> TrainingSet:
+    return TrainingSet.model_validate_json((folder / MIX_FILE).read_bytes())
+
+
+def read_first_labelled(folder: Path, count: int | None) -> tuple[NDArray[Any], Labels | None]:
+    """First `count` images or latents (None: all) of a verified artifact, and their labels.
+
+    Returns:
+        Images uint8, or latents float16 as networks see them, [count, C, H, W]; int64 [count], or
+        None if one has no label.
+    """
+    index = read_index(folder)
+    count = index.count if count is None else min(count, index.count)
+    samples, labels = np.empty(0), list[int | None]()
+    for number, sample in enumerate(stream_samples(folder, 0, count)):
+        if number == 0:  # filled in place: a second copy of a large set may not fit
+            samples = np.empty((count, *sample.content.shape), sample.content.dtype)
+        samples[number] = scaled_latents(sample.content, index.scaling)
+        labels.append(sample.label)
+    if None in labels:
+        return samples, None
+    return samples, np.array(labels, dtype=np.int64)
+
+
+def read_first(folder: Path, count: int | None) -> NDArray[Any]:
+    """First `count` images or latents (None: all) of a verified artifact, [count, C, H, W]."""
+    return read_first_labelled(folder, count)[0]
+
+
+def load_training_set(store: Store, folder: Path) -> tuple[NDArray[Any], Labels | None]:
+    """All images or latents that a verified mix artifact refers to, in order.
+
+    Returns:
+        uint8 or float16 [N, C, H, W]; class labels int64 [N], or None unless every part has labels.
+    """
+    parts = [
+        read_first_labelled(store.open_artifact(part.artifact), part.count)
+        for part in read_training_set(folder).parts
+    ]
+    labels = [part_labels for _, part_labels in parts if part_labels is not None]
+    images = parts[0][0] if len(parts) == 1 else np.concatenate([each for each, _ in parts])
+    return images, np.concatenate(labels) if len(labels) == len(parts) else None
+
+
+def load_point_training_set(store: Store, folder: Path, kind: str) -> Tensor:
+    """All points of a verified mix, or of one points artifact, [R, N, d]; each replicate its own.
+
+    Raises:
+        BadInput: the parts have different numbers of replicates.
+    """
+    if kind == "points":
+        return read_points(folder)
+    parts = [
+        read_points(store.open_artifact(part.artifact), part.count)
+        for part in read_training_set(folder).parts
+    ]
+    if len({len(part) for part in parts}) != 1:
+        raise BadInput("the parts of a training set have different numbers of replicates")
+    return torch.cat(parts, dim=1)

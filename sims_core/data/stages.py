@@ -1,0 +1,44 @@
+"""Stages that bring real data into the store, and that mix real with synthetic data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sims_core.common.errors import BadInput
+from sims_core.data.config import (
+    DigitsData,
+    ImageData,
+    ImportConfig,
+    KnownImages,
+    MixConfig,
+    PointSourceConfig,
+)
+from sims_core.engine.stage import Stage
+from sims_core.store.artifacts import StageRequest
+
+PREPARE = Stage("prepare", 1, "images", DigitsData, "sims_core.data.digits:prepare")
+PREPARE_KNOWN = Stage(
+    "prepare_known", 1, "images", KnownImages, "sims_core.data.known:prepare_known"
+)
+IMPORT = Stage("import", 1, "images", ImportConfig, "sims_core.data.importing:import_images")
+MIX = Stage("mix", 1, "mix", MixConfig, "sims_core.data.mixing:mix")
+PREPARE_POINTS = Stage(
+    "prepare_points", 1, "points", PointSourceConfig, "sims_core.data.points:prepare_points"
+)
+
+STAGES: tuple[Stage[Any], ...] = (PREPARE, PREPARE_KNOWN, IMPORT, MIX, PREPARE_POINTS)
+
+
+def data_request(data: ImageData) -> StageRequest:
+    """What brings the real images into the store.
+
+    Raises:
+        BadInput: they were imported under a name that nobody has looked up in a store.
+    """
+    if isinstance(data, DigitsData):
+        return PREPARE.request(data)
+    if isinstance(data, KnownImages):
+        return PREPARE_KNOWN.request(data)
+    if data.imported is None:
+        raise BadInput(f"data set {data.name!r} was not looked up: see sims_core.studies.resolve")
+    return IMPORT.request(data.imported.config)

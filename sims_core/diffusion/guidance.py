@@ -1,0 +1,37 @@
+"""SIMS is a denoiser: neither sampler, evaluation nor loop learns that it exists."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from sims_core.common.errors import BadInput
+from sims_core.diffusion.denoiser import Denoiser
+
+
+def negative_guidance(base: Denoiser, auxiliary: Denoiser, omega: float) -> Denoiser:
+    """The SIMS combination (arXiv 2408.16333, Algorithm 1): away from the auxiliary.
+
+    D = (1 + omega) D_base - omega D_aux, equally for scores and for epsilon, which are affine in D.
+    EDM2 writes it lerp(D_aux, D_base, guidance) with guidance = 1 + omega. omega = 0 is the only
+    "off": it returns `base` itself and the auxiliary is never evaluated.
+
+    Args:
+        base: denoiser trained on the data.
+        auxiliary: the same fine-tuned on the base's own samples.
+        omega: guidance strength >= 0.
+
+    Raises:
+        BadInput: omega is negative or not finite.
+    """
+    if not (math.isfinite(omega) and omega >= 0):
+        raise BadInput(f"omega is {omega}; it must be a finite number >= 0 (0 is no guidance)")
+    if omega == 0:
+        return base
+
+    def guided(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        denoised = base(x, sigma, labels)
+        return denoised + omega * (denoised - auxiliary(x, sigma, labels))
+
+    return guided

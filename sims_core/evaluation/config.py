@@ -1,0 +1,146 @@
+"""Configuration of what is measured, and of the stages that measure it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from sims_core.common.frozen import Frozen
+from sims_core.common.seeding import MOST_IMAGES
+from sims_core.data.config import (
+    PointSourceConfig,
+)
+
+
+class ClassifierConfig(Frozen):
+    """A small convolutional classifier whose penultimate layer is the feature space."""
+
+    channels: Annotated[tuple[int, ...], Field(min_length=1)] = (32, 64)
+    num_features: Annotated[int, Field(ge=2)] = 64
+    kimg: Annotated[float, Field(gt=0)] = 36.0
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+
+class EvaluationConfig(Frozen):
+    """What is measured on each generation, and on how many images."""
+
+    num_images: Annotated[int, Field(ge=2, le=MOST_IMAGES)] = 1797
+    min_images: Annotated[int, Field(ge=2)] | None = None
+    """Fewer are refused. None: one more than there are features, since the covariance of fewer has
+    no full rank and FID is mostly its bias then (Inception 2,049, ResNets and classifier 65)."""
+    allow_small_n: bool = False
+    """Measure all the same."""
+    features: Literal["classifier", "inception", "resnet20", "resnet56"] = "classifier"
+    """Feature space: a classifier trained on the real data, torch-fidelity's inception-v3-compat
+    (the FID of papers), or a CIFAR ResNet (cheap on a CPU)."""
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
+    """SHA-256 of the file with the weights of `features`; None: those found when a run is
+    planned, which must be known ones."""
+    inception_score: bool = False
+    classifier: ClassifierConfig = ClassifierConfig()
+    kid_subsets: Annotated[int, Field(ge=1)] = 100
+    kid_subset_size: Annotated[int, Field(ge=2)] = 500
+    prc_neighborhood: Annotated[int, Field(ge=1)] = 3
+    num_preview: Annotated[int, Field(ge=1, le=64)] = 64
+    """Images of the grid that is drawn from the same seeds in every generation and arm."""
+
+    @property
+    def fewest_images(self) -> int:
+        """Below so many, real or generated, a run is refused unless `allow_small_n`."""
+        if self.allow_small_n:
+            return 2
+        dim = {"classifier": self.classifier.num_features, "inception": 2048}
+        return self.min_images or dim.get(self.features, 64) + 1
+
+    @model_validator(mode="after")
+    def _fits_the_features(self) -> EvaluationConfig:
+        if self.num_images < self.fewest_images:
+            raise ValueError(
+                f"num_images {self.num_images} is too few for an FID in {self.features} features: "
+                f"want at least {self.fewest_images} (evaluation.min_images), or set "
+                "evaluation.allow_small_n=true"
+            )
+        if self.inception_score and self.features != "inception":
+            raise ValueError(f"inception_score needs features=inception, not {self.features}")
+        if self.weights_sha256 and self.features == "classifier":
+            raise ValueError("weights_sha256 is of inception or a ResNet; a classifier is trained")
+        return self
+
+    @model_validator(mode="after")
+    def _enough(self) -> EvaluationConfig:
+        if self.kid_subset_size > self.num_images:
+            raise ValueError(
+                f"kid_subset_size {self.kid_subset_size} exceeds num_images {self.num_images}"
+            )
+        if self.prc_neighborhood >= self.num_images:
+            raise ValueError(
+                f"prc_neighborhood {self.prc_neighborhood} must be below num_images "
+                f"{self.num_images}"
+            )
+        return self
+
+
+class PointEvaluationConfig(Frozen):
+    """What is measured on each generation of points, on how many, in every replicate."""
+
+    num_points: Annotated[int, Field(ge=2)] = 4000
+    """Points whose sample moments give the closed-form Gaussian W2."""
+    empirical_points: Annotated[int, Field(ge=2)] = 250
+    """Points of the exact empirical W2; its cost grows faster than their square."""
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """Resamples behind each 95 % interval of a mean over replicates."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> PointEvaluationConfig:
+        if self.empirical_points > self.num_points:
+            raise ValueError(
+                f"empirical_points {self.empirical_points} exceeds num_points {self.num_points}"
+            )
+        return self
+
+
+class ReferenceConfig(Frozen):
+    """`source.count` points for moments, `empirical_points` for the empirical distance."""
+
+    source: PointSourceConfig
+    empirical_points: int
+
+
+class EvaluatePointsConfig(Frozen):
+    num_points: int
+    empirical_points: int
+    bootstrap: int
+    seed: int
+    """Of the bootstrap."""
+
+
+class ClassifierStageConfig(Frozen):
+    classifier: ClassifierConfig
+    seed: int
+
+
+class ExtractorConfig(Frozen):
+    """A network that was trained elsewhere, named by the content of its file."""
+
+    features: Literal["inception", "resnet20", "resnet56"]
+    sha256: str = Field(pattern=r"^[0-9a-f]{8,64}$")
+    """Of the file with the weights; the first digits do."""
+    inception_score: bool = False
+    """Its features come with the logits that the Inception Score is made from."""
+
+
+class FeaturesConfig(Frozen):
+    count: int | None = Field(default=None, ge=1)
+    """First so many images; None is all."""
+
+
+class EvaluateConfig(Frozen):
+    kid_subsets: int
+    kid_subset_size: int
+    prc_neighborhood: int
+    seed: int

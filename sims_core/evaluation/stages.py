@@ -1,0 +1,55 @@
+"""Stages that measure images and points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sims_core.engine.stage import Stage
+from sims_core.evaluation.config import (
+    ClassifierStageConfig,
+    EvaluateConfig,
+    EvaluatePointsConfig,
+    ExtractorConfig,
+    FeaturesConfig,
+    ReferenceConfig,
+)
+
+CLASSIFIER = Stage(
+    "classifier",
+    1,
+    "classifier",
+    ClassifierStageConfig,
+    "sims_core.evaluation.classifier:train_classifier",
+    accelerated=True,
+)
+EXTRACTOR = Stage(
+    "extractor",
+    1,
+    "extractor",
+    ExtractorConfig,
+    "sims_core.evaluation.extractors:prepare_extractor",
+)
+FEATURES = Stage(
+    "features",
+    3,
+    "features",
+    FeaturesConfig,
+    "sims_core.evaluation.images:extract_features",
+    accelerated=True,
+)
+EVALUATE = Stage("evaluate", 2, "metrics", EvaluateConfig, "sims_core.evaluation.images:evaluate")
+REFERENCE = Stage(
+    "reference", 1, "reference", ReferenceConfig, "sims_core.evaluation.points:make_reference"
+)
+EVALUATE_POINTS = Stage(
+    "evaluate_points",
+    1,
+    "metrics",
+    EvaluatePointsConfig,
+    "sims_core.evaluation.points:evaluate_points",
+)
+
+STAGES: tuple[Stage[Any], ...] = (
+    *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE),
+    *(REFERENCE, EVALUATE_POINTS),
+)

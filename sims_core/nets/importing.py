@@ -1,0 +1,97 @@
+"""Other people's models into the store: diffusers folders, and our own model artifacts.
+
+Weights are read from safetensors only: nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sims_core.common.digest import file_sha256
+from sims_core.common.errors import BadInput
+from sims_core.common.frozen import one_line
+from sims_core.engine.stage import StageContext
+from sims_core.nets.build import build_net, make_denoiser
+from sims_core.nets.config import IMAGE_NETS, ImportedModel, ModelConfig
+from sims_core.nets.diffusers_files import _net_config, _schedule, find_weights_file, read_weights
+from sims_core.nets.saved import (
+    MODEL_FILE,
+    NET_FOLDER,
+    load_weights,
+    save_model,
+    stored_module,
+)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model found on disk, its description checked, its weights not read yet."""
+
+    model: ModelConfig
+    weights: Path
+
+    @property
+    def imported(self) -> ImportedModel:
+        return ImportedModel(model=self.model, weights_sha256=file_sha256(self.weights))
+
+
+def find_model_source(folder: Path, sigma_data: float = 0.5) -> ModelSource:
+    """What lies in `folder`: a diffusers pipeline or network, or one of our model artifacts.
+
+    Args:
+        sigma_data: standard deviation of the data that a diffusers network was trained on.
+
+    Raises:
+        BadInput: nothing of that kind, or one that cannot be wrapped exactly; says why.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder: give one with a diffusers UNet2DModel")
+    if (folder / MODEL_FILE).exists():
+        return _find_ours(folder)
+    net_folder = next((f for f in (folder / "unet", folder) if (f / "config.json").exists()), None)
+    if net_folder is None:
+        raise BadInput(
+            f"{folder} has neither unet/config.json, config.json nor {MODEL_FILE}: give a folder "
+            "that diffusers saved with save_pretrained, or a model artifact of a store"
+        )
+    model = ModelConfig(
+        net=_net_config(net_folder / "config.json"),
+        sigma_data=sigma_data,
+        schedule=_schedule(folder),
+    )
+    return ModelSource(model, find_weights_file(net_folder))
+
+
+def _find_ours(folder: Path) -> ModelSource:
+    path = folder / MODEL_FILE
+    try:
+        model = ModelConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BadInput(f"{path}: {one_line(error)}") from None
+    if not isinstance(model.net, IMAGE_NETS):
+        raise BadInput(f"{path}: a {model.net.kind} network is no model of images")
+    return ModelSource(model, find_weights_file(folder / NET_FOLDER))
+
+
+def import_model(context: StageContext[ImportedModel]) -> dict[str, Any]:
+    """Stage `import_model`: no inputs; reads what `execution.files.imported` names.
+
+    Raises:
+        BadInput: it is gone or another model, or its weights are of another architecture.
+    """
+    config, folder = context.config, context.execution.files.imported
+    if folder is None:
+        raise BadInput(
+            "an imported model is no longer in the store: bring it again by `sims model import`"
+        )
+    source = find_model_source(folder, config.model.sigma_data)
+    if source.imported != config:
+        raise BadInput(f"{folder} changed while it was imported: run the command again")
+    net = build_net(config.model.net)
+    load_weights(stored_module(net), read_weights(source.weights), str(source.weights))
+    save_model(make_denoiser(net, config.model), config.model, context.directory)
+    return {"parameters": sum(parameter.numel() for parameter in net.parameters())}

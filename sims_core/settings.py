@@ -1,0 +1,140 @@
+"""Settings of the machine, from the environment (SIMS_*), and the store that they name.
+
+None of them changes a result's digest.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sims_core.common.errors import BadInput, StoreError
+from sims_core.common.frozen import one_line
+from sims_core.engine.execution import DataFiles, Execution
+from sims_core.store.store import Store
+
+NVIDIA_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+"""One of them is there if an NVIDIA driver is: Linux's own, or that of its Windows host."""
+
+
+class Settings(BaseSettings):
+    """Where the store lies and what computes. Each field is read from SIMS_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="SIMS_", frozen=True, env_ignore_empty=True)
+
+    store: Path = Path("store")
+    """Folder of the artifact store."""
+    store_must_exist: bool = False
+    """For workers: where the store is not mounted a new one would hide the mistake."""
+    data: Path | None = None
+    """Folder in which known data sets and the weights of feature extractors are looked for."""
+    inception_weights: Path | None = None
+    """File with the weights of 2015 of Inception, as torch-fidelity's inception-v3-compat."""
+    downloads: Path = Path("~/.cache/sims-loop")
+    """Folder for data sets that are fetched since they are not in the data folder."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    """cpu, cuda, cuda:1, mps, or auto: cuda where there is one, else cpu."""
+    gpu_slots: Literal["auto", "always", "never"] = "auto"
+    """Whether stages that want the accelerator hold a slot of the Prefect server's limit `gpu`;
+    auto: unless the device is the CPU."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """torch's threads on the CPU; unset: one per processor that this process may use."""
+    sampling_batch_size: Annotated[int, Field(ge=1)] = 256
+    checkpoint_kimg: Annotated[float, Field(gt=0)] = 2.0
+    processes: Annotated[int, Field(ge=1)] = 1
+    """Training processes that share each batch; on GPUs one a GPU."""
+    micro_batch_size: Annotated[int, Field(ge=1)] | None = None
+    """At most so many images at once in training, in each process; unset: the whole batch."""
+    compile: Literal["inductor", "eager"] | None = None
+    """torch.compile's backend for networks of images; unset: no compilation."""
+    channels_last: bool = True
+
+    @classmethod
+    def read(cls) -> Settings:
+        """The settings of this process.
+
+        Raises:
+            BadInput: a SIMS_ variable has an invalid value.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            name, _, problem = one_line(error).partition(":")
+            raise BadInput(f"environment variable SIMS_{name.upper()}:{problem}") from None
+
+    def execution(self) -> Execution:
+        """How this machine runs a stage.
+
+        Raises:
+            BadInput: SIMS_DEVICE names a device that it does not have, or one GPU for several
+                processes.
+        """
+        return Execution(
+            device=self._device(),
+            threads=self.threads or len(os.sched_getaffinity(0)),
+            sampling_batch_size=self.sampling_batch_size,
+            checkpoint_kimg=self.checkpoint_kimg,
+            files=self.files(),
+            num_processes=self._processes(),
+            micro_batch_size=self.micro_batch_size,
+            compile=self.compile,
+            channels_last=self.channels_last,
+        )
+
+    def files(self) -> DataFiles:
+        """Where data and weights are read."""
+        return DataFiles(
+            source=self.data and self.data.expanduser().absolute(),
+            downloads=self.downloads.expanduser().absolute(),
+            inception=self.inception_weights and self.inception_weights.expanduser().absolute(),
+        )
+
+    def _processes(self) -> int:
+        if self.processes > 1 and self._device().partition(":")[2]:
+            raise BadInput(
+                f"SIMS_DEVICE is {self.device}, one GPU, but SIMS_PROCESSES is {self.processes}: "
+                "set SIMS_DEVICE=cuda (and CUDA_VISIBLE_DEVICES to choose among GPUs)"
+            )
+        return self.processes
+
+    def _device(self) -> str:
+        # Asking the driver's device files spares a cached run the seconds of importing torch.
+        if self.device == "auto":
+            return "cuda" if NVIDIA_FILES[0].exists() else "cpu"
+        if self.device.startswith("cuda") and not any(map(Path.exists, NVIDIA_FILES)):
+            raise BadInput(
+                f"SIMS_DEVICE is {self.device}, but this machine has no NVIDIA driver: unset it"
+            )
+        return self.device
+
+
+def open_store() -> Store:
+    """The store of this process's settings, made if it is not there and may be.
+
+    Raises:
+        StoreError: it cannot be written, or it is absent and SIMS_STORE_MUST_EXIST.
+    """
+    settings = Settings.read()
+    root = settings.store.expanduser().absolute()
+    if settings.store_must_exist and not (root / "artifacts").is_dir():
+        raise StoreError(
+            f"this worker sees no store at {root}: mount it there, or start the worker with "
+            "SIMS_STORE naming it; `sims setup` makes a new one"
+        )
+    return Store.open(root)
+
+
+def writable_store() -> Store:
+    """The store that the settings name, made if it is not there.
+
+    Raises:
+        BadInput: it cannot be written.
+    """
+    try:
+        return Store.open(Settings.read().store)
+    except StoreError as error:
+        raise BadInput(str(error)) from None

@@ -1,0 +1,64 @@
+"""Names given to what was imported: <folder>/<name>.json in a store says what each stands for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from sims_core.common.errors import BadInput
+from sims_core.common.files import write_atomically
+from sims_core.common.frozen import Frozen
+from sims_core.store.store import Store
+
+T = TypeVar("T", bound=Frozen)
+
+
+@dataclass(frozen=True)
+class Names(Generic[T]):
+    """All names of one sort of thing."""
+
+    what: str
+    """As a message calls it."""
+    folder: str
+    """Under the store's root."""
+    kind: type[T]
+    command: str
+    """What imports one, less its name."""
+    hint: str = ""
+    """What a message adds to that command."""
+
+    def _path(self, store: Store, name: str) -> Path:
+        return store.root / self.folder / f"{name}.json"
+
+    def give(self, store: Store, name: str, thing: T) -> None:
+        """Lets `name` stand for `thing` from now on."""
+        path = self._path(store, name)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, thing.model_dump_json())
+
+    def find(self, store: Store, name: str) -> T:
+        """What `name` stands for.
+
+        Raises:
+            BadInput: nothing was imported under that name; says how to.
+        """
+        command = f"`{self.command} --name {name}`"
+        try:
+            return self.kind.model_validate_json(self._path(store, name).read_bytes())
+        except FileNotFoundError:
+            known = ", ".join(self.given(store)) or "none yet"
+            raise BadInput(
+                f"no {self.what} {name!r} in the store {store.root} (imported: {known}); bring it "
+                f"by {command}{self.hint}"
+            ) from None
+        except ValidationError:
+            raise BadInput(
+                f"{self._path(store, name)} is unreadable: import {name} again by {command}"
+            ) from None
+
+    def given(self, store: Store) -> list[str]:
+        """Every name that was given, in order."""
+        return sorted(path.stem for path in (store.root / self.folder).glob("*.json"))

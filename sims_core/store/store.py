@@ -1,0 +1,246 @@
+"""The artifact store: immutable entries named by the digest of what made them.
+
+Layout under the root:
+
+    artifacts/<kind>/<digest>/  manifest.json and the files that it lists
+    progress/<digest>/          an unfinished artifact and its stage's own progress
+    locks/<digest>.lock         held while an artifact is computed; freed by the kernel
+    records/<digest>.json       when and how long it was computed: the one thing that differs
+                                between two computations of the same artifact
+    datasets/<name>.json        what each name given by `sims data import` stands for
+    results/                    Prefect's results: references, a few hundred bytes each
+    runs/<run name>/            what people look at: report, metrics, links into artifacts/
+
+No manifest, no artifact: an entry is made under progress/ and renamed when whole. A reader checks
+every file's size and SHA-256 before it trusts; a missing or damaged entry is computed again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sims_core.common.digest import canonical_json, file_sha256
+from sims_core.common.errors import DamagedArtifact, StoreError
+from sims_core.common.files import full_message, is_full, write_atomically
+from sims_core.store.artifacts import MANIFEST_FILE, ArtifactRef, Manifest, Record, StageRequest
+
+logger = logging.getLogger("sims_core.store")
+
+
+class Store:
+    """A folder of artifacts. Any number of processes of one host may use it at once."""
+
+    FOLDERS = ("artifacts", "progress", "locks", "records", "datasets", "results", "runs")
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._verified: dict[ArtifactRef, tuple[Any, ...]] = {}
+
+    @classmethod
+    def open(cls, root: Path | str, create: bool = True) -> Store:
+        """Opens a store, making its folders, and proves that it can be written.
+
+        Raises:
+            StoreError: the path is a file, cannot be made or written, or (create=False) is absent.
+        """
+        root = Path(root).expanduser().absolute()
+        store = cls(root)
+        if not create:
+            if not (root / "artifacts").is_dir():
+                raise StoreError(f"there is no store at {root}: pass --store or set SIMS_STORE")
+            return store
+        probe = root / "locks" / f"probe-{uuid.uuid4().hex}"
+        try:
+            for folder in cls.FOLDERS:
+                (root / folder).mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"probe")
+        except OSError as error:
+            if is_full(error):
+                raise StoreError(full_message(root)) from error
+            raise StoreError(
+                f"the store {root} cannot be written: {error.strerror}; "
+                "pass a writable folder with --store or SIMS_STORE"
+            ) from error
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+        store._sweep()
+        return store
+
+    def _sweep(self) -> None:
+        """Removes replaced entries and half-made views that a kill left behind over a day ago."""
+        yesterday = time.time() - 86_400
+        for pattern in ("trash-*", "run-*"):
+            for path in (self.root / "progress").glob(pattern):
+                with suppress(FileNotFoundError):  # another process sweeps too
+                    if path.lstat().st_mtime < yesterday:
+                        shutil.rmtree(path, ignore_errors=True)
+
+    def path(self, ref: ArtifactRef) -> Path:
+        return self.root / ref.location
+
+    def progress_path(self, ref: ArtifactRef) -> Path:
+        return self.root / "progress" / ref.digest
+
+    def artifacts(self) -> list[ArtifactRef]:
+        """Every entry that has a well-formed name, damaged ones included, in order."""
+        found = []
+        for folder in sorted((self.root / "artifacts").glob("*/*")):
+            try:
+                found.append(ArtifactRef(kind=folder.parent.name, digest=folder.name))
+            except ValidationError:
+                continue
+        return found
+
+    def manifest(self, ref: ArtifactRef) -> Manifest:
+        """Raises DamagedArtifact if it is missing, unreadable or another artifact's."""
+        path = self.path(ref) / MANIFEST_FILE
+        try:
+            if path.is_symlink():  # what it points to could change unseen
+                raise FileNotFoundError
+            manifest = Manifest.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise DamagedArtifact(f"{ref.location}/{MANIFEST_FILE}: missing") from None
+        except (ValidationError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise DamagedArtifact(f"{ref.location}/{MANIFEST_FILE}: unreadable: {reason}") from None
+        if not manifest.is_intact():
+            raise DamagedArtifact(f"{ref.location}/{MANIFEST_FILE}: differs from its checksum")
+        if manifest.request.ref != ref:
+            raise DamagedArtifact(f"{ref.location}/{MANIFEST_FILE}: belongs to another artifact")
+        return manifest
+
+    def damage(self, ref: ArtifactRef) -> list[str]:
+        """One line for each missing, changed or foreign file of an entry; empty if it is whole."""
+        try:
+            manifest = self.manifest(ref)
+        except DamagedArtifact as error:
+            return [str(error)]
+        folder = self.path(ref)
+        present = {
+            path.relative_to(folder).as_posix()
+            for path in folder.rglob("*")
+            if path.is_symlink() or not path.is_dir()
+        }
+        lines = [
+            f"{ref.location}/{name}: not in the manifest"
+            for name in sorted(present - {*manifest.files, MANIFEST_FILE})
+        ]
+        for name, entry in sorted(manifest.files.items()):
+            path = folder / name
+            if name not in present or path.is_symlink():
+                lines.append(f"{ref.location}/{name}: missing")
+            elif path.stat().st_size != entry.size:
+                size = path.stat().st_size
+                lines.append(f"{ref.location}/{name}: {size} bytes instead of {entry.size}")
+            elif file_sha256(path) != entry.sha256:
+                lines.append(f"{ref.location}/{name}: content differs from its SHA-256")
+        return lines
+
+    def is_whole(self, ref: ArtifactRef) -> bool:
+        """Whether the entry exists and every byte of it is right.
+
+        A verdict is kept as long as no file of the entry was touched since.
+        """
+        folder = self.path(ref)
+        if not folder.is_dir():
+            return False
+        stamp = tuple(
+            (str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            for path in sorted(folder.rglob("*"))
+            for stat in [path.lstat()]
+        )
+        if self._verified.get(ref) != stamp:
+            if self.damage(ref):
+                return False
+            self._verified[ref] = stamp
+        return True
+
+    def open_artifact(self, ref: ArtifactRef) -> Path:
+        """Folder of a verified entry.
+
+        Raises:
+            DamagedArtifact: naming the first bad file.
+        """
+        if not self.is_whole(ref):
+            problem = (self.damage(ref) or ["vanished"])[0]
+            raise DamagedArtifact(f"{problem}; run the same command again to have it made anew")
+        return self.path(ref)
+
+    def record(self, ref: ArtifactRef) -> Record | None:
+        """When and how long the entry was computed, if that is still known."""
+        try:
+            path = self.root / "records" / f"{ref.digest}.json"
+            return Record.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def write_record(self, ref: ArtifactRef, record: Record) -> None:
+        write_atomically(self.root / "records" / f"{ref.digest}.json", record.model_dump_json())
+
+    @contextmanager
+    def lock(self, ref: ArtifactRef) -> Iterator[None]:
+        """Exclusive among all processes of the host; the kernel frees it when its holder dies."""
+        with (self.root / "locks" / f"{ref.digest}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.info("waiting for %s, which another run is computing", ref.short)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def commit(
+        self,
+        request: StageRequest,
+        made: Path,
+        *,
+        execution: Mapping[str, Any],
+        libraries: Mapping[str, str],
+        details: Mapping[str, Any],
+    ) -> ArtifactRef:
+        """Turns the folder `made` into the entry: writes its manifest, then renames it."""
+        files = {
+            path.relative_to(made).as_posix(): {
+                "size": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
+            for path in sorted(made.rglob("*"))
+            if path.is_file() and path.name != MANIFEST_FILE
+        }
+        manifest = Manifest.of(
+            {
+                "request": request.model_dump(mode="json"),
+                "execution": dict(execution),
+                "libraries": dict(libraries),
+                "details": dict(details),
+                "files": files,
+            }
+        )
+        write_atomically(made / MANIFEST_FILE, canonical_json(manifest.model_dump(mode="json")))
+        self.swap_in(made, self.path(request.ref))
+        return request.ref
+
+    def swap_in(self, made: Path, target: Path) -> None:
+        """Renames the folder `made` to `target`; what was there goes in one step.
+
+        Two callers for one target must hold a lock.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_symlink() or target.is_file():
+            target.unlink()
+        elif target.exists():
+            trash = self.root / "progress" / f"trash-{uuid.uuid4().hex}"
+            os.replace(target, trash)
+            shutil.rmtree(trash)
+        os.replace(made, target)

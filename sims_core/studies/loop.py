@@ -1,0 +1,242 @@
+"""Self-consuming loops as data: every stage of every generation, planned before any work starts.
+
+An artifact's digest depends on configuration and on other digests only, so the whole graph is known
+up front: what a run would compute, what it would find in the store, and which stages arms share.
+
+Two synthetic sets exist and never share a name or a seed: `self_synthetic` S, drawn from the base
+inside the method, and the loop's `pollution` D_s^t, the first images of G^(t-1) as it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import (
+    Field,
+)
+
+from sims_core.common.errors import BadInput
+from sims_core.common.frozen import Frozen
+from sims_core.common.seeding import derive_seed
+from sims_core.data.config import GaussianData
+from sims_core.methods.config import Method
+from sims_core.methods.sims import Sims
+from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.store import Store
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.plan import PlannedStage
+from sims_core.studies.planner import (
+    Planner,
+    Pollution,
+    Setup,
+    _plan_point_evaluation,
+    plan_auxiliary_data,
+    plan_image_metrics,
+    plan_setup,
+)
+
+
+class LoopKind(StrEnum):
+    """What D^t is made of for t >= 2 (MAD paper, arXiv 2307.01850)."""
+
+    fully_synthetic = "fully_synthetic"
+    """Images of G^(t-1) only."""
+    synthetic_augmentation = "synthetic_augmentation"
+    """The fixed real data and images of G^(t-1)."""
+    fresh_data = "fresh_data"
+    """A new draw of real data in each generation, and images of G^(t-1)."""
+
+
+class Accumulation(StrEnum):
+    """Which earlier generations D^t's synthetic part comes from."""
+
+    replace_ = "replace"
+    """|D_s| images of G^(t-1)."""
+    accumulate = "accumulate"
+    """|D_s| images of each of G^1 .. G^(t-1): the synthetic part grows."""
+    fixed_budget = "fixed_budget"
+    """|D_s| images in all, split as evenly as can be over G^1 .. G^(t-1)."""
+
+
+class Arm(Frozen):
+    """One method with its settings in one loop: a curve in the figure."""
+
+    method: Method
+    loop: LoopKind
+    pollution_size: int = Field(ge=1)
+    """|D_s^t|: how many images of G^(t-1) enter D^t."""
+    accumulation: Accumulation = Accumulation.replace_
+
+    @property
+    def name(self) -> str:
+        return f"{self.method.label} |D_s|={self.pollution_size}"
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder's name."""
+        return self.name.replace(" ", "_").replace("|", "").replace("=", "")
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """An arm's stages in an order in which they can run."""
+
+    arm: Arm
+    stages: tuple[PlannedStage, ...]
+
+    def artifacts(self, t: int) -> dict[str, ArtifactRef]:
+        """Role to artifact of generation t."""
+        return {stage.role: stage.ref for stage in self.stages if stage.t == t}
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """`setup` (data, classifier, reference features), then the arms."""
+
+    experiment: Experiment
+    generations: int
+    seed: int
+    setup: tuple[PlannedStage, ...]
+    arms: tuple[ArmPlan, ...]
+    scan: tuple[ArmPlan, ...] = ()
+    """Arms of one generation: self-improvement over omega and budget."""
+
+    @property
+    def scan_stages(self) -> tuple[PlannedStage, ...]:
+        """The scan's stages, each once, though its arms share most of them."""
+        stages = {stage.ref: stage for arm in self.scan for stage in arm.stages}
+        return tuple(stages.values())
+
+    @property
+    def groups(self) -> list[tuple[str, tuple[PlannedStage, ...]]]:
+        """The stages in the order in which a run does them, each group with its arm's name."""
+        arms = [(arm.arm.name, arm.stages) for arm in self.arms]
+        return [("", self.setup), *arms, ("first generation", self.scan_stages)]
+
+    def __iter__(self) -> Iterator[PlannedStage]:
+        for _, stages in self.groups:
+            yield from stages
+
+    @property
+    def links(self) -> list[tuple[str, ArtifactRef]]:
+        """What a run's folder shows of the store, by path."""
+        return [
+            (f"arms/{arm.arm.slug}/t={stage.t:02d}/{stage.role.replace(' ', '_')}", stage.ref)
+            for arm in self.arms
+            for stage in arm.stages
+        ]
+
+    @property
+    def undecided(self) -> int:
+        """How many stages depend on what others find: none."""
+        return 0
+
+    def completed(self, store: Store) -> LoopPlan:
+        """The plan with the stages that depend on what earlier ones found: itself."""
+        return self
+
+
+def _plan_auxiliary(
+    planner: Planner, method: Sims, data: ArtifactRef, base: ArtifactRef
+) -> ArtifactRef:
+    """The bracket of SIMS: draw S from the base, fine-tune the auxiliary on it."""
+    synthetic = plan_auxiliary_data(planner, method, data, base)
+    training = planner.experiment.model_copy(update={"sims": method}).auxiliary_training
+    if (other := planner.experiment.auxiliary_model) is not None:
+        return planner.train("train auxiliary", training, other, data=synthetic)
+    return planner.train("fine-tune auxiliary", training, data=synthetic, initial=base)
+
+
+def _pollution(arm: Arm, earlier: Sequence[ArtifactRef]) -> list[Pollution]:
+    """D^t's synthetic part out of what G^1 .. G^(t-1) generated, by the arm's accumulation."""
+    size = arm.pollution_size
+    if arm.accumulation is Accumulation.replace_:
+        return [(earlier[-1], size)]
+    if arm.accumulation is Accumulation.accumulate:
+        return [(images, size) for images in earlier]
+    # The remainder goes to the latest generations; one whose share is none is left out.
+    share, remainder = divmod(size, len(earlier))
+    counts = [share + (age < remainder) for age in reversed(range(len(earlier)))]
+    return [(images, count) for images, count in zip(earlier, counts, strict=True) if count]
+
+
+def _training_data(
+    planner: Planner, arm: Arm, real: ArtifactRef, earlier: Sequence[ArtifactRef]
+) -> ArtifactRef:
+    """D^t. G^1 sees real data only; what a loop kind adds from then on is decided here alone."""
+    if not earlier:
+        return planner.mix("mix", real, [])
+    kept = {
+        LoopKind.fully_synthetic: lambda: None,
+        LoopKind.synthetic_augmentation: lambda: real,
+        LoopKind.fresh_data: planner.fresh_real,
+    }[arm.loop]()
+    return planner.mix("mix", kept, _pollution(arm, earlier))
+
+
+def _plan_generation(
+    planner: Planner, arm: Arm, setup: Setup, earlier: Sequence[ArtifactRef]
+) -> ArtifactRef:
+    """One generation: mix, train, [auxiliary], generate, evaluate. Returns what G^t generated.
+
+    Latents are not encoded anew from their images: the next generation trains on what was sampled.
+    """
+    experiment = planner.experiment
+    data = _training_data(planner, arm, setup.real, earlier)
+    base = planner.base(data)
+    models, omega = {"base": base}, 0.0
+    if isinstance(arm.method, Sims):
+        models["auxiliary"] = _plan_auxiliary(planner, arm.method, data, base)
+        omega = arm.method.omega
+    points = isinstance(experiment.data, GaussianData)
+    wanted = experiment.point_evaluation.num_points if points else experiment.evaluation.num_images
+    count, first_seed = max(wanted, arm.pollution_size), planner.stage_seed("generate")
+    if points:
+        generated = planner.generate("generate", count, first_seed, models, omega)
+        _plan_point_evaluation(planner, setup, generated)
+        return generated
+    generated, images = planner.generate_images("generate", count, first_seed, models, omega)
+    # The same seeds in every generation and arm: the grid shows one noise through all models.
+    preview_seed = derive_seed(planner.seed, "preview")
+    planner.generate_images(
+        "preview", experiment.evaluation.num_preview, preview_seed, models, omega
+    )
+    plan_image_metrics(planner, setup, images)
+    return generated
+
+
+def plan_arm(experiment: Experiment, arm: Arm, generations: int, seed: int) -> ArmPlan:
+    """Every stage of one arm, without the setup that it shares with the others."""
+    setup = plan_setup(Planner(experiment, seed))
+    planner = Planner(experiment, seed)
+    generated: list[ArtifactRef] = []
+    for t in range(1, generations + 1):
+        planner.t = t
+        generated.append(_plan_generation(planner, arm, setup, generated))
+    return ArmPlan(arm, tuple(planner.stages))
+
+
+def plan_loop(
+    experiment: Experiment,
+    arms: tuple[Arm, ...],
+    generations: int,
+    seed: int,
+    scan: tuple[Arm, ...] = (),
+) -> LoopPlan:
+    """Every stage of `generations` generations of each arm, and of the first of each scan arm.
+
+    Raises:
+        BadInput: no arm, the same arm twice, or no generation.
+    """
+    if generations < 1:
+        raise BadInput(f"generations is {generations}; it must be at least 1")
+    names = [arm.name for arm in arms]
+    if not arms or len(set(names)) < len(names):
+        raise BadInput(f"arms must be at least one and all different, got {names}")
+    planner = Planner(experiment, seed)
+    plan_setup(planner)
+    plans = tuple(plan_arm(experiment, arm, generations, seed) for arm in arms)
+    scanned = tuple(plan_arm(experiment, arm, 1, seed) for arm in scan)
+    return LoopPlan(experiment, generations, seed, tuple(planner.stages), plans, scanned)

@@ -1,0 +1,49 @@
+"""Stage `train`: which training computes it, and in how many processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sims_core.common.errors import BadInput
+from sims_core.engine.execution import check_batch
+from sims_core.engine.processes import Job, run_in_processes
+from sims_core.engine.stage import StageContext
+from sims_core.nets.config import IMAGE_NETS
+from sims_core.training.config import TrainStageConfig
+
+
+def train_in_processes(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
+    """Stage `train` in execution.num_processes processes of this machine.
+
+    Raises:
+        BadInput: a batch has fewer images than there are processes.
+        SimsError: what a process raised.
+    """
+    processes = context.execution.num_processes
+    check_batch("training.batch_size", context.config.training.batch_size, processes)
+    job = Job.of(context, threads=max(1, context.execution.threads // processes))
+    with run_in_processes(job, processes) as messages:
+        for rank, message in messages:
+            if "details" in message:  # of the first process, which wrote the artifact
+                details: dict[str, Any] = message["details"]
+                return details
+            if rank == 0:
+                context.progress(*message["progress"], **message["figures"])
+    raise RuntimeError("the training processes ended without a result")
+
+
+def train_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
+    """Stage `train`: inputs `data` (a mix) and, to fine-tune, `initial` (a model)."""
+    if not isinstance(context.config.model.net, IMAGE_NETS):
+        if context.config.snapshots_kimg:
+            raise BadInput("snapshots_kimg are kept of image models only")
+        from sims_core.training.points import train_point_model
+
+        return train_point_model(context)
+    if context.execution.num_processes > 1 and context.rank is None:
+        pass
+
+        return train_in_processes(context)
+    from sims_core.training.images import train_image_model
+
+    return train_image_model(context)

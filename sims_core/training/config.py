@@ -1,0 +1,84 @@
+"""Configuration of training and of its stages.
+
+Lengths are in kimg (thousand images seen) or mimg (million), never in epochs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from sims_core.common.frozen import Frozen
+from sims_core.common.precision import Precision
+from sims_core.nets.config import ModelConfig
+
+MOST_KIMG = 1e8
+"""Of one training; EDM2's longest is 2e6."""
+
+
+class TrainingConfig(Frozen):
+    """EDM training (arXiv 2206.00364, Table 1), its length in images seen."""
+
+    kimg: Annotated[float, Field(gt=0, le=MOST_KIMG)] = 25.0
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    ramp_kimg: Annotated[float, Field(ge=0)] = 0.0
+    """Linear ramp of the learning rate from zero; EDM's 10,000 kimg starves a short fine-tune."""
+    decay: Literal["constant", "cosine"] = "cosine"
+    P_mean: float = -1.2
+    P_std: Annotated[float, Field(gt=0)] = 1.2
+    ema_halflife_kimg: Annotated[float, Field(gt=0)] = 0.5
+    """After a warm-up: diffusers' EMAModel caps the decay at (1 + n) / (10 + n) in step n."""
+    ema_rampup_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Instead of that warm-up EDM's: the half-life is at most this times the images seen so far, so
+    that the average never depends on how long the training goes on."""
+    precision: Precision = "fp32"
+    """Of the network's passes. bf16 and fp16 are mixed: weights, loss and EDM's scalings are always
+    float32."""
+    x_flip: bool = False
+    """Every image is mirrored left to right with probability 1/2 each time that it is seen."""
+    augment: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability of each kind of EDM's geometric augmentation (0.12 for CIFAR-10), which mirrors
+    half of the images as well; 0 is none. See sims_core.training.augmentation."""
+    grid_kimg: Annotated[float, Field(ge=0)] = 0.0
+    """Every so many kimg a grid of the averaged model's samples is drawn; 0 draws none."""
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.steps_of(self.kimg)
+
+    def steps_of(self, kimg: float) -> int:
+        """`kimg` in optimiser steps, rounded up to whole batches, at least one."""
+        return max(1, -(-round(kimg * 1000) // self.batch_size))
+
+
+class TrainStageConfig(Frozen):
+    model: ModelConfig
+    training: TrainingConfig
+    seed: int
+    snapshots_kimg: tuple[float, ...] = ()
+    """Also keep the model at these lengths: each is what a training of that length ends in."""
+
+    @model_validator(mode="after")
+    def _snapshots_on_the_way(self) -> TrainStageConfig:
+        steps = [self.training.steps_of(kimg) for kimg in self.snapshots_kimg]
+        if steps != sorted(set(steps)) or (steps and steps[-1] >= self.training.num_steps):
+            raise ValueError(
+                f"snapshots_kimg {self.snapshots_kimg} must be growing, a batch apart or more, and "
+                f"below kimg {self.training.kimg}"
+            )
+        if steps and self.training.decay != "constant":
+            raise ValueError(
+                "snapshots_kimg need decay=constant: a rate that knows the end differs"
+            )
+        return self
+
+
+class SnapshotConfig(Frozen):
+    """Which of a training's snapshots, by the images that it had seen."""
+
+    nimg: int = Field(ge=1)

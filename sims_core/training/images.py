@@ -1,0 +1,149 @@
+"""Stage `train` for images: labels, grids of samples on the way, and what lack of memory says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sims_core.common.errors import BadInput
+from sims_core.common.files import write_atomically
+from sims_core.common.seeding import derive_seed, image_seed
+from sims_core.data.grid import image_grid
+from sims_core.data.mixing import load_training_set
+from sims_core.data.ranges import to_float16, to_uint8
+from sims_core.data.types import Images, Labels
+from sims_core.diffusion.config import SamplerConfig
+from sims_core.diffusion.sampler import make_sampler
+from sims_core.engine.memory import explain_out_of_memory
+from sims_core.engine.stage import StageContext
+from sims_core.nets.build import image_net
+from sims_core.nets.config import ImageNet
+from sims_core.sampling.images import image_labels, sample_images
+from sims_core.training.config import TrainStageConfig
+from sims_core.training.model_files import (
+    SNAPSHOTS_FOLDER,
+    keep_snapshots,
+    load_initial,
+    write_model,
+)
+from sims_core.training.trainer import Training, train
+
+GRIDS_FOLDER = "samples"
+
+
+GRID_IMAGES = 16
+
+
+def checked_labels(labels: Labels | None, net: ImageNet) -> Tensor | None:
+    """The classes that the network is conditioned on, None for an unconditional one.
+
+    Raises:
+        BadInput: it is conditional, and the training set has no labels or more classes.
+    """
+    if not net.num_classes:
+        return None
+    if labels is None:
+        raise BadInput(
+            f"model.net.num_classes is {net.num_classes}, but not all training images have "
+            "labels: set it to 0, or import the images with labels"
+        )
+    if labels.min() < 0 or labels.max() >= net.num_classes:
+        raise BadInput(
+            f"model.net.num_classes is {net.num_classes}, but the training set has labels "
+            f"{labels.min()}..{labels.max()}: they must be 0..{net.num_classes - 1}"
+        )
+    return torch.from_numpy(labels)
+
+
+def train_image_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
+    """Trains in this process: alone, or as one of those that `train_in_processes` launched."""
+    config, execution = context.config, context.execution
+    net = image_net(config.model)
+    images, labels = load_training_set(context.store, context.open("data"))
+    own = config.training.batch_size // execution.num_processes
+    size = min(execution.micro_batch_size or own, own)
+    with explain_out_of_memory("SIMS_MICRO_BATCH_SIZE", size, "training"):
+        training = Training(
+            config.model,
+            config.training,
+            torch.from_numpy(images),
+            config.seed,
+            load_initial(context),
+            labels=checked_labels(labels, net),
+            execution=execution,
+        )
+        hooks = (
+            keep_snapshots(training, config, context.state),
+            keep_grids(training, context.state / GRIDS_FOLDER, _finisher(context)),
+        )
+
+        def after_step() -> None:
+            for hook in hooks:
+                hook()
+
+        denoiser = train(
+            training,
+            context.state / "checkpoint.pt",
+            execution.checkpoint_kimg,
+            context.progress,
+            after_step,
+        )
+    if training.acceleration.rank == 0:
+        write_model(context, denoiser, training)
+        for name in (SNAPSHOTS_FOLDER, GRIDS_FOLDER):
+            if (context.state / name).exists():  # copied: a kill before the commit empties it
+                shutil.copytree(context.state / name, context.directory / name)
+    return {"nimg": training.nimg, "images": len(images), "final_loss": training.log[-1][1]}
+
+
+def _finisher(context: StageContext[TrainStageConfig]) -> Callable[[Tensor], Images]:
+    """What makes images of a sampled batch: latents are decoded."""
+    if "encoded" not in context.inputs:
+        return to_uint8
+    from sims_core.latents.coding import Decoder
+
+    decoder = Decoder(context)
+    return lambda latents: decoder(to_float16(latents))
+
+
+def keep_grids(
+    training: Training, folder: Path, finish: Callable[[Tensor], Images] = to_uint8
+) -> Callable[[], None]:
+    """What draws a grid of samples under `folder` every `grid_kimg` of `training`.
+
+    Args:
+        finish: makes images of a batch of samples.
+    """
+    config = training.config
+    every = max(1, round(config.grid_kimg * 1000 / config.batch_size))
+
+    def after_step() -> None:
+        due = config.grid_kimg > 0 and training.step % every == 0
+        if due and training.acceleration.rank == 0:
+            draw_grid(training, folder, finish)
+
+    return after_step
+
+
+def draw_grid(training: Training, folder: Path, finish: Callable[[Tensor], Images]) -> None:
+    """Writes a PNG of samples of the averaged model, always from the same seeds."""
+    net = image_net(training.model)
+    seeds = [image_seed(derive_seed(training.seed, "grid"), i) for i in range(GRID_IMAGES)]
+    images = sample_images(
+        training.snapshot(),
+        make_sampler(SamplerConfig()),
+        seeds,
+        (net.channels, net.image_size, net.image_size),
+        GRID_IMAGES,
+        str(training.acceleration.device),
+        labels=image_labels(seeds, net.num_classes),
+        finish=finish,
+    )
+    folder.mkdir(exist_ok=True)
+    name = f"kimg-{training.nimg / 1000:010.3f}.png"
+    write_atomically(folder / name, image_grid(images, columns=GRID_IMAGES // 2))

@@ -1,0 +1,99 @@
+"""`sims evaluate` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.cli.main import app
+
+
+@pytest.fixture
+def evaluate(monkeypatch):
+    """The command in this process."""
+
+    def run(*words, store):
+        monkeypatch.setenv("SIMS_STORE", str(store))
+        return CliRunner().invoke(app, ["evaluate", *map(str, words)])
+
+    return run
+
+
+def generated(store: Path) -> Path:
+    """What the tiny run shows of an arm's second generation."""
+    (link,) = store.glob("runs/*/arms/standard_D_s32/t=02/generate")
+    return link
+
+
+WORDS = ("--features", "classifier", "--allow-small-n")
+
+
+def test_a_runs_images_against_real_ones(sims, evaluate, tiny_store):
+    """Real process, then again in this one: all figures with both n, then nothing is computed."""
+    store = ("--store", str(tiny_store))
+    arguments = (str(generated(tiny_store)), "--against", "digits", *WORDS, "--count", "40")
+    done = sims("evaluate", *arguments, *store, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    row = json.loads(done.stdout)
+    assert row["stages"]["computed"] == 4  # the digits are those of the run
+    assert row["stages"]["cached"] == 1
+    assert row["against"]["name"] == "digits:train"
+    assert (row["features"], row["kid_subset_size"]) == ("classifier", 40)
+    metrics = row["metrics"]
+    assert (metrics["n_generated"], metrics["n_real"]) == (40, 1797)
+    stored = Path(row["store"], row["artifact"], "metrics.json").read_bytes()
+    assert json.loads(stored) == metrics
+    lines = [line for line in done.stderr.splitlines() if line.startswith("[")]
+    assert lines[0] == "[1/5] prepare reference: cached"
+    assert lines[-1].startswith("[5/5] evaluate: ")
+    again = evaluate(*arguments, store=tiny_store)
+    assert again.exit_code == 0, again.stderr
+    assert all(line.endswith(": cached") for line in again.stderr.splitlines())
+    first, second = again.stdout.splitlines()
+    assert first.startswith(
+        f"FID {metrics['fid']:.4f}, KID {metrics['kid']:.6f} (100 subsets of 40"
+    )
+    assert f"n = 40 of {generated(tiny_store)} against 1797 of digits:train, classifier" in first
+    assert second == f"metrics: {tiny_store / row['artifact']}"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("digits", "--against", "nope"), "no images 'nope': want digits, cifar10, cifar10:test"),
+        (("digits", "--against", "digits"), "1797 images of digits:train are too few"),
+        (("digits",), "Missing option '--against'"),
+        (("digits", "--against", "digits", "--features", "vgg"), "'vgg' is not one of"),
+    ],
+)
+def test_a_mistake_writes_nothing(words, named, evaluate, tmp_path):
+    done = evaluate(*words, store=tmp_path / "store")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert named in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_set_is_a_failure(evaluate, tiny_store):
+    shard = next(generated(tiny_store).resolve().glob("*.tar"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    done = evaluate(generated(tiny_store), "--against", "digits", *WORDS, store=tiny_store)
+    assert (done.exit_code, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: artifacts/images/")
+
+
+@pytest.mark.slow
+def test_cifar10_in_inceptions_features(sims, data_folder, tmp_path):
+    """The command that the documentation has, on a few images."""
+    few = ("--count", "20", "--reference-count", "20", "--allow-small-n")
+    arguments = ("evaluate", "cifar10", "--against", "cifar10:test", *few)
+    store = ("--store", str(tmp_path / "store"))
+    done = sims(*arguments, *store, "--json", SIMS_DATA=str(data_folder))
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert row["weights_sha256"].startswith("bdd5391f")
+    assert row["metrics"]["fid"] > 50  # of so few it is mostly bias

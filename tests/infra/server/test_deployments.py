@@ -1,0 +1,79 @@
+"""prefect.yaml and prefect.toml say what presets and settings say."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.parameters import check_parameters
+from flows.presets import load_presets
+from flows.registry import load_flow
+from infra.environment import ENVIRONMENT_DEFAULTS
+from infra.server.deployments import FILE, prefect_yaml
+from sims_core.common.errors import StoreError
+from sims_core.settings import open_store
+
+ROOT = Path(__file__).parents[3]
+SETTINGS = """
+import json, prefect.settings
+print(json.dumps(prefect.settings.get_current_settings().model_dump(mode="json")))
+"""
+
+
+@pytest.fixture(scope="module")
+def deployments():
+    return yaml.safe_load((ROOT / FILE).read_text())["deployments"]
+
+
+def test_the_committed_file_is_what_the_presets_make():
+    assert (ROOT / FILE).read_text() == prefect_yaml(), "run `sims deployments` and commit it"
+
+
+def test_there_is_a_deployment_for_every_preset_and_its_parameters_are_valid(deployments):
+    presets = load_presets()
+    assert [row["name"] for row in deployments] == [preset.name for preset in presets.values()]
+    for row, preset in zip(deployments, presets.values(), strict=True):
+        given = {key: value for key, value in row["parameters"].items() if key != "preset"}
+        function = load_flow(preset.flow).fn
+        assert row["parameters"]["preset"] == preset.name
+        assert check_parameters(function, preset, given) == check_parameters(function, preset, {})
+        module, _, name = row["entrypoint"].rpartition(".")
+        assert (module, name) == (function.__module__, function.__name__)
+
+
+def test_the_form_has_choices_limits_and_descriptions():
+    schema = load_flow("sims-loop").parameters
+    fields = schema.properties
+    assert all(field["description"] for field in fields.values())
+    assert "digits" in fields["preset"]["enum"]
+    assert fields["generations"]["minimum"] == 1
+    assert fields["omegas"]["items"]["minimum"] == 0
+    assert "fresh_data" in schema.definitions["LoopKind"]["enum"]
+
+
+def test_a_run_under_a_worker_needs_a_store_that_is_there(deployments, monkeypatch, tmp_path):
+    for name, value in deployments[0]["work_pool"]["job_variables"]["env"].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SIMS_STORE", str(tmp_path / "store"))
+    with pytest.raises(StoreError, match=f"no store at {tmp_path}/store: mount it .* SIMS_STORE"):
+        open_store()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("SIMS_STORE_MUST_EXIST", "false")
+    open_store()
+    monkeypatch.setenv("SIMS_STORE_MUST_EXIST", "true")
+    open_store()
+
+
+def test_prefects_own_commands_read_the_same_settings(python):
+    """In the clone's folder, without a variable: server, worker and deploy."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    given = {k: v for k, v in ENVIRONMENT_DEFAULTS.items() if k.startswith("PREFECT_")}
+    from_file = python(SETTINGS, cwd=ROOT, env=clean)
+    from_environment = python(SETTINGS, cwd="/", env={**clean, **given})
+    neither = python(SETTINGS, cwd="/", env=clean)
+    assert json.loads(from_file.stdout) == json.loads(from_environment.stdout)
+    assert json.loads(from_file.stdout) != json.loads(neither.stdout)

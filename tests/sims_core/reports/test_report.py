@@ -1,0 +1,242 @@
+"""The report: self-contained, complete, escaped."""
+
+import base64
+import io
+import math
+import re
+from html.parser import HTMLParser
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from sims_core.reports.drawing import svg_text
+from sims_core.reports.found import summarise_arms
+from sims_core.reports.page import (
+    RunDetails,
+    curves,
+    ratios,
+    render_report,
+    standard_first,
+    table_rows,
+    write_metrics,
+)
+from sims_core.reports.summary import (
+    ArmSummary,
+    GenerationSummary,
+    RunSummary,
+    count_stages,
+    shown_generations,
+)
+
+VOID = {"meta", "img", "br", "hr", "link", "input", "col", "wbr"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest; collects text, tags and attributes."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.text, self.tags, self.attributes, self.cells = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if "td" in self.open:
+            self.cells[-1] += data
+
+
+@pytest.fixture(scope="module")
+def summary(tiny_run):
+    return RunSummary(
+        run="tiny run",
+        flow="sims-loop",
+        preset="digits",
+        store=str(tiny_run.store.root),
+        report="index.html",
+        stages=count_stages(tiny_run.outcomes),
+        arms=summarise_arms(tiny_run.store, tiny_run.plan),
+    )
+
+
+@pytest.fixture(scope="module")
+def details(tiny_run):
+    return RunDetails("A tiny loop", {"seed": 7, "omegas": [1.0]}, tiny_run.plan, tiny_run.outcomes)
+
+
+@pytest.fixture(scope="module")
+def html(tiny_run, summary, details):
+    return render_report(tiny_run.store, summary, details)
+
+
+def arm_summary(name, fids):
+    metrics = {"kid": 0.1, "kid_std": 0.01, "precision": 0.5, "recall": 0.5}
+    counts = {"n_generated": 10, "n_real": 20, "seed": 3}
+    return ArmSummary(
+        name=name,
+        generations=tuple(
+            GenerationSummary(t=t, metrics={"fid": fid, **metrics, **counts}, artifacts={})
+            for t, fid in enumerate(fids, 1)
+        ),
+    )
+
+
+def test_summary_holds_every_generation(tiny_run, summary):
+    assert [arm.name for arm in summary.arms] == [arm.arm.name for arm in tiny_run.plan.arms]
+    for number, arm in enumerate(summary.arms):
+        assert [generation.t for generation in arm.generations] == [1, 2]
+        for generation in arm.generations:
+            ref = tiny_run.request(number, generation.t, "evaluate").ref
+            assert generation.metrics == tiny_run.store.manifest(ref).details
+            for location in generation.artifacts.values():
+                assert (tiny_run.store.root / location / "manifest.json").exists()
+    assert RunSummary.model_validate_json(summary.model_dump_json()) == summary
+
+
+def test_shared_stages_count_as_cached(tiny_run, summary):
+    # SIMS takes mix and base of G^1 from the standard arm; all else is its own.
+    assert summary.stages.cached == 2
+    assert summary.stages.computed == len(list(tiny_run.plan)) - 2
+    assert summary.stages.seconds > 0
+
+
+def test_page_is_well_formed(html):
+    page = Page(html)
+    assert html.startswith("<!doctype html>")
+    assert {"html", "head", "body", "table", "svg", "img"} <= set(page.tags)
+
+
+def test_page_needs_nothing_from_the_network(html):
+    without_names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
+    assert "http" not in without_names.replace("http-equiv", "").lower()
+    page = Page(html)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(page.tags)
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on"), (tag, name)
+        if name == "src":
+            assert value.startswith("data:image/png;base64,")
+        if name.endswith("href"):
+            assert value.startswith("#"), (tag, value)
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_page_holds_every_arm_and_figure(html, summary, details):
+    page = Page(html)
+    text = " ".join(page.text)
+    assert "A tiny loop" in text
+    assert "tiny run" in text
+    for arm in summary.arms:
+        assert arm.name in text
+    for row in table_rows(summary.arms):
+        cells = [row["arm"], str(row["t"]), f"{row['fid']:.3f}", f"{row['fid_ratio_own']:.3f}"]
+        cells += [f"{row['fid_ratio_standard']:.3f}", f"{row['kid']:.3f} ± {row['kid_std']:.3f}"]
+        cells += [f"{row['precision']:.3f}", f"{row['recall']:.3f}"]
+        cells += [str(row["n_generated"]), str(row["n_real"]), str(row["seed"])]
+        starts = [i for i in range(len(page.cells)) if page.cells[i : i + 2] == cells[:2]]
+        assert len(starts) == 1
+        assert page.cells[starts[0] : starts[0] + len(cells)] == cells
+    for outcome in details.outcomes:
+        assert outcome.stage.ref.short in text
+
+
+def test_page_shows_the_stored_grids(html, tiny_run):
+    page = Page(html)
+    shown = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    folders = [tiny_run.store.open_artifact(tiny_run.plan.setup[0].ref)]
+    folders += [tiny_run.folder(arm, t, "preview") for arm in (0, 1) for t in (1, 2)]
+    assert [base64.b64decode(uri.split(",")[1]) for uri in shown] == [
+        (folder / "grid.png").read_bytes() for folder in folders
+    ]
+    # 16 images of 8 pixels in one row with gaps of one.
+    assert Image.open(io.BytesIO(base64.b64decode(shown[1].split(",")[1]))).size == (143, 8)
+
+
+def test_names_are_escaped(tiny_run, summary, details):
+    evil = "\"><script>alert(1)</script>&amp;'<b>"
+    names = [f"{evil} {i}" for i in range(len(summary.arms))]
+    arms = tuple(
+        arm.model_copy(update={"name": name}) for arm, name in zip(summary.arms, names, strict=True)
+    )
+    changed = summary.model_copy(update={"run": evil, "preset": evil, "arms": arms})
+    parameters = {**details.parameters, "run_name": evil, evil: evil}
+    page_text = render_report(
+        tiny_run.store,
+        changed,
+        RunDetails(evil, parameters, details.plan, details.outcomes),
+    )
+    page = Page(page_text)
+    assert "script" not in page.tags
+    assert page.tags.count("b") == len(arms) + 1  # the cards' own
+    for name in names:  # card, legend and two rows of the table
+        assert "".join(page.text).count(name) == 4
+
+
+def test_rendering_twice_gives_the_same_bytes(html, tiny_run, summary, details):
+    assert render_report(tiny_run.store, summary, details) == html
+
+
+def test_curves_are_one_inline_svg(summary):
+    svg = svg_text(curves(summary.arms))
+    assert svg.startswith("<svg")
+    page = Page(svg)
+    text = " ".join(page.text)
+    for word in ("FID", "KID", "Precision", "Recall", "generation t", summary.arms[1].name):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("generations", "shown"),
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (6, [1, 2, 3, 4, 5, 6]),
+        (11, [1, 3, 5, 7, 9, 11]),
+        (100, [1, 21, 41, 60, 80, 100]),
+    ],
+)
+def test_grids_are_spread_from_the_first_to_the_last(generations, shown):
+    assert shown_generations(generations) == shown
+
+
+def test_ratios_to_the_own_and_to_the_standard_first_generation():
+    arms = [
+        arm_summary("standard |D_s|=250", [2.0, 5.0]),
+        arm_summary("sims omega=1 |D_s|=250", [1.0, 3.0]),
+        arm_summary("sims omega=1 |D_s|=99", [4.0, 8.0]),
+    ]
+    rows = table_rows(arms)
+    assert [row["fid_ratio_own"] for row in rows] == [1, 2.5, 1, 3, 1, 2]
+    # No standard arm of size 99: its own first generation stands in.
+    assert [row["fid_ratio_standard"] for row in rows] == [1, 2.5, 0.5, 1.5, 1, 2]
+    assert standard_first(arms, arms[1]) is arms[0]
+    assert standard_first(arms, arms[2]) is arms[2]
+
+
+def test_ratio_to_nothing_is_not_a_number():
+    assert all(math.isnan(value) for value in ratios(arm_summary("x", [0.0, 1.0]), "fid", 0.0))
+
+
+def test_metrics_table_as_parquet(tmp_path, summary):
+    write_metrics(tmp_path / "metrics.parquet", table_rows(summary.arms))
+    rows = pq.read_table(tmp_path / "metrics.parquet").to_pylist()
+    assert rows == table_rows(summary.arms)
+    assert len(rows) == 4

@@ -1,0 +1,374 @@
+"""The plan of a self-improvement study: what is shared, which seeds, who gets to the finals."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+import torch_fidelity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sims_core.catalog import run_stage
+from sims_core.common.errors import BadInput, DamagedArtifact
+from sims_core.common.seeding import SEED_SPACE
+from sims_core.data.config import GaussianData
+from sims_core.data.mixing import read_first
+from sims_core.engine.execution import DataFiles, Execution
+from sims_core.evaluation.extractors import CLASSIFIER_FEATURES
+from sims_core.evaluation.images import RGBDataset
+from sims_core.methods.sims import Sims
+from sims_core.nets.config import BaseConfig, MLPConfig, ModelConfig
+from sims_core.nets.importing import find_model_source
+from sims_core.nets.names import MODELS
+from sims_core.nets.stages import IMPORT_MODEL
+from sims_core.reports.page import RunDetails, metric_rows, render_report
+from sims_core.reports.study_found import answer, summarise_study
+from sims_core.reports.summary import Outcome, RunSummary, count_stages
+from sims_core.store.store import Store
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.loop import Arm, LoopKind, plan_loop
+from sims_core.studies.resolve import resolve_base
+from sims_core.studies.self_improvement import RANGE, Sweep, plan_study, seed_range
+
+PURPOSES = ("self-synthetic", "selection", "final", "preview")
+SWEEP = Sweep(
+    omegas=(2.0, 0.0, 0.5),
+    budgets_mimg=(0.0128, 0.0032),
+    n_s=500,
+    select_images=600,
+    final_images=900,
+    finalists=2,
+)
+EXPERIMENT = Experiment()
+
+
+def fids(plan, **best):
+    """A FID for each candidate; `best` ones by name with "_" for " "."""
+    names = [each.candidate.name for each in plan.selection]
+    better = {name.replace("_", " "): value for name, value in best.items()}
+    assert set(better) <= set(names)
+    return {name: better.get(name, 9.0) for name in names}
+
+
+def study(seed=0, experiment=EXPERIMENT, **changes):
+    return plan_study(experiment, SWEEP.model_copy(update=changes), seed)
+
+
+def of(plan, role):
+    return [stage.request for stage in plan if stage.role == role]
+
+
+def test_every_omega_at_every_budget_beside_base_and_contrast():
+    assert [each.candidate.name for each in study().selection] == [
+        "base",
+        *("fine-tuned B=3.2k", "sims omega=0.5 B=3.2k", "sims omega=2 B=3.2k"),
+        *("fine-tuned B=12.8k", "sims omega=0.5 B=12.8k", "sims omega=2 B=12.8k"),
+    ]
+
+
+def test_the_auxiliary_is_trained_once_with_a_snapshot_at_every_smaller_budget():
+    plan = study(budgets_mimg=(0.0128, 0.0032, 0.0064))
+    assert [s.role for s in plan.training if s.request.stage == "train"] == [
+        "train base",
+        "fine-tune auxiliary",
+    ]
+    (auxiliary,) = of(plan, "fine-tune auxiliary")
+    assert auxiliary.config["snapshots_kimg"] == [3.2, 6.4]
+    assert auxiliary.config["training"]["kimg"] == 12.8
+    assert auxiliary.config["training"]["decay"] == "constant"
+    assert auxiliary.config["training"]["ema_rampup_ratio"] == 0.1
+    snapshots = [s.request for s in plan.training if s.request.stage == "snapshot"]
+    assert [s.config["nimg"] for s in snapshots] == [3200, 6400]
+    assert all(s.inputs["model"] == auxiliary.ref for s in snapshots)
+
+
+def test_every_model_is_sampled_as_what_it_is():
+    plan = study()
+    base = plan.models[0.0]
+    for each in plan.selection:
+        generate = next(s.request for s in each.stages if s.role == "generate")
+        auxiliary = plan.models[each.candidate.budget_mimg or 0.0]
+        expected = {
+            "base": {"base": base},
+            "fine-tuned": {"base": auxiliary},
+            "sims": {"base": base, "auxiliary": auxiliary},
+        }[each.candidate.kind]
+        assert generate.inputs == expected
+        assert generate.config["omega"] == each.candidate.omega
+        assert generate.config["count"] == 600
+        features = next(s.request for s in each.stages if s.role == "features")
+        assert features.config["count"] == 600
+    assert len(set(plan.models.values())) == 3
+
+
+def test_base_and_s_are_those_of_a_loops_first_generation():
+    """The same store answers both flows."""
+    sims = Sims(n_s=SWEEP.n_s)
+    experiment = EXPERIMENT.model_copy(update={"sims": sims})
+    arm = Arm(method=sims, loop=LoopKind.fully_synthetic, pollution_size=5)
+    loop = plan_loop(experiment, (arm,), 1, 7)
+    plan = study(seed=7, experiment=experiment)
+    assert plan.setup == loop.setup
+    made = loop.arms[0].artifacts(1)
+    for stage in plan.training[:4]:
+        assert stage.ref == made[stage.role]
+    assert plan.training[4].role == "fine-tune auxiliary"
+    assert plan.training[4].ref != made["fine-tune auxiliary"]
+
+
+@given(seed=st.integers(0, 2**32), counts=st.tuples(*[st.integers(1, RANGE)] * 4))
+def test_no_two_purposes_share_a_seed(seed, counts):
+    """As intervals on the circle of seeds."""
+    starts = [seed_range(seed, purpose) for purpose in PURPOSES]
+    for (a, n), (b, m) in itertools.permutations(zip(starts, counts, strict=True), 2):
+        assert (b - a) % SEED_SPACE >= n
+        assert (a - b) % SEED_SPACE >= m
+
+
+def seeds_of(requests):
+    return {
+        (request.config["first_seed"] + i) % SEED_SPACE
+        for request in requests
+        for i in range(request.config["count"])
+    }
+
+
+def test_finals_selection_and_s_have_disjoint_seeds():
+    plan = study().with_finals(fids(study()))
+    selection, finals = (
+        [s.request for each in part for s in each.stages if s.role == "generate"]
+        for part in (plan.selection, plan.finals)
+    )
+    sets = [seeds_of(r) for r in (selection, finals, of(plan, "self-synthetic"))]
+    sets.append(seeds_of(of(plan, "preview")))
+    assert [len(found) for found in sets] == [600, 900, 500, 64]
+    assert len(set.union(*sets)) == sum(map(len, sets))
+
+
+def test_the_best_of_the_selection_go_to_the_finals():
+    plan = study()
+    whole = plan.with_finals(
+        fids(plan, **{"sims_omega=2_B=3.2k": 1.0, "sims_omega=0.5_B=12.8k": 2.0, "base": 0.1})
+    )
+    assert [each.candidate.name for each in whole.finals] == [
+        *("base", "fine-tuned B=3.2k", "sims omega=2 B=3.2k", "sims omega=0.5 B=12.8k"),
+    ]
+    assert len(list(whole)) == len(list(plan)) + plan.undecided
+    assert whole.undecided == 0
+    for each in whole.finals:
+        assert [stage.role for stage in each.stages] == [
+            *("generate", "preview", "features", "evaluate"),
+        ]
+        assert each.stages[0].request.config["count"] == 900
+
+
+def test_of_equals_the_cheaper_one_wins():
+    plan = study()
+    finals = plan.with_finals(fids(plan)).finals
+    assert [each.candidate.name for each in finals[2:]] == [
+        *("sims omega=0.5 B=3.2k", "sims omega=2 B=3.2k"),
+    ]
+
+
+def test_more_finalists_than_candidates_are_all_of_them():
+    plan = study(finalists=50)
+    assert plan.undecided == 4 * 6
+    assert len(plan.with_finals(fids(plan)).finals) == 6
+
+
+def test_inputs_are_made_by_earlier_stages():
+    plan, made = study(), set()
+    for stage in plan.with_finals(fids(plan)):
+        assert set(stage.request.inputs.values()) <= made
+        made.add(stage.ref)
+    labels = [stage.label for stage in plan]
+    assert len(set(labels)) == len(labels)
+
+
+def test_another_omega_or_budget_computes_its_own_stages_only():
+    before = {stage.ref for stage in study()}
+    more = {s.ref: s for s in study(omegas=(0.5, 1.0, 2.0)) if s.ref not in before}
+    assert {stage.model for stage in more.values()} == {
+        *("sims omega=1 B=3.2k", "sims omega=1 B=12.8k"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"omegas": (0.0,)}, "an omega above 0"),
+        ({"budgets_mimg": ()}, "a budget"),
+        ({"select_images": 20}, "select_images: .*too few"),
+        ({"final_images": 64}, "final_images: .*too few"),
+        ({"budgets_mimg": (0.00319, 0.0032, 0.01)}, "budgets: .*a batch apart"),
+    ],
+)
+def test_impossible_studies_are_refused(changes, message):
+    with pytest.raises(BadInput, match=message):
+        study(**changes)
+
+
+def test_points_have_a_scan_of_their_own():
+    model = ModelConfig(net=MLPConfig())
+    with pytest.raises(BadInput, match="scan_omegas of sims-loop"):
+        study(experiment=Experiment(data=GaussianData(), model=model))
+
+
+TINY_SWEEP = Sweep(
+    omegas=(1.0, 3.0),
+    budgets_mimg=(0.000128, 0.000256),
+    n_s=32,
+    select_images=32,
+    final_images=64,
+    finalists=1,
+)
+
+
+@pytest.fixture(scope="module")
+def done(tiny_experiment, tmp_path_factory):
+    """A finished study: (store, whole plan, outcomes)."""
+    store = Store.open(tmp_path_factory.mktemp("study") / "store")
+    plan = plan_study(tiny_experiment, TINY_SWEEP, 7)
+    with pytest.raises(DamagedArtifact):
+        plan.completed(store)
+    outcomes = []
+    for stage in plan:
+        run_stage(store, stage.request, Execution(threads=1))
+        outcomes.append(Outcome("", stage, False, 0.1))
+    whole = plan.completed(store)
+    for _, stages in whole.groups[len(plan.groups) :]:
+        for stage in stages:
+            run_stage(store, stage.request, Execution(threads=1))
+            outcomes.append(Outcome("", stage, False, 0.1))
+    return store, whole, outcomes
+
+
+def test_the_finalist_has_the_selections_best_fid(done):
+    store, plan, _ = done
+    found = {
+        each.candidate.name: store.manifest(each["evaluate"]).details["fid"]
+        for each in plan.selection
+        if each.candidate.kind == "sims"
+    }
+    assert len(found) == 4
+    assert plan.finals[2].candidate.name == min(found, key=found.get)
+    assert plan.completed(store) == plan, "also from the store"
+
+
+def test_final_fid_equals_torch_fidelity_called_directly(done):
+    store, plan, _ = done
+    setup = {stage.role: stage.ref for stage in plan.setup}
+    for each in plan.finals:
+        expected = torch_fidelity.calculate_metrics(
+            input1=RGBDataset(read_first(store.open_artifact(each["generate"]), None)),
+            input2=RGBDataset(read_first(store.open_artifact(setup["prepare data"]), None)),
+            cuda=False,
+            fid=True,
+            feature_extractor=CLASSIFIER_FEATURES,
+            feature_extractor_weights_path=str(store.open_artifact(setup["train classifier"])),
+            save_cpu_ram=True,
+            verbose=False,
+        )["frechet_inception_distance"]
+        assert store.manifest(each["evaluate"]).details["fid"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_rows_and_summary_hold_every_figure_with_its_n_seeds_and_cost(done):
+    store, plan, _ = done
+    found = summarise_study(store, plan)
+    rows = metric_rows(store, None, plan)
+    assert [row["phase"] for row in rows] == ["selection"] * 7 + ["final"] * 3
+    for row, each in zip(rows, (*plan.selection, *plan.finals), strict=True):
+        details = store.manifest(each["evaluate"]).details
+        assert {name: row[name] for name in details} == details
+        assert row["n_generated"] == (32 if row["phase"] == "selection" else 64)
+        assert row["nfe"] == (14 if row["kind"] == "sims" else 7)
+        # of the base's 2 kimg
+        assert row["extra_training_percent"] == pytest.approx(50_000 * (row["budget_mimg"] or 0))
+    assert [arm.name for arm in found["arms"]] == [row["model"] for row in rows[7:]]
+    assert [point.model for point in found["scan"]] == [row["model"] for row in rows[:7]]
+
+
+def test_the_answer_follows_the_figures():
+    plan = study().with_finals(fids(study(), **{"sims_omega=2_B=3.2k": 1.0}))
+    names = [each.candidate.name for each in plan.finals]
+    counts = {"n_generated": 900, "n_real": 1797}
+    metrics = [{"fid": fid, **counts} for fid in (8.0, 9.5, 6.0, 5.0)]
+    text = answer(plan, dict(zip(names, metrics, strict=True)))
+    assert text.startswith("SIMS improves this model: FID 6.000 at omega = 2 and a budget of 3.2 k")
+    imported = plan.experiment.model_copy(update={"base": BaseConfig(imported="mine")})
+    unknown = answer(replace(plan, experiment=imported), dict(zip(names, metrics, strict=True)))
+    assert unknown == text.replace(" (12.8 % extra training)", "")
+    for part in ("12.8 % extra", "the base has 8.000 (-25.0 %)", "9.500", "900", "1797"):
+        assert part in text
+    metrics[2] = {"fid": 8.5, **counts}
+    text = answer(plan, dict(zip(names, metrics, strict=True)))
+    assert text.startswith("SIMS does not improve this model: FID 8.500")
+    for fid in (7.93, 8.07):
+        metrics[2] = {"fid": fid, **counts}
+        text = answer(plan, dict(zip(names, metrics, strict=True)))
+        assert text.startswith(f"SIMS makes no clear difference to this model: FID {fid:.3f}")
+
+
+def test_the_report_answers_first_and_shows_every_final(done):
+    store, plan, outcomes = done
+    summary = RunSummary(
+        run="r",
+        flow="self-improvement",
+        preset="digits",
+        store=str(store.root),
+        report="index.html",
+        stages=count_stages(outcomes),
+        **summarise_study(store, plan),
+    )
+    details = RunDetails("A study", {"seed": 7, "preset": "digits"}, plan, outcomes)
+    page = render_report(store, summary, details)
+    assert page == render_report(store, summary, details)
+    assert page.index(summary.answer.split(";")[0]) < page.index('class="card"')
+    for row in metric_rows(store, summary, plan):
+        assert f"{row['fid']:.3f}" in page
+    assert page.count("<img") == 1 + 3
+    assert "n = 32 generated" in page
+    assert json.loads(summary.model_dump_json())["answer"] == summary.answer
+
+
+def test_a_run_folder_links_to_every_stage(done):
+    _, plan, _ = done
+    paths = [path for path, _ in plan.links]
+    assert len(set(paths)) == len(paths) == len(list(plan)) - len(plan.setup)
+    assert "selection/sims_omega3_B0.128k/evaluate" in paths
+    assert "training/train_base" in paths
+
+
+def test_a_study_of_an_imported_base(tiny_experiment, tiny_run, store):
+    """It is measured as it came; its auxiliary, and the contrast, are fine-tuned from it."""
+    theirs = tiny_run.folder(1, 1, "train base")
+    model = find_model_source(theirs).imported
+    here = Execution(threads=1, files=DataFiles(imported=theirs))
+    run_stage(store, IMPORT_MODEL.request(model), here)
+    MODELS.give(store, "mine", model)
+    named = tiny_experiment.model_copy(update={"base": BaseConfig(imported="mine")})
+    experiment = resolve_base(named, store)
+    sweep = Sweep(
+        omegas=(1.0,),
+        budgets_mimg=(0.000256,),
+        n_s=32,
+        select_images=64,
+        final_images=64,
+        finalists=1,
+    )
+    plan = plan_study(experiment, sweep, seed=7)
+    assert [s.role for s in plan.training if s.request.stage == "train"] == ["fine-tune auxiliary"]
+    for stage in plan:
+        run_stage(store, stage.request, Execution(threads=1))
+    whole = plan.completed(store)
+    for stage in whole:
+        run_stage(store, stage.request, Execution(threads=1))
+    imported = store.open_artifact(whole.models[0.0]) / "net"
+    for path in imported.iterdir():
+        assert path.read_bytes() == (theirs / "net" / path.name).read_bytes()
+    (auxiliary,) = of(plan, "fine-tune auxiliary")
+    assert auxiliary.inputs["initial"] == IMPORT_MODEL.request(model).ref
+    found = summarise_study(store, whole)
+    assert "extra training" not in found["answer"]
+    assert [arm.name for arm in found["arms"]][:2] == ["base", "fine-tuned B=0.256k"]
