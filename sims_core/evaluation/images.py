@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from itertools import islice
@@ -48,6 +47,7 @@ from sims_core.data.types import Images
 from sims_core.engine.stage import StageContext
 from sims_core.evaluation.config import EvaluateConfig, FeaturesConfig
 from sims_core.evaluation.extractors import LOGITS, create_extractor, speed_up
+from sims_core.evaluation.figures import write_metrics
 
 FEATURES_FILE = "features.safetensors"
 
@@ -214,7 +214,7 @@ def evaluate(context: StageContext[EvaluateConfig]) -> dict[str, Any]:
         "n_real": len(real["features"]),
         "seed": context.config.seed,
     }
-    (context.directory / "metrics.json").write_text(json.dumps({**metrics, **counts}))
+    write_metrics(context.directory, {**metrics, **counts})
     table = pa.table({name: [value] for name, value in {**metrics, **counts}.items()})
     pq.write_table(table, context.directory / "metrics.parquet")
     return {**metrics, **counts}

@@ -22,6 +22,7 @@ from sims_core.diffusion.gaussian import moments
 from sims_core.engine.stage import StageContext
 from sims_core.evaluation.config import EvaluatePointsConfig, ReferenceConfig
 from sims_core.evaluation.distances import Floats, described, empirical_w2, moment_w2
+from sims_core.evaluation.figures import write_metrics
 
 REFERENCE_FILE = "reference.json"
 
@@ -80,7 +81,7 @@ def evaluate_points(context: StageContext[EvaluatePointsConfig]) -> dict[str, An
         "replicates": len(points),
         "seed": config.seed,
     }
-    (context.directory / "metrics.json").write_text(json.dumps(metrics))
+    write_metrics(context.directory, metrics)
     return metrics
 
 

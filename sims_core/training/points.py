@@ -108,15 +108,29 @@ def fit_gaussian(
     )
 
 
+def _check_no_snapshots(config: TrainStageConfig) -> None:
+    if config.snapshots_kimg:
+        raise BadInput("snapshots_kimg are kept of image models only")
+
+
+def fit_exact_gaussian(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
+    """Stage `train` without a network: inputs `data` and, for an auxiliary, `initial` (a model)."""
+    _check_no_snapshots(context.config)
+    net = cast(ExactGaussianConfig, context.config.model.net)
+    points = load_point_training_set(
+        context.store, context.open("data"), context.inputs["data"].kind
+    )
+    start = load_gaussian(context.open("initial")) if "initial" in context.inputs else None
+    save_gaussian(fit_gaussian(points, net, start), context.directory)
+    return {"points": points.shape[1], "replicates": len(points)}
+
+
 def train_point_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
     """Stage `train` for points: inputs `data` and, for an auxiliary, `initial` (a model)."""
     config, kind = context.config, context.inputs["data"].kind
+    _check_no_snapshots(config)
     points = load_point_training_set(context.store, context.open("data"), kind)
     replicates, count, _ = points.shape
-    if isinstance(config.model.net, ExactGaussianConfig):
-        start = load_gaussian(context.open("initial")) if "initial" in context.inputs else None
-        save_gaussian(fit_gaussian(points, config.model.net, start), context.directory)
-        return {"points": count, "replicates": replicates}
     initial = load_initial(context)
     data = points.to(context.execution.device)
     training = ReplicatedTraining(config.model, config.training, data, config.seed, initial)

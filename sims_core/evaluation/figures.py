@@ -1,0 +1,32 @@
+"""The figures of an evaluation as a file: metrics.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.store import Store
+
+METRICS_FILE = "metrics.json"
+
+Figures = Mapping[str, int | float]
+"""Figures by name, with their sample counts and the seed of what is drawn at random in them."""
+
+
+def write_metrics(folder: Path, figures: Figures) -> None:
+    """Writes the figures of an evaluation into its artifact."""
+    (folder / METRICS_FILE).write_text(json.dumps(dict(figures)))
+
+
+def read_metrics(store: Store, ref: ArtifactRef) -> dict[str, int | float]:
+    """An evaluation's figures, from its checksummed file.
+
+    Raises:
+        DamagedArtifact: the artifact is not there, or not whole.
+    """
+    metrics: dict[str, int | float] = json.loads(
+        (store.open_artifact(ref) / METRICS_FILE).read_bytes()
+    )
+    return metrics
