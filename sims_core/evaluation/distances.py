@@ -9,6 +9,7 @@ import ot
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sims_core.common import purposes
 from sims_core.common.seeding import derive_seed
 from sims_core.diffusion.gaussian import gaussian_w2, moments
 
@@ -49,7 +50,7 @@ def empirical_w2(points: Tensor, reference: Tensor) -> Floats:
 
 def resamples(replicates: int, count: int, seed: int) -> NDArray[np.int64]:
     """Bootstrap indices [count, replicates], the same for equal arguments."""
-    random = np.random.default_rng(derive_seed(seed, "bootstrap"))
+    random = np.random.default_rng(derive_seed(seed, purposes.BOOTSTRAP))
     return random.integers(replicates, size=(count, replicates))
 
 

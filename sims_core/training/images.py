@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sims_core.common import purposes
 from sims_core.common.errors import BadInput
 from sims_core.common.files import write_atomically
 from sims_core.common.seeding import derive_seed, image_seed
@@ -133,7 +134,7 @@ def keep_grids(
 def draw_grid(training: Training, folder: Path, finish: Callable[[Tensor], Images]) -> None:
     """Writes a PNG of samples of the averaged model, always from the same seeds."""
     net = image_net(training.model)
-    seeds = [image_seed(derive_seed(training.seed, "grid"), i) for i in range(GRID_IMAGES)]
+    seeds = [image_seed(derive_seed(training.seed, purposes.GRID), i) for i in range(GRID_IMAGES)]
     images = sample_images(
         training.snapshot(),
         make_sampler(SamplerConfig()),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sims_core.common import purposes
 from sims_core.common.errors import BadInput
 from sims_core.data.mixing import load_point_training_set
 from sims_core.diffusion.denoiser import EDMDenoiser, NetDenoiser
@@ -55,7 +56,7 @@ class ReplicatedTraining(Training):
         self._pairs: tuple[Tensor, Tensor, Tensor]
 
     def initial_generators(self, model: ModelConfig) -> list[torch.Generator]:
-        return [generator(self.seed, "initialise", r) for r in range(len(self.data))]
+        return [generator(self.seed, purposes.INITIALISE, r) for r in range(len(self.data))]
 
     def _draw(self, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
         """F's inputs, noise levels and targets of a chunk's steps, [steps, R, batch, ...]."""
@@ -63,7 +64,7 @@ class ReplicatedTraining(Training):
         shape = (CHUNK_STEPS, self.config.batch_size)
         clean, ln_sigma, noise = [], [], []
         for r, points in enumerate(self.data):
-            own = generator(self.seed, "batches", r, chunk)
+            own = generator(self.seed, purposes.BATCHES, r, chunk)
             indices = torch.randint(count, shape, generator=own)
             clean.append(points[indices.to(points.device)])
             ln_sigma.append(torch.randn(shape, generator=own))

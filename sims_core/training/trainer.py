@@ -17,6 +17,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from sims_core.common import purposes
 from sims_core.common.errors import TrainingDiverged
 from sims_core.diffusion.denoiser import NetDenoiser, squared_errors
 from sims_core.diffusion.noise import generator
@@ -116,7 +117,7 @@ class Training:
 
     def initial_generators(self, model: ModelConfig) -> list[torch.Generator]:
         """Of the network's random weights."""
-        return [generator(self.seed, "initialise")]
+        return [generator(self.seed, purposes.INITIALISE)]
 
     def _set_up(self, net: nn.Module) -> None:
         config = self.config

@@ -35,6 +35,11 @@ class Points(Kind):
         net.for_data(data.dim, data.replicates)
         if experiment.sampler.precision != "fp32":
             raise ValueError("sampler.precision must be fp32 for points")
+        if experiment.training.augment:
+            raise ValueError(
+                f"training.augment {experiment.training.augment} needs a network that is told of "
+                "it, and model.net is not: set training.augment=0"
+            )
         if experiment.sims.auxiliary_net is not None:
             raise ValueError(f"sims.auxiliary_net is a U-Net, model.net is {net.kind!r}")
 

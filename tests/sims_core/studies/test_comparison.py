@@ -195,7 +195,7 @@ def test_kids_subsets_fit_the_smaller_set(options, size, store):
 def test_inception_score_wants_weights_that_have_it(store, monkeypatch):
     pinned = {"sha256": OFFICIAL_INCEPTION}
     monkeypatch.setattr(
-        "sims_core.comparison.pin_weights",
+        "sims_core.studies.comparison.pin_weights",
         lambda evaluation, files: evaluation.model_copy(
             update={"weights_sha256": pinned["sha256"]}
         ),
