@@ -62,6 +62,7 @@ _DEPTH = 24
 """Of modules in modules, and of values in values; networks have 5."""
 _MOST_MODULES = 20_000
 _MOST_VALUES = 20_000
+_MOST_TEXT = 10_000
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ def plain(value: Any) -> Any:
         left[0] -= 1
         if depth > _DEPTH or left[0] < 0:
             raise Refused("values are nested without end")
+        if isinstance(value, str) and len(value) > _MOST_TEXT:
+            raise Refused(f"a setting of {len(value):,} characters")
         if value is None or isinstance(value, bool | int | float | str):
             return value
         if isinstance(value, list | tuple):

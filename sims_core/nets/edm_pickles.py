@@ -7,6 +7,7 @@ the weights must have the shapes that they give.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,9 @@ from sims_core.nets.tensor_notes import (
 
 _ZIP = b"PK\x03\x04"
 _OLD_PYTORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+MOST_QUOTED = 300
+"""Characters of an error's message, which may quote the file."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +142,22 @@ def read_network_pickle(path: Path) -> NetworkPickle:
         top = edm_notes.mapping(read_inert(data, NAMES))
         return _interpret(top, len(data))
     except Refused as refused:
-        raise BadInput(f"{path}: {refused}") from None
+        raise BadInput(f"{path}: {_printable(refused)}") from None
     except ValidationError as error:
-        raise BadInput(f"{path}: the recorded arguments: {one_line(error)}") from None
+        text = _printable(one_line(error))
+        raise BadInput(f"{path}: the recorded arguments: {text}") from None
     except BadInput:
         raise
     except Exception as error:
         # Bytes made to do harm may raise anything, where the standard library decodes them too.
-        text = str(error)[:200] or type(error).__name__
+        text = _printable(error) or type(error).__name__
         raise BadInput(f"{path} is no whole network pickle: {text}") from None
+
+
+def _printable(message: object) -> str:
+    """A message of one line, whatever text of the file it quotes."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in str(message)[:500])
+    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]} ..."
 
 
 def _check_kind(head: bytes, path: Path) -> None:
@@ -177,7 +188,7 @@ def _interpret(top: Mapping[str, Any], size: int) -> NetworkPickle:
     _check_filters(notes, net, loader)
     if isinstance(preconditioning, IDDPMPreconditioning):
         _check_levels(denoiser, preconditioning, loader)
-    weights = _load_weights(notes, net, loader, size)
+    weights = _load_weights(notes, net, loader)
     encoder = edm_notes.object_note(top.get("encoder"))
     dataset = top.get("dataset_kwargs")
     return NetworkPickle(
@@ -233,7 +244,7 @@ def _check_levels(
 
 
 def _load_weights(
-    notes: Mapping[str, TensorNote], net: EDMNet, loader: TensorLoader, size: int
+    notes: Mapping[str, TensorNote], net: EDMNet, loader: TensorLoader
 ) -> dict[str, Tensor]:
     """The network's state, once names and shapes are those of the recorded arguments."""
     wanted = build_edm_network(net, device="meta").state_dict()
@@ -249,8 +260,11 @@ def _load_weights(
         raise Refused(
             f"weights of another network than its arguments: {extra[0][:200]} is too many"
         )
-    if 2 * sum(note.count for note in notes.values()) > size:
-        raise Refused("its weights are larger than the file: they share their memory")
+    shares: Counter[int] = Counter()
+    for note in notes.values():
+        shares[id(note.storage)] += note.count
+        if 2 * shares[id(note.storage)] > len(note.storage.data):
+            raise Refused("its weights are larger than what it holds: they share their memory")
     weights = {name: loader.load(notes[name]) for name in wanted}
     if bad := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
         raise Refused(f"{bad[0]} is not finite: what was saved had diverged")
