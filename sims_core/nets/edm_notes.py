@@ -269,7 +269,7 @@ def tensors_of(module: Note, only: Sequence[str] | None = None) -> dict[str, Ten
 
 
 def check_blocks(network: Note, net: EDMNet) -> None:
-    """Raises Refused where a block says that it does other than its network's arguments give.
+    """Raises Refused where a block is missing or does other than its network's arguments give.
 
     Weights do not show it: attention heads and the weights of shortcuts.
     """
@@ -279,7 +279,11 @@ def check_blocks(network: Note, net: EDMNet) -> None:
         blocks = mapping(_state(holder).get("_modules", {})) if isinstance(holder, Note) else {}
         for plan in plans:
             block = blocks.get(plan.name)
-            state = _state(block) if isinstance(block, Note) else {}
+            if not isinstance(block, Note):
+                raise Refused(
+                    f"weights of another network than its arguments: no {part}.{plan.name}"
+                )
+            state = _state(block)
             for name, wanted in (("num_heads", plan.heads), *_block_attributes(net)):
                 found = state.get(name, wanted)
                 same = found == wanted or (

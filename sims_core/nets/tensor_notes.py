@@ -138,10 +138,11 @@ def _storage_kind(content: bytes) -> tuple[torch.dtype, int]:
 
 
 class TensorLoader:
-    """Loads tensors, each storage once, by PyTorch's weights-only reader."""
+    """Loads tensors by PyTorch's weights-only reader."""
 
     def __init__(self) -> None:
-        self.loaded: dict[int, Any] = {}
+        self._shared: dict[int, tuple[Any, torch.dtype, int]] = {}
+        """Storages of which a part was loaded, by the identity of their notes."""
         self.widened = False
         """Whether a tensor had half precision."""
 
@@ -151,19 +152,27 @@ class TensorLoader:
         Raises:
             Refused: its storage is of another form, or too small for it.
         """
-        if id(note.storage) not in self.loaded:
-            content = bytes(note.storage.data)
-            kind, count = _storage_kind(content)
-            storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            self.loaded[id(note.storage)] = storage, kind, count
-        storage, kind, count = self.loaded[id(note.storage)]
+        key = id(note.storage)
+        held = self._shared.pop(key) if key in self._shared else _load_storage(note.storage)
+        storage, kind, count = held
         if note.reach > count or note.count > count:
             raise Refused(f"a tensor of shape {list(note.size)} in a storage of {count:,} numbers")
         self.widened |= kind.itemsize < 4
-        flat = torch.empty(0, dtype=kind).set_(
+        view = torch.empty(0, dtype=kind).set_(
             storage._untyped_storage, note.offset, note.size, note.stride
         )
-        return flat.to(torch.float32, copy=True).contiguous()
+        if note.count == count:  # all of it: nothing else may use this memory
+            return view.to(torch.float32).contiguous()
+        self._shared[key] = storage, kind, count
+        return view.to(torch.float32, copy=True).contiguous()
+
+
+def _load_storage(note: StorageNote) -> tuple[Any, torch.dtype, int]:
+    """A storage, its number type and how many numbers it holds."""
+    content = bytes(note.data)
+    kind, count = _storage_kind(content)
+    storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return storage, kind, count
 
 
 def note_dtype(code: Any, *_unused: Any) -> Note:

@@ -439,6 +439,15 @@ def test_arguments_that_are_not_the_weights_are_refused(
     refused(write(changed_arguments(content, **changes)), message)
 
 
+def test_a_large_file_of_few_weights_is_refused_before_its_network_is_built(
+    write: Write, checkpoint_of: Any, random_net: Any
+) -> None:
+    content = changed_arguments(checkpoint_of(random_net(SONG)), num_blocks=64)
+    padding = b"\x8e" + struct.pack("<Q", 10**7) + bytes(10**7) + b"0."
+    padded = pickle.dumps(content, protocol=4)[:-1] + padding
+    refused(write(padded), "no enc.8x8_block1")
+
+
 def test_weights_that_are_not_finite_missing_or_too_many_are_refused(
     write: Write, checkpoint_of: Any, random_net: Any
 ) -> None:
