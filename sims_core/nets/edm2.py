@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sims_core.dropout import seed_dropouts
+from sims_core.nets.dropout import seed_dropouts
 from sims_core.nets.edm_config import EDM2Config
 from sims_core.nets.layers import Resample, attend, class_rows, split_heads
 from sims_core.nets.unet_layout import BlockPlan

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from sims_core.config import Frozen
+from sims_core.common.frozen import Frozen
 from sims_core.nets.unet_layout import (
     LayoutRules,
     UNetLayout,
@@ -23,7 +23,7 @@ from sims_core.nets.unet_layout import (
 MOST_PARAMETERS = 4 * 10**9
 """16 GB in float32. EDM2-XXL, the largest of the papers, has 1.5e9."""
 AUGMENT_DIM = 9
-"""Augmentation labels that `sims_core.augmentation` gives."""
+"""Augmentation labels that `sims_core.training.augmentation` gives."""
 
 Width = Annotated[int, Field(ge=2, le=16384)]
 Multiplier = Annotated[int, Field(ge=1, le=64)]

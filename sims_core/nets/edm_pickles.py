@@ -17,8 +17,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from sims_core.config import one_line
-from sims_core.errors import BadInput
+from sims_core.common.errors import BadInput
+from sims_core.common.frozen import one_line
 from sims_core.nets import edm_notes
 from sims_core.nets.edm_config import EDMNet
 from sims_core.nets.edm_networks import build_edm_network

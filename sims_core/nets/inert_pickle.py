@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sims_core.errors import BadInput
+from sims_core.common.errors import BadInput
 
 MOST_OPERATIONS = 400_000
 """Opcodes of a file. Networks of 300 layers have about 50,000."""

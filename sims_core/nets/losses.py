@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sims_core.denoiser import per_sample
+from sims_core.diffusion.denoiser import per_sample
 from sims_core.nets.preconditioning import (
     EDM2Preconditioned,
     Preconditioned,

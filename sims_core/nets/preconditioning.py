@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sims_core.denoiser import NetDenoiser, per_sample
+from sims_core.diffusion.denoiser import NetDenoiser, per_sample
 from sims_core.nets.preconditioning_config import (
     EDM2Preconditioning,
     EDMPreconditioning,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sims_core.config import Frozen
+from sims_core.common.frozen import Frozen
 
 Positive = Annotated[float, Field(gt=0, le=1e6)]
 

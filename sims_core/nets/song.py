@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sims_core.dropout import seed_dropouts
+from sims_core.nets.dropout import seed_dropouts
 from sims_core.nets.edm_config import SongUNetConfig
 from sims_core.nets.layers import (
     AugmentLabels,

@@ -16,6 +16,7 @@ from sims_core.nets.config import (
     UNetConfig,
 )
 from sims_core.nets.dropout import seed_dropouts
+from sims_core.nets.layers import AugmentLabels
 
 
 def unet_arguments(config: UNetConfig) -> dict[str, Any]:
@@ -36,14 +37,6 @@ def unet_arguments(config: UNetConfig) -> dict[str, Any]:
         "num_class_embeds": config.num_classes or None,
         "dropout": config.dropout,
     }
-
-
-class AugmentLabels:
-    """What a network is told of how the images of the batch at hand were augmented."""
-
-    def __init__(self) -> None:
-        self.labels: Tensor | None = None
-        """[N, AUGMENT_LABELS]; to be set before each forward pass in training."""
 
 
 class ToldEmbedding(TimestepEmbedding):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sims_core.errors import BadInput
+from sims_core.common.errors import BadInput
 from sims_core.nets.edm_config import ADMConfig, EDM2Config, SongUNetConfig
 from sims_core.nets.edm_networks import build_edm_network
 from sims_core.nets.edm_pickles import NetworkPickle, read_network_pickle

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sims_core.errors import BadInput
+from sims_core.common.errors import BadInput
 from sims_core.nets.edm_config import ADMConfig, EDM2Config, EDMNet, SongUNetConfig
 from sims_core.nets.edm_pickles import NAMES, read_network_pickle
 from sims_core.nets.inert_pickle import Refused, read_inert
