@@ -73,7 +73,7 @@ class ScanPoint(Frozen):
     """A first generation: self-improvement by one method with one budget."""
 
     model: str = ""
-    """Of a self-improvement study: which model; "fine-tuned" ones sample the auxiliary itself."""
+    """The model of a self-improvement study; "fine-tuned" ones sample the auxiliary itself."""
     omega: float
     budget_mimg: float | None
     """None for omega = 0, which trains no auxiliary."""
@@ -96,7 +96,7 @@ class RunSummary(Frozen):
     arms: tuple[ArmSummary, ...]
     scan: tuple[ScanPoint, ...] = ()
     answer: str = ""
-    """Of a self-improvement study, in one sentence; `arms` are its finals, `scan` its selection."""
+    """What a self-improvement study found, in one sentence; `arms` are its finals."""
 
 
 FIGURES = ("fid", "kid", "precision", "recall")
