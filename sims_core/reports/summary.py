@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sims_core.common.frozen import Frozen
+from sims_core.reports.estimates import Estimate
 from sims_core.studies.plan import PlannedStage
 
 
@@ -82,6 +83,23 @@ class ScanPoint(Frozen):
     """Over omega = 0, replicate by replicate, where distances of both are known."""
 
 
+class CurvePoint(Frozen):
+    """A model, measured once for each seed."""
+
+    x: float
+    figures: dict[str, Estimate]
+    """Every metric over the seeds."""
+    change: Estimate | None = None
+    """How much the main figure differs from the baseline's, seed by seed."""
+
+
+class Curve(Frozen):
+    """A method over what is varied."""
+
+    name: str
+    points: tuple[CurvePoint, ...]
+
+
 class RunSummary(Frozen):
     """The object that `sims run --json` prints, without fields that have their default value."""
 
@@ -95,6 +113,10 @@ class RunSummary(Frozen):
     """The metric that ratios are made of."""
     arms: tuple[ArmSummary, ...]
     scan: tuple[ScanPoint, ...] = ()
+    seeds: tuple[int, ...] = ()
+    """Those of the models, where a run has several."""
+    curves: tuple[Curve, ...] = ()
+    """Figures over what a study varies, over seeds."""
     answer: str = ""
     """What a self-improvement study found, in one sentence; `arms` are its finals."""
 
