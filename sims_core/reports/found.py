@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from sims_core.data.config import GaussianData
 from sims_core.methods.sims import Sims
@@ -19,6 +20,15 @@ def read_metrics(store: Store, ref: ArtifactRef) -> dict[str, int | float]:
     return metrics
 
 
+def read_figures(store: Store, refs: Iterable[ArtifactRef]) -> dict[str, int | float]:
+    """The figures of all the evaluations among these artifacts, in one."""
+    found: dict[str, int | float] = {}
+    for ref in refs:
+        if ref.kind == "metrics":
+            found |= read_metrics(store, ref)
+    return found
+
+
 def summarise_arm(store: Store, plan: ArmPlan) -> ArmSummary:
     """Reads each generation's metrics from the store."""
     generations = []
@@ -27,7 +37,7 @@ def summarise_arm(store: Store, plan: ArmPlan) -> ArmSummary:
         generations.append(
             GenerationSummary(
                 t=t,
-                metrics=read_metrics(store, artifacts["evaluate"]),
+                metrics=read_figures(store, artifacts.values()),
                 artifacts={role: ref.location for role, ref in artifacts.items()},
             )
         )
@@ -66,7 +76,7 @@ def summarise_scan(store: Store, plan: LoopPlan) -> tuple[ScanPoint, ...]:
             ScanPoint(
                 omega=guided.omega if guided else 0.0,
                 budget_mimg=guided.budget_mimg if guided else None,
-                metrics=read_metrics(store, scanned.artifacts(1)["evaluate"]),
+                metrics=read_figures(store, scanned.artifacts(1).values()),
                 ratio=ratio,
             )
         )

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sims_core.evaluation.metric import figures_in
 from sims_core.reports.drawing import COLOURS, FEATURE_SPACES, grid_uri, written
 from sims_core.reports.study_found import study_rows
 from sims_core.store.store import Store
@@ -70,6 +71,7 @@ def study_context(store: Store, plan: StudyPlan, folder: Path | None) -> dict[st
     real = next(stage.ref for stage in plan.setup if stage.role == "prepare data")
     return {
         "sweep": written(sweep_figure(selection), folder, "figure"),
+        "metrics": figures_in(selection[0]),
         "selection": selection,
         "finals": finals,
         "real_grid": grid_uri(store, real),

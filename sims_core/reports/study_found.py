@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sims_core.reports.found import read_metrics
+from sims_core.reports.found import read_figures
 from sims_core.reports.summary import ArmSummary, GenerationSummary, ScanPoint
 from sims_core.store.store import Store
 from sims_core.studies.self_improvement import Candidate, Measurement, StudyPlan
@@ -36,7 +36,7 @@ def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
             "kind": each.candidate.kind,
             "omega": each.candidate.omega,
             "budget_mimg": each.candidate.budget_mimg,
-            **read_metrics(store, each["evaluate"]),
+            **read_figures(store, each.artifacts),
             "first_seed": each.first_seed,
             "nfe": nfe(plan, each.candidate),
             "extra_training_percent": extra_training(plan, each.candidate),
@@ -76,7 +76,7 @@ def answer(plan: StudyPlan, final: Mapping[str, Mapping[str, int | float]]) -> s
 def _summary(store: Store, measured: Measurement) -> ArmSummary:
     generation = GenerationSummary(
         t=1,
-        metrics=read_metrics(store, measured["evaluate"]),
+        metrics=read_figures(store, measured.artifacts),
         artifacts={stage.role: stage.ref.location for stage in measured.stages},
     )
     return ArmSummary(name=measured.candidate.name, generations=(generation,))
@@ -90,7 +90,7 @@ def summarise_study(store: Store, plan: StudyPlan) -> dict[str, Any]:
             model=each.candidate.name,
             omega=each.candidate.omega,
             budget_mimg=each.candidate.budget_mimg,
-            metrics=read_metrics(store, each["evaluate"]),
+            metrics=read_figures(store, each.artifacts),
         )
         for each in plan.selection
     )

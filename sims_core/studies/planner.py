@@ -30,6 +30,7 @@ from sims_core.evaluation.stages import (
     EVALUATE_POINTS,
     EXTRACTOR,
     FEATURES,
+    METRIC,
     REFERENCE,
 )
 from sims_core.latents.config import DecodeConfig
@@ -294,8 +295,12 @@ def _plan_point_evaluation(planner: Planner, setup: Setup, generated: ArtifactRe
 
 
 def plan_image_metrics(planner: Planner, setup: Setup, generated: ArtifactRef) -> None:
-    """Features of the first `num_images` of `generated`, and their metrics."""
-    evaluation = planner.experiment.evaluation
+    """Features of the first `num_images` of `generated`, and their metrics.
+
+    The standard ones share a stage; each further one has its own, so that adding one computes
+    nothing else again.
+    """
+    evaluation, seed = planner.experiment.evaluation, derive_seed(planner.seed, "evaluate")
     config = FeaturesConfig(count=evaluation.num_images)
     features = planner.add(
         "features", FEATURES.request(config, images=generated, **setup.extractor)
@@ -304,7 +309,10 @@ def plan_image_metrics(planner: Planner, setup: Setup, generated: ArtifactRef) -
         kid_subsets=evaluation.kid_subsets,
         kid_subset_size=evaluation.kid_subset_size,
         prc_neighborhood=evaluation.prc_neighborhood,
-        seed=derive_seed(planner.seed, "evaluate"),
+        seed=seed,
     )
     real = setup.references["features"]
     planner.add("evaluate", EVALUATE.request(metrics, generated=features, real=real))
+    for each in evaluation.metric_stages(seed):
+        request = METRIC.request(each, generated=features, real=real)
+        planner.add(f"metric {each.name}", request)

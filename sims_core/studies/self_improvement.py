@@ -79,6 +79,10 @@ class Measurement:
         return next(stage.ref for stage in self.stages if stage.role == role)
 
     @property
+    def artifacts(self) -> list[ArtifactRef]:
+        return [stage.ref for stage in self.stages]
+
+    @property
     def first_seed(self) -> int:
         sampled = next(stage for stage in self.stages if stage.role.startswith("generate"))
         seed: int = sampled.request.config["first_seed"]
@@ -134,6 +138,7 @@ class StudyPlan:
         if self.finals:
             return 0
         stages = FINAL_STAGES if self.experiment.encoding is None else FINAL_STAGES_OF_LATENTS
+        stages += len(self.experiment.evaluation.metrics)
         return stages * (2 + self.num_finalists)
 
     def with_finals(self, fid: Mapping[str, float]) -> StudyPlan:
@@ -168,7 +173,7 @@ Plan = LoopPlan | StudyPlan
 
 
 FINAL_STAGES = 4
-"""Of each final: generate, preview, features, evaluate."""
+"""Of each final: generate, preview, features, evaluate; a stage more for each further metric."""
 
 
 FINAL_STAGES_OF_LATENTS = 6
