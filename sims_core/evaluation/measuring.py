@@ -58,7 +58,7 @@ def measure(
         found = metric.compute(*sets, options, seed)
         if set(found) != set(metric.keys):
             raise ValueError(f"metric {metric.name} declares {metric.keys}, returned {[*found]}")
-        figures |= {key: found[key] for key in metric.keys}
+        figures |= {key: float(found[key]) for key in metric.keys}
     if bad := [name for name, value in figures.items() if not math.isfinite(value)]:
         raise SimsError(f"{', '.join(bad)} not finite: the generated images are degenerate")
     return figures
