@@ -162,7 +162,7 @@ class EvaluatePointsConfig(Frozen):
     empirical_points: int
     bootstrap: int
     seed: int
-    """Of the bootstrap."""
+    """What the bootstrap's resamples are drawn from."""
 
 
 class ClassifierStageConfig(Frozen):
@@ -175,7 +175,7 @@ class ExtractorConfig(Frozen):
 
     features: Literal["inception", "resnet20", "resnet56"]
     sha256: str = Field(pattern=r"^[0-9a-f]{8,64}$")
-    """Of the file with the weights; the first digits do."""
+    """SHA-256 of the file with the weights; the first digits do."""
     inception_score: bool = False
     """Its features come with the logits that the Inception Score is made from."""
 

@@ -107,7 +107,7 @@ class Figure:
 
 
 class NoOptions(Frozen):
-    """Of a metric that has none."""
+    """The options of a metric that has none."""
 
 
 O = TypeVar("O", bound=Frozen)  # noqa: E741

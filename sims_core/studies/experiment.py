@@ -33,7 +33,7 @@ from sims_core.nets.config import (
 from sims_core.training.config import TrainingConfig
 
 
-def _check_fit(net: ImageNet, data: ImageData) -> None:
+def _check_net_fits(net: ImageNet, data: ImageData) -> None:
     """Raises ValueError if the network is for other images, or other classes, than the data has.
 
     Images that are not imported yet have nothing to compare.
@@ -89,7 +89,7 @@ class Experiment(Frozen):
         if isinstance(net, MLPConfig) and net.dim != getattr(self.data, "dim", None):
             raise ValueError(f"model.net.dim is {net.dim}, the data's dimension is another")
         if isinstance(net, IMAGE_NETS) and not isinstance(self.data, GaussianData):
-            _check_fit(net, self.data)
+            _check_net_fits(net, self.data)
         return self
 
     @property
