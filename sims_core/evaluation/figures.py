@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sims_core.store.artifacts import ArtifactRef
@@ -30,3 +30,12 @@ def read_metrics(store: Store, ref: ArtifactRef) -> dict[str, int | float]:
         (store.open_artifact(ref) / METRICS_FILE).read_bytes()
     )
     return metrics
+
+
+def read_figures(store: Store, refs: Iterable[ArtifactRef]) -> dict[str, int | float]:
+    """The figures of all the evaluations among these artifacts, in one."""
+    found: dict[str, int | float] = {}
+    for ref in refs:
+        if ref.kind == "metrics":
+            found |= read_metrics(store, ref)
+    return found

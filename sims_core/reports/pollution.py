@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sims_core.common import roles
-from sims_core.evaluation.figures import read_metrics
+from sims_core.evaluation.figures import read_figures
 from sims_core.reports.base import PagePart, kind_report
 from sims_core.reports.estimates import Estimate, estimate, paired_difference
 from sims_core.reports.summary import Curve, CurvePoint, RunSummary
@@ -20,7 +19,7 @@ COUNTS = ("n_generated", "n_real", "n_empirical", "replicates", "seed")
 
 
 def _metrics(store: Store, each: Measured) -> dict[str, int | float]:
-    return read_metrics(store, each[roles.EVALUATE])
+    return read_figures(store, (stage.ref for stage in each.stages))
 
 
 def _over_seeds(found: Sequence[dict[str, int | float]]) -> dict[str, Estimate]:

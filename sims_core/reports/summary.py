@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sims_core.common.frozen import Frozen
+from sims_core.evaluation.metric import figures_in
 from sims_core.reports.estimates import Estimate
 from sims_core.studies.plan import PlannedStage
 
@@ -121,10 +122,6 @@ class RunSummary(Frozen):
     """What a self-improvement study found, in one sentence; `arms` are its finals."""
 
 
-FIGURES = ("fid", "kid", "precision", "recall")
-"""Metrics that are drawn; the others (deviations, counts, seed) qualify them."""
-
-
 def shown_generations(generations: int, most: int = 6) -> list[int]:
     """At most so many of 1..generations, evenly spread, the first and the last among them."""
     count = min(generations, most)
@@ -134,8 +131,10 @@ def shown_generations(generations: int, most: int = 6) -> list[int]:
 
 
 def shown_figures(arm: ArmSummary) -> list[str]:
-    """The metrics of an arm that a short table has."""
-    return [name for name in ("w2", "w2_empirical", *FIGURES) if name in arm.generations[0].metrics]
+    """The metrics of an arm that a short table has; deviations, counts and seed qualify them."""
+    found = arm.generations[0].metrics
+    points = [name for name in ("w2", "w2_empirical") if name in found]
+    return points + [figure.name for figure in figures_in(found)]
 
 
 def sample_counts(metrics: Sequence[Mapping[str, int | float]]) -> list[str]:

@@ -15,7 +15,7 @@ from sims_core.common.seeding import SEED_SPACE
 from sims_core.data.config import GaussianData
 from sims_core.data.mixing import read_first
 from sims_core.engine.execution import DataFiles, Execution
-from sims_core.evaluation.extractors import CLASSIFIER_FEATURES
+from sims_core.evaluation.extractors import CLASSIFIER_EXTRACTOR
 from sims_core.evaluation.images import RGBDataset
 from sims_core.methods.sims import Sims
 from sims_core.nets.config import BaseConfig, MLPConfig, ModelConfig
@@ -266,7 +266,7 @@ def test_final_fid_equals_torch_fidelity_called_directly(done):
             input2=RGBDataset(read_first(store.open_artifact(setup["prepare data"]), None)),
             cuda=False,
             fid=True,
-            feature_extractor=CLASSIFIER_FEATURES,
+            feature_extractor=CLASSIFIER_EXTRACTOR,
             feature_extractor_weights_path=str(store.open_artifact(setup["train classifier"])),
             save_cpu_ram=True,
             verbose=False,
