@@ -36,22 +36,22 @@ BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 """Debian's place for the certificates that are trusted."""
 
 log = logging.getLogger("containers")
+log.setLevel(logging.INFO)  # Prefect sets the root's
 
 
 def run(*command: str, seconds: float = 600, **environment: str) -> str:
-    """Standard output and error of a command that must succeed within these seconds."""
+    """Standard output of a command that must succeed within these seconds."""
     done = subprocess.run(
         command,
         cwd=ROOT,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         timeout=seconds,
         check=False,
     )
-    assert done.returncode == 0, f"{shlex.join(command)}: {done.stdout[-4000:]}"
+    assert done.returncode == 0, f"{shlex.join(command)}: {(done.stdout + done.stderr)[-4000:]}"
     return done.stdout.strip()
 
 
