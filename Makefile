@@ -33,9 +33,7 @@ test-slow: install
 	$(BIN)/pytest -m slow
 
 test-containers: install
-	$(BIN)/pytest -m containers -p no:cacheprovider --exitfirst tests/containers \
-		-o log_cli=true -o log_cli_level=INFO \
-		-o log_cli_format='%(asctime)s %(message)s' -o log_cli_date_format=%H:%M:%S
+	$(BIN)/pytest -m containers --capture no --verbose --exitfirst tests/containers
 
 check: install
 	$(BIN)/ruff check .

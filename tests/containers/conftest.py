@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import logging
 import os
 import re
 import secrets
@@ -35,8 +34,10 @@ NEEDED_GB = 30
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 """Debian's place for the certificates that are trusted."""
 
-log = logging.getLogger("containers")
-log.setLevel(logging.INFO)  # Prefect sets the root's
+
+def say(text: str) -> None:
+    """Prints a line with the time; `make test-containers` shows it at once."""
+    print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
 def run(*command: str, seconds: float = 600, **environment: str) -> str:
@@ -65,10 +66,10 @@ def answers(*command: str, **environment: str) -> bool:
 
 @contextlib.contextmanager
 def timed(name: str) -> Iterator[None]:
-    """Logs how long a step took."""
+    """Says how long what is done within took."""
     began = time.monotonic()
     yield
-    log.info("%s: %.0f s", name, time.monotonic() - began)
+    say(f"{name}: {time.monotonic() - began:.0f} s")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Engine:
     """DOCKER_HOST, unless it is this machine's own."""
 
     step = staticmethod(timed)
+    say = staticmethod(say)
 
     def docker(self, *arguments: str, seconds: float = 600) -> str:
         return run(self.client, *arguments, seconds=seconds, **self.address)
@@ -223,7 +225,7 @@ def _network_as_before() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def base_images(engine: Engine) -> Iterator[None]:
+def base_images(engine: Engine) -> Iterator[list[str]]:
     """The images that Dockerfile and compose file begin with: there, pulled, or stand-ins."""
     compose, dockerfile = ROOT / "docker-compose.yml", ROOT / "infra/images/Dockerfile"
     names = re.findall(r"^FROM (\S+)", dockerfile.read_text(), re.MULTILINE)
@@ -235,7 +237,7 @@ def base_images(engine: Engine) -> Iterator[None]:
         if not engine.answers("image", "inspect", name) and not engine.answers("pull", name)
     ]
     made = _make_stand_ins(engine, missing) if missing else []
-    yield
+    yield names
     if not engine.address:  # they bear others' names on an engine that stays
         for name in made:
             engine.docker("rmi", name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
 import secrets
@@ -22,8 +21,6 @@ import pytest
 pytestmark = pytest.mark.containers
 
 ROOT = Path(__file__).parents[2]
-log = logging.getLogger("containers")
-logging.getLogger("httpx").setLevel(logging.WARNING)
 IMAGE = "sims-loop:0.1.0"
 PACKAGES = ("flows", "tasks", "sims_core", "infra")
 CONNECT = """
@@ -90,7 +87,7 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(engine: Any, base_images: Any) -> Iterator[Stack]:
+def stack(engine: Any, base_images: list[str], request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The image, built from a copy of the checkout; nothing runs yet. All of it goes at the end."""
     folder = Path(tempfile.mkdtemp(prefix="sims-containers-checkout-"))
     names = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
@@ -113,12 +110,16 @@ def stack(engine: Any, base_images: Any) -> Iterator[Stack]:
     (folder / ".env").write_text(text)
     made = Stack(engine, folder, port, ("sims", password))
     version = engine.docker("version", "--format", "{{.Server.Version}}")
-    log.info("engine %s, compose %s", version, engine.docker_compose("version", "--short"))
+    engine.say(f"engine {version}, compose {engine.docker_compose('version', '--short')}")
     try:
         with engine.step("build"):
-            made("build", "server", seconds=1500)
+            made("build", "server", seconds=1200)
+        for name in (*base_images, IMAGE):
+            engine.say(f"{name}: {int(made.inspect(name, '{{.Size}}')) / 1e9:.2f} GB")
         yield made
     finally:
+        if request.session.testsfailed:
+            engine.say(made("logs", "--no-color", "--tail", "40"))
         made("down", "--volumes", "--timeout", "10")
         shutil.rmtree(folder)
 
@@ -146,7 +147,7 @@ def up(stack: Stack, wait_for: Callable[..., Any]) -> Callable[[], None]:
 
 @pytest.fixture(scope="module")
 def step(engine) -> Any:
-    """Logs how long what is done within took."""
+    """Says how long what is done within took."""
     return engine.step
 
 
@@ -184,8 +185,6 @@ def _own_address() -> str:
 
 
 def test_a_change_of_the_code_installs_nothing(stack, step):
-    size = int(stack.inspect(IMAGE, "{{.Size}}"))
-    log.info("%s: %.2f GB", IMAGE, size / 1e9)
     before = _layers(stack)
     changed = stack.folder / PACKAGES[0] / "__init__.py"
     changed.write_text("# changed\n")
@@ -221,7 +220,7 @@ def test_a_run_by_name_leaves_its_report_in_the_volume(stack, up, step, tiny_par
         assert math.isfinite(fid)
         assert fid > 0
         assert f"<td>{number}</td><td>{fid:.3f}</td>" in page, arm
-        log.info("%s, t = %d: FID %.3f", arm, number, fid)
+        stack.engine.say(f"{arm}, t = {number}: FID {fid:.3f}")
 
 
 def test_passwords_are_asked_for(stack, step):
@@ -288,7 +287,7 @@ def test_a_run_whose_worker_is_killed_goes_on_at_its_last_checkpoint(
         wait_for(lambda: states()[0] == "Completed", 240, interval=1)
     assert sorted(states()) == ["Completed", "Completed", "Crashed"], "the arm began again"
     resumed = re.findall(r"resumed at ([\d.]+) kimg", "\n".join(stack.messages(run)))
-    log.info("checkpoint at %.1f of %d kimg, resumed at %s", saved_kimg, TRAIN_KIMG, resumed)
+    stack.engine.say(f"checkpoint at {saved_kimg:.1f} of {TRAIN_KIMG} kimg, resumed at {resumed}")
     assert resumed == [f"{saved_kimg:.1f}"]
 
 
