@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/installed
 help:
 	@echo "make run        a whole self-consuming loop on real handwritten digits, with a report"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
-	@echo "make test-containers   the stack in real containers: 15 minutes, 30 GB of free disk"
+	@echo "make test-containers   the stack in real containers: 12 minutes, 30 GB of free disk"
 	@echo "make check      linters, types, import layers"
 	@echo "make bench      the benchmarks"
 	@echo "make install    only build .venv"

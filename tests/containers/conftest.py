@@ -205,7 +205,10 @@ def _network_as_before() -> Iterator[None]:
     """Takes back bridges, firewall rules and forwarding, which a dockerd leaves behind."""
     forwarding, interfaces = Path("/proc/sys/net/ipv4/ip_forward"), Path("/sys/class/net")
     was, had = forwarding.read_text(), {path.name for path in interfaces.iterdir()}
-    rules = run(str(_system_program("iptables-save")))
+    save = _system_program("iptables-save")
+    if save is None or not answers(save):
+        pytest.skip("no engine: the firewall's rules cannot be read (iptables)")
+    rules = run(save)
     try:
         yield
     finally:

@@ -27,7 +27,7 @@ CONNECT = """
 import asyncio, asyncpg
 asyncio.run(asyncpg.connect(host="postgres", user="prefect", database="prefect", password="no"))
 """
-TRAIN_KIMG, BATCH_SIZE = 40, 64
+TRAIN_KIMG, BATCH_SIZE = 10, 64
 CHECKPOINT = "/store/progress/*/state/checkpoint.pt"
 SAVED_KIMG = f"""
 import glob, torch
