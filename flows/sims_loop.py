@@ -10,7 +10,6 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from flows.arm import run_arm, run_stages
 from flows.parameters import (
     Generations,
-    MethodName,
     Methods,
     Omegas,
     PollutionSizes,
@@ -43,7 +42,7 @@ from tasks.report import write_run
 def sims_loop(
     preset: Annotated[str, choice(preset_names("sims-loop"))] = "digits",
     generations: Generations = 3,
-    methods: Methods = [MethodName.standard, MethodName.sims],  # noqa: B006 - Prefect reads it
+    methods: Methods = ["standard", "sims"],  # noqa: B006 - Prefect reads it
     omegas: Omegas = [1.0],  # noqa: B006
     loop: LoopKind = LoopKind.synthetic_augmentation,
     accumulation: Accumulation = Accumulation.replace_,
@@ -73,7 +72,7 @@ def sims_loop(
     parameters = {
         "preset": preset,
         "generations": generations,
-        "methods": [str(method) for method in methods],
+        "methods": methods,
         "omegas": omegas,
         "loop": str(loop),
         "accumulation": str(accumulation),

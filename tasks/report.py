@@ -14,13 +14,12 @@ from prefect.cache_policies import NO_CACHE
 
 from sims_core.common.digest import digest_of
 from sims_core.common.files import explain_disk_errors
-from sims_core.reports.found import main_figure, summarise_arms, summarise_scan
-from sims_core.reports.study_found import summarise_study
+from sims_core.reports.base import report_of
 from sims_core.reports.summary import Outcome, RunSummary, count_stages
 from sims_core.settings import open_store
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-from sims_core.studies.self_improvement import Plan, StudyPlan
+from sims_core.studies.plan import Plan
 
 
 def _link_artifacts(store: Store, folder: Path, run_folder: Path, plan: Plan) -> None:
@@ -33,13 +32,7 @@ def _link_artifacts(store: Store, folder: Path, run_folder: Path, plan: Plan) ->
 
 def _findings(store: Store, plan: Plan) -> dict[str, Any]:
     """What a summary says of the science."""
-    if isinstance(plan, StudyPlan):
-        return summarise_study(store, plan)
-    return {
-        "figure": main_figure(plan),
-        "arms": summarise_arms(store, plan),
-        "scan": summarise_scan(store, plan),
-    }
+    return report_of(plan).findings(store, plan)
 
 
 def _publish(store: Store, folder: Path, run_folder: Path) -> None:
@@ -58,7 +51,8 @@ def write_run(
     outcomes: Sequence[Outcome],
 ) -> RunSummary:
     """Makes runs/<run name>/ anew and returns the run's summary. Never cached: it is a view."""
-    from sims_core.reports.page import RunDetails, metric_rows, render_report, write_metrics
+    from sims_core.reports.base import RunDetails
+    from sims_core.reports.page import metric_rows, render_report, write_metrics
 
     store = open_store()
     run_folder = store.root / "runs" / run_name

@@ -88,7 +88,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     """Runs the stages; returns what came out, as `--json` prints it."""
     from infra.cli.progress import run_progress
     from infra.cli.runs import run_groups, shown
-    from sims_core.reports.found import read_figures
+    from sims_core.evaluation.figures import read_figures
     from sims_core.reports.summary import count_stages
 
     store = writable_store()

@@ -20,8 +20,7 @@ from sims_core.reports.summary import Outcome, RunSummary
 from sims_core.settings import Settings, writable_store
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-from sims_core.studies.plan import PlannedStage
-from sims_core.studies.self_improvement import Plan
+from sims_core.studies.plan import Plan, PlannedStage
 
 if TYPE_CHECKING:
     from infra.cli.progress import RunProgress

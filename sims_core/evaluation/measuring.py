@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,12 +16,11 @@ from sims_core.common.frozen import Frozen
 from sims_core.data.image_set import stream_samples
 from sims_core.engine.stage import StageContext
 from sims_core.evaluation.config import EvaluateConfig, MetricConfig
+from sims_core.evaluation.figures import write_metrics
 from sims_core.evaluation.images import FEATURES_FILE, STATISTICS_FILE
 from sims_core.evaluation.metric import MeasuredSet, Metric, find_metric, load_metrics
 from sims_core.evaluation.metrics.kid import KidOptions
 from sims_core.evaluation.metrics.precision_recall import PrecisionRecallOptions
-
-METRICS_FILE = "metrics.json"
 
 
 def _restricted(metric: Metric[Any], whole: MeasuredSet, name: str) -> MeasuredSet:
@@ -103,7 +101,7 @@ def _with_labels(context: StageContext[Any], name: str, found: MeasuredSet) -> M
 
 def _write(context: StageContext[Any], content: dict[str, Any]) -> dict[str, Any]:
     """Stores one row of figures and counts as JSON and as Parquet, and returns it."""
-    (context.directory / METRICS_FILE).write_text(json.dumps(content))
+    write_metrics(context.directory, content)
     table = pa.table({name: [value] for name, value in content.items()})
     pq.write_table(table, context.directory / "metrics.parquet")
     return content

@@ -18,13 +18,13 @@ from pydantic import ValidationError
 from sims_core.common.errors import BadInput, DamagedArtifact
 from sims_core.common.frozen import one_line
 from sims_core.data.config import (
-    KNOWN_SETS,
     Contents,
     DigitsData,
     ImageData,
     ImportedImages,
     KnownImages,
 )
+from sims_core.data.known_sets import KNOWN_SETS
 from sims_core.data.names import DATASETS
 from sims_core.data.stages import data_request
 from sims_core.engine.execution import DataFiles
@@ -36,8 +36,9 @@ from sims_core.latents.stages import DECODE, decoder_of
 from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
+from sims_core.studies.kinds.images import plan_extractor, plan_image_metrics
 from sims_core.studies.plan import PlannedStage
-from sims_core.studies.planner import Planner, Setup, plan_extractor, plan_image_metrics
+from sims_core.studies.planner import Planner, Setup
 
 Features = Literal["inception", "resnet20", "resnet56", "classifier"]
 
@@ -46,7 +47,8 @@ KNOWN: dict[str, ImageData] = {
     "digits:train": DigitsData(),
     **{
         f"{source}:{split}": KnownImages.model_validate({"source": source, "split": split})
-        for source, split in KNOWN_SETS
+        for source, known in KNOWN_SETS.items()
+        for split in known.counts
     },
 }
 """Public sets by `<set>:<split>`; the split may be left out where it is `train`."""

@@ -25,6 +25,7 @@ from sims_core.data.config import DigitsData
 from sims_core.data.digits import load_digits_uint8
 from sims_core.engine.execution import Execution
 from sims_core.evaluation.config import EvaluateConfig, EvaluationConfig, MetricConfig
+from sims_core.evaluation.figures import read_figures
 from sims_core.evaluation.measuring import measure, standard_figures
 from sims_core.evaluation.metric import (
     COUNTS,
@@ -42,8 +43,9 @@ from sims_core.evaluation.metric import (
 )
 from sims_core.evaluation.metrics.density_coverage import DensityCoverageOptions
 from sims_core.evaluation.stages import METRIC
-from sims_core.reports.found import read_figures, summarise_arms
-from sims_core.reports.page import RunDetails, curves, metric_rows, render_report, write_metrics
+from sims_core.reports.base import RunDetails, report_of
+from sims_core.reports.curves import curves
+from sims_core.reports.page import metric_rows, render_report, write_metrics
 from sims_core.reports.summary import Outcome, RunSummary, count_stages, shown_figures
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
@@ -221,7 +223,7 @@ def toy_summary(toy_run):
         **{"run": "toy", "flow": "sims-loop", "preset": "digits", "report": "index.html"},
         store=str(store.root),
         stages=count_stages(outcomes),
-        arms=summarise_arms(store, plan),
+        **report_of(plan).findings(store, plan),
     )
 
 
@@ -255,7 +257,7 @@ def test_a_metric_is_computed_of_the_stored_features(toy_run, tiny_run):
 
 def test_the_summary_has_the_figures_of_every_metric(toy_run, toy_summary, tiny_run):
     as_json = json.loads(toy_summary.model_dump_json(exclude_defaults=True))
-    standard = summarise_arms(tiny_run.store, tiny_run.plan)
+    standard = report_of(tiny_run.plan).findings(tiny_run.store, tiny_run.plan)["arms"]
     for number, arm in enumerate(as_json["arms"]):
         for t, generation in enumerate(arm["generations"]):
             before = standard[number].generations[t]
