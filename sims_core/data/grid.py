@@ -11,7 +11,7 @@ from PIL import Image
 from sims_core.data.types import Images
 
 GRID_FILE = "grid.png"
-"""In every artifact with images: the first of them."""
+"""The file in every artifact with images that shows the first of them."""
 
 
 GRID_COLUMNS = 16

@@ -175,7 +175,7 @@ class ExtractorConfig(Frozen):
 
     features: Literal["inception", "resnet20", "resnet56"]
     sha256: str = Field(pattern=r"^[0-9a-f]{8,64}$")
-    """SHA-256 of the file with the weights; the first digits do."""
+    """SHA-256 of the file with the weights; its first digits are enough."""
     inception_score: bool = False
     """Its features come with the logits that the Inception Score is made from."""
 

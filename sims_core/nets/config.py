@@ -194,7 +194,7 @@ class ModelConfig(Frozen):
     net: NetConfig = UNetConfig()
     sigma_data: Annotated[float, Field(gt=0)] = 0.5
     schedule: NoiseSchedule | None = None
-    """Of an imported network that was trained with DDPM's noise; None is EDM's preconditioning."""
+    """DDPM's noise that an imported network was trained with; None is EDM's preconditioning."""
 
 
 class ImportedModel(Frozen):

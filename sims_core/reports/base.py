@@ -75,7 +75,7 @@ class KindReport(Protocol):
         """The arms with what is known beyond each generation's metrics."""
 
     def scan_ratios(self, store: Store, plan: LoopPlan) -> list[Interval | None]:
-        """Of each scanned first generation, its distance over the baseline's."""
+        """The distance of each scanned first generation over the baseline's."""
 
     def page(
         self, store: Store, summary: RunSummary, plan: LoopPlan, folder: Path | None

@@ -55,7 +55,7 @@ KNOWN: dict[str, ImageData] = {
 
 
 FEWEST_DIGITS = 6
-"""Of a digest's beginning that stands for an artifact."""
+"""The fewest digits of a digest's beginning that stand for an artifact."""
 
 
 FEWEST_IMAGES: int = EvaluationConfig.model_fields["prc_neighborhood"].default + 1

@@ -30,9 +30,9 @@ class Experiment(Frozen):
     """Templates of other methods' arms by their kind; one that is not here has its defaults."""
     sampler: SamplerConfig = SamplerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    """Of images."""
+    """What is measured on images."""
     point_evaluation: PointEvaluationConfig = PointEvaluationConfig()
-    """Of points."""
+    """What is measured on points."""
 
     def template(self, kind: str) -> Method:
         """What the arms of a method are made from."""

@@ -41,7 +41,7 @@ class Setup:
     references: dict[str, ArtifactRef]
     """Inputs of the stages that measure generated data."""
     extractor: dict[str, ArtifactRef] = field(default_factory=dict)
-    """Of images: what makes their features."""
+    """What makes features of images; empty for other kinds of data."""
 
 
 class Kind(ABC):

@@ -44,10 +44,11 @@ from sims_core.common.frozen import one_line
 from sims_core.data.image_set import GRID_FILE
 from sims_core.engine.execution import DataFiles, Execution
 from sims_core.evaluation.config import EvaluationConfig
+from sims_core.evaluation.figures import read_metrics
 from sims_core.evaluation.weights import pin_weights
 from sims_core.nets.build import build_net, image_net
-from sims_core.reports.found import read_metrics
-from sims_core.reports.study import STUDY, study_rows, sweep_figure
+from sims_core.reports.study import STUDY, study_rows
+from sims_core.reports.sweep import sweep_figure
 from sims_core.store.store import Store
 from sims_core.studies.comparison import find_images, plan_comparison
 from sims_core.studies.experiment import Experiment
