@@ -31,11 +31,11 @@ FEATURES: Final = "features"
 EVALUATE: Final = "evaluate"
 
 
-def metric(name: str) -> str:
-    """The role of the stage that measures a further metric."""
-    return f"metric {name}"
-
-
 def latents_of(role: str) -> str:
     """The role of the stage that samples the latents which the stage of `role` decodes."""
     return f"{role} latents"
+
+
+def metric(name: str) -> str:
+    """The role of the stage that measures one further metric."""
+    return f"metric {name}"
