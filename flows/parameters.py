@@ -128,8 +128,8 @@ def _methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Meth
     asked for."""
     names, methods = parameters["methods"], list[Method]()
     for kind, variant in all_methods().items():
-        strengths = parameters[variant.STRENGTHS] if variant.STRENGTHS else []
         if kind in names:
+            strengths = parameters[variant.STRENGTHS] if variant.STRENGTHS else []
             methods += variant.arms(experiment.template(kind), strengths)
         if variant.IS_BASELINE and kind not in names and 0 in parameters["omegas"]:
             methods.append(experiment.template(kind))

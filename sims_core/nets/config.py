@@ -204,6 +204,13 @@ class ImportedModel(Frozen):
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class MergeConfig(Frozen):
+    """How the weights of a base and an auxiliary become those of one model."""
+
+    w: float
+    """base + w (base - auxiliary)."""
+
+
 class BaseConfig(Frozen):
     """Where the base of the first generation comes from."""
 
