@@ -12,6 +12,7 @@ from infra.environment import apply_environment_defaults
 from sims_core.settings import Settings, writable_store
 from sims_core.store.store import Store
 from sims_core.studies.comparison import Comparison, find_images, plan_comparison
+from sims_core.studies.running import Runner
 
 
 def evaluate(
@@ -80,8 +81,7 @@ def evaluate(
 
 def _measure(comparison: Comparison) -> dict[str, Any]:
     """Runs the stages; returns what came out, as `--json` prints it."""
-    from infra.cli.progress import run_progress
-    from infra.cli.runs import run_groups, shown
+    from infra.cli.progress import run_progress, shown
     from sims_core.reports.found import read_metrics
     from sims_core.reports.summary import count_stages
 
@@ -89,7 +89,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     stages, evaluation = comparison.stages, comparison.evaluation
     progress = run_progress(len(stages))
     with shown(progress):
-        outcomes = run_groups(store, [("", stages)], progress)
+        outcomes = Runner(store, Settings.read().execution(), progress).run("", stages)
     metrics = stages[-1].ref
     return {
         "images": {"name": comparison.images.name, "artifact": comparison.images.ref.location},

@@ -28,7 +28,6 @@ from sims_core.reports.study_found import study_rows
 from sims_core.reports.summary import (
     FIGURES,
     ArmSummary,
-    Outcome,
     RunSummary,
     sample_counts,
     shown_generations,
@@ -36,6 +35,7 @@ from sims_core.reports.summary import (
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.loop import LoopPlan
+from sims_core.studies.running import Outcome
 from sims_core.studies.self_improvement import Plan, StudyPlan
 
 TITLES = {"fid": "FID", "kid": "KID", "precision": "Precision", "recall": "Recall"}
