@@ -9,8 +9,8 @@ from sims_core.reports.summary import shown_generations
 from sims_core.settings import Settings
 from sims_core.store.store import Store
 from sims_core.studies.loop import ArmPlan, LoopPlan
+from sims_core.studies.plan import Plan
 from sims_core.studies.running import Outcome, Runner
-from sims_core.studies.self_improvement import Plan
 from tasks.artifacts import show_generation
 from tasks.progress import observer
 from tasks.stages import TaskStep

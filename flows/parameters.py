@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,15 +26,16 @@ from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
 from sims_core.evaluation.weights import pin_weights
-from sims_core.methods.config import Method
+from sims_core.methods.catalog import Method, all_methods
 from sims_core.methods.standard import Standard
 from sims_core.settings import Settings
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopPlan, plan_loop
-from sims_core.studies.machine import check_machine
+from sims_core.studies.plan import Plan
+from sims_core.studies.planner import kind_of
 from sims_core.studies.resolve import resolve_base, resolve_data
-from sims_core.studies.self_improvement import RANGE, Plan, StudyPlan, Sweep, plan_study
+from sims_core.studies.self_improvement import RANGE, StudyPlan, Sweep, plan_study
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -54,11 +55,13 @@ def choice(values: list[str]) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "enum": values})
 
 
-class MethodName(StrEnum):
-    standard = "standard"
-    sims = "sims"
+def _known_method(name: str) -> str:
+    if name not in all_methods():
+        raise ValueError(f"no method {name!r}; there are: {', '.join(all_methods())}")
+    return name
 
 
+MethodName = Annotated[str, AfterValidator(_known_method), choice(list(all_methods()))]
 Methods = Annotated[list[MethodName], Field(min_length=1)]
 
 
@@ -130,14 +133,16 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
         raise BadInput(f"overrides: {one_line(error).removeprefix('value: ')}") from None
 
 
-def _methods(experiment: Experiment, names: list[str], omegas: list[float]) -> list[Method]:
-    """omega = 0 is standard training, however it was asked for."""
-    guided = sorted({omega for omega in omegas if omega > 0})
-    methods: list[Method] = []
-    if MethodName.standard in names or 0 in omegas:
-        methods.append(Standard())
-    if MethodName.sims in names:
-        methods += [experiment.sims.model_copy(update={"omega": omega}) for omega in guided]
+def _methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
+    """Every method asked for at every strength; a strength of 0 is the baseline, however it was
+    asked for."""
+    names, methods = parameters["methods"], list[Method]()
+    for kind, variant in all_methods().items():
+        strengths = parameters[variant.STRENGTHS] if variant.STRENGTHS else []
+        if kind in names:
+            methods += variant.arms(experiment.template(kind), strengths)
+        if variant.IS_BASELINE and kind not in names and 0 in parameters["omegas"]:
+            methods.append(experiment.template(kind))
     return methods
 
 
@@ -164,7 +169,7 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     experiment = apply_overrides(preset.experiment, parameters["overrides"])
     experiment = resolve_data(resolve_base(experiment, store), store)
     settings = Settings.read()
-    check_machine(experiment, settings.execution())
+    kind_of(experiment.data).check_machine(experiment, settings.execution())
     evaluation = pin_weights(experiment.evaluation, settings.files())
     return experiment.model_copy(update={"evaluation": evaluation})
 
@@ -190,7 +195,7 @@ def make_study_plan(experiment: Experiment, parameters: Mapping[str, Any]) -> St
 
 def make_loop_plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
     """Arms (methods x pollution sizes), planned in full."""
-    methods = _methods(experiment, parameters["methods"], parameters["omegas"])
+    methods = _methods(experiment, parameters)
     sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
 
     def arm(method: Method, size: int) -> Arm:

@@ -14,8 +14,8 @@ from sims_core.nets.names import MODELS
 from sims_core.reports.run_folder import RunToReport
 from sims_core.settings import Settings
 from sims_core.store.store import Store
+from sims_core.studies.plan import Plan
 from sims_core.studies.running import Outcome
-from sims_core.studies.self_improvement import Plan
 
 _plans: dict[str, Plan] = {}
 """The latest plan of this process by what it was made from."""

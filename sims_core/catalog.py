@@ -24,6 +24,16 @@ STAGES: dict[str, Stage[Any]] = {
 }
 
 
+def add_stage(stage: Stage[Any]) -> None:
+    """Makes a stage known that lies outside of this package.
+
+    Raises:
+        ValueError: there is another one of that name.
+    """
+    if STAGES.setdefault(stage.name, stage) is not stage:
+        raise ValueError(f"there is a stage {stage.name} already")
+
+
 def find_stage(request: StageRequest) -> Stage[Any]:
     """The stage that a request is for.
 

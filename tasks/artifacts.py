@@ -18,8 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.runtime import flow_run
 
-from sims_core.data.config import GaussianData, PointSourceConfig
-from sims_core.data.grid import GRID_FILE
+from sims_core.reports.base import kind_report
 from sims_core.reports.found import summarise_arm
 from sims_core.reports.summary import ArmSummary, RunSummary, shown_figures
 from sims_core.store.artifacts import ArtifactRef
@@ -79,17 +78,8 @@ def _markdown_table(rows: list[dict[str, Any]]) -> str:
 
 def _samples(store: Store, experiment: Experiment, artifacts: dict[str, ArtifactRef]) -> str:
     """The grid of images, or a cloud of points, as markdown; nothing for points on a line."""
-    data = experiment.data
-    if not isinstance(data, GaussianData):
-        grid = (store.open_artifact(artifacts["preview"]) / GRID_FILE).read_bytes()
-        return _picture(_enlarged(grid), "samples from the same seeds in every generation")
-    from sims_core.reports.points import cloud_png
-
-    truth = PointSourceConfig(
-        mean=data.mean, covariance=data.covariance, replicates=1, count=1, seed=0
-    )
-    cloud = cloud_png(store, truth, artifacts["generate"])
-    return _picture(cloud, "points, their 2-sigma ellipse, the truth's dashed") if cloud else ""
+    picture = kind_report(experiment).samples(store, experiment, artifacts)
+    return _picture(_enlarged(picture.png), picture.alt) if picture else ""
 
 
 def show_generation(

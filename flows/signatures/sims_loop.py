@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from flows.parameters import (
     Generations,
-    MethodName,
     Methods,
     Omegas,
     PollutionSizes,
@@ -23,7 +22,7 @@ from sims_core.studies.loop import Accumulation, LoopKind
 def sims_loop(
     preset: Annotated[str, choice(preset_names("sims-loop"))] = "digits",
     generations: Generations = 3,
-    methods: Methods = [MethodName.standard, MethodName.sims],  # noqa: B006 - Prefect reads it
+    methods: Methods = ["standard", "sims"],  # noqa: B006 - Prefect reads it
     omegas: Omegas = [1.0],  # noqa: B006
     loop: LoopKind = LoopKind.synthetic_augmentation,
     accumulation: Accumulation = Accumulation.replace_,

@@ -9,6 +9,7 @@ import typer
 
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
+from sims_core.evaluation.metric import figures_in
 from sims_core.settings import Settings, writable_store
 from sims_core.store.store import Store
 from sims_core.studies.comparison import Comparison, find_images, plan_comparison
@@ -50,6 +51,10 @@ def evaluate(
         bool,
         typer.Option("--inception-score", help="Too, of weights that have the logits layer."),
     ] = False,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="A further one; again for several."),
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of KID's subsets and of the classifier.")
     ] = 0,
@@ -73,6 +78,7 @@ def evaluate(
             allow_small_n=allow_small_n,
             inception_score=inception_score,
             kid_subset_size=kid_subset_size,
+            metrics=metrics or (),
             seed=seed,
         )
         row = _measure(comparison)
@@ -82,7 +88,7 @@ def evaluate(
 def _measure(comparison: Comparison) -> dict[str, Any]:
     """Runs the stages; returns what came out, as `--json` prints it."""
     from infra.cli.progress import run_progress, shown
-    from sims_core.reports.found import read_metrics
+    from sims_core.evaluation.figures import read_figures
     from sims_core.reports.summary import count_stages
 
     store = writable_store()
@@ -90,7 +96,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     progress = run_progress(len(stages))
     with shown(progress):
         outcomes = Runner(store, Settings.read().execution(), progress).run("", stages)
-    metrics = stages[-1].ref
+    metrics = [stage.ref for stage in stages if stage.ref.kind == "metrics"]
     return {
         "images": {"name": comparison.images.name, "artifact": comparison.images.ref.location},
         "against": {
@@ -99,25 +105,24 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         },
         "features": evaluation.features,
         "weights_sha256": evaluation.weights_sha256,
-        "metrics": read_metrics(store, metrics),
+        "metrics": read_figures(store, metrics),
         "kid_subsets": evaluation.kid_subsets,
         "kid_subset_size": evaluation.kid_subset_size,
         "store": str(store.root),
-        "artifact": metrics.location,
+        "artifact": metrics[0].location,
         "stages": count_stages(outcomes).model_dump(),
     }
 
 
 def _text(row: dict[str, Any]) -> str:
+    """All figures in a line, with a digit more than a report has; and where they are stored."""
     metrics, weights = row["metrics"], row["weights_sha256"]
-    figures = [
-        f"FID {metrics['fid']:z.4f}",
-        f"KID {metrics['kid']:z.6f} ({row['kid_subsets']} subsets of {row['kid_subset_size']})",
-        f"precision {metrics['precision']:.4f}",
-        f"recall {metrics['recall']:.4f}",
-    ]
-    if "isc" in metrics:
-        figures.append(f"Inception Score {metrics['isc']:.3f} +- {metrics['isc_std']:.3f}")
+    notes = {"kid": f" ({row['kid_subsets']} subsets of {row['kid_subset_size']})"}
+    figures = []
+    for figure in figures_in(metrics):
+        shown = f"{metrics[figure.name]:z.{figure.decimals + 1}f}"
+        spread = f" +- {metrics[figure.spread]:.{figure.decimals + 1}f}" if figure.spread else ""
+        figures.append(f"{figure.title} {shown}{spread}{notes.get(figure.name, '')}")
     return (
         f"{', '.join(figures)}: n = {metrics['n_generated']} of {row['images']['name']} against "
         f"{metrics['n_real']} of {row['against']['name']}, {row['features']} features"

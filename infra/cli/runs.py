@@ -17,8 +17,8 @@ from sims_core.reports.summary import RunSummary
 from sims_core.settings import Settings, writable_store
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
+from sims_core.studies.plan import Plan
 from sims_core.studies.running import Runner
-from sims_core.studies.self_improvement import Plan
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
+from sims_core.common.errors import BadInput
 from sims_core.common.frozen import Frozen
+from sims_core.common.variants import Variants
+from sims_core.data.known_sets import KNOWN_SETS
 from sims_core.store.artifacts import Name
 
 
@@ -26,8 +24,62 @@ class Contents(Frozen):
     """Class labels are 0 .. num_classes - 1; 0: the images have none."""
 
 
-class DigitsData(Frozen):
+class Data(Frozen):
+    """Real data that a loop starts from. Each source is a subclass, told apart by `source`."""
+
+    KIND: ClassVar[str]
+    """`module:object` of the `sims_core.studies.kind.Kind` that plans with such data."""
+
+    source: str
+
+    @property
+    def title(self) -> str:
+        """What a message calls the data."""
+        return self.source
+
+
+DATA: Variants[Data] = Variants("data set", "source", Data, default="digits")
+"""Every source of data: a class is one by `@DATA.add(<source>)`."""
+DataConfig = Annotated[SerializeAsAny[Data], BeforeValidator(DATA.read)]
+
+
+class ImageData(Data):
+    """A fixed set of images; networks see them, or their latents."""
+
+    KIND: ClassVar[str] = "sims_core.studies.kinds.images:IMAGES"
+    STAGE: ClassVar[str]
+    """`module:object` of the stage that brings the images into the store."""
+
+    @property
+    def contents(self) -> Contents | None:
+        """What the images are; None: that is not looked up yet."""
+        raise NotImplementedError
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """What made the latents that networks see; None: they see the images."""
+        return None
+
+    @property
+    def modelled(self) -> Contents | None:
+        """What networks see: the images or their latents; None: that is not looked up yet."""
+        return self.contents
+
+    @property
+    def stage_config(self) -> Frozen:
+        """The configuration of the stage that brings the images into the store.
+
+        Raises:
+            BadInput: they were imported under a name that nobody has looked up in a store.
+        """
+        return self
+
+
+@DATA.add("digits")
+class DigitsData(ImageData):
     """The 1,797 real 8x8 grey handwritten digits in scikit-learn's wheel (UCI, 17 grey levels)."""
+
+    STAGE: ClassVar[str] = "sims_core.data.stages:PREPARE"
 
     source: Literal["digits"] = "digits"
     num_images: Annotated[int, Field(ge=1, le=1797)] = 1797
@@ -37,42 +89,46 @@ class DigitsData(Frozen):
         return Contents(count=self.num_images, channels=1, height=8, width=8, num_classes=10)
 
 
-KNOWN_SETS = {
-    (source, split): Contents(
-        count=count, channels=channels, height=size, width=size, num_classes=10
-    )
-    for source, split, count, channels, size in (
-        ("cifar10", "train", 50_000, 3, 32),
-        ("cifar10", "test", 10_000, 3, 32),
-        ("mnist", "train", 60_000, 1, 28),
-        ("mnist", "test", 10_000, 1, 28),
-        ("fashion", "train", 60_000, 1, 28),
-        ("fashion", "test", 10_000, 1, 28),
-    )
-}
-"""Size and shape of each public data set that has checksums here, by (source, split)."""
-
-
-class KnownImages(Frozen):
+@DATA.add(*KNOWN_SETS)
+class KnownImages(ImageData):
     """A public data set. Its decoded content is checked, so it does not matter where it was found:
     in the data folder (SIMS_DATA), or fetched from its publisher."""
 
-    source: Literal["cifar10", "mnist", "fashion"]
+    STAGE: ClassVar[str] = "sims_core.data.stages:PREPARE_KNOWN"
+
+    source: str
     split: Literal["train", "test"] = "train"
     num_images: Annotated[int, Field(ge=1)] | None = None
     """The first so many; None is all."""
 
     @property
+    def available(self) -> int:
+        """Images of the whole split."""
+        return KNOWN_SETS[self.source].counts[self.split]
+
+    @property
     def contents(self) -> Contents:
-        whole = KNOWN_SETS[self.source, self.split]
-        return whole.model_copy(update={"count": self.num_images or whole.count})
+        known = KNOWN_SETS[self.source]
+        return Contents(
+            count=self.num_images or self.available,
+            channels=known.channels,
+            height=known.size,
+            width=known.size,
+            num_classes=known.num_classes,
+        )
+
+    @field_validator("source")
+    @classmethod
+    def _is_known(cls, source: str) -> str:
+        if source not in KNOWN_SETS:
+            raise ValueError(f"must be one of {', '.join(KNOWN_SETS)}")
+        return source
 
     @model_validator(mode="after")
     def _enough(self) -> KnownImages:
-        available = KNOWN_SETS[self.source, self.split].count
-        if self.contents.count > available:
+        if self.contents.count > self.available:
             raise ValueError(
-                f"num_images must be at most {available}, the size of {self.source}'s "
+                f"num_images must be at most {self.available}, the size of {self.source}'s "
                 f"{self.split} split, got {self.num_images}"
             )
         return self
@@ -130,7 +186,7 @@ class ImportedSet(Frozen):
 
     config: ImportConfig
     contents: Contents
-    """Of the images."""
+    """What the images are."""
     encoding: Encoding | None = None
     """Networks see the images' latents; None: the images."""
 
@@ -148,9 +204,12 @@ class ImportedSet(Frozen):
         return self.contents.model_copy(update=shape)
 
 
-class ImportedImages(Frozen):
+@DATA.add("imported")
+class ImportedImages(ImageData):
     """Images that `sims data import` brought, or their latents that `sims data encode` made, by the
     name that it gave them."""
+
+    STAGE: ClassVar[str] = "sims_core.data.stages:IMPORT"
 
     source: Literal["imported"] = "imported"
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
@@ -158,12 +217,35 @@ class ImportedImages(Frozen):
     """What the name stands for in the store at hand; filled in when a run is planned."""
 
     @property
+    def title(self) -> str:
+        return self.name
+
+    @property
     def contents(self) -> Contents | None:
         return self.imported.contents if self.imported else None
 
+    @property
+    def encoding(self) -> Encoding | None:
+        return self.imported.encoding if self.imported else None
 
-class GaussianData(Frozen):
+    @property
+    def modelled(self) -> Contents | None:
+        return self.imported.modelled if self.imported else None
+
+    @property
+    def stage_config(self) -> ImportConfig:
+        if self.imported is None:
+            raise BadInput(
+                f"data set {self.name!r} was not looked up: see sims_core.studies.resolve"
+            )
+        return self.imported.config
+
+
+@DATA.add("gaussian")
+class GaussianData(Data):
     """`replicates` independent data sets of points of one Gaussian, for which all is known."""
+
+    KIND: ClassVar[str] = "sims_core.studies.kinds.points:POINTS"
 
     source: Literal["gaussian"] = "gaussian"
     mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.0)
@@ -188,41 +270,6 @@ class GaussianData(Frozen):
         ):
             raise ValueError(f"covariance must be {self.dim} x {self.dim}, as mean is long")
         return self
-
-
-ImageData = DigitsData | KnownImages | ImportedImages
-
-
-def encoding_of(data: ImageData) -> Encoding | None:
-    """What made the latents that networks of this data see; None: they see the images."""
-    if isinstance(data, ImportedImages) and data.imported is not None:
-        return data.imported.encoding
-    return None
-
-
-def modelled(data: ImageData) -> Contents | None:
-    """What networks see of the data: images or their latents; None: that is not looked up yet."""
-    if isinstance(data, ImportedImages) and data.imported is not None:
-        return data.imported.modelled
-    return data.contents
-
-
-def _source(value: Any) -> Any:
-    """What tells the data sets apart; digits where it is left out."""
-    return (
-        value.get("source", "digits") if isinstance(value, dict) else getattr(value, "source", None)
-    )
-
-
-DataConfig = Annotated[
-    Annotated[DigitsData, Tag("digits")]
-    | Annotated[GaussianData, Tag("gaussian")]
-    | Annotated[KnownImages, Tag("cifar10")]
-    | Annotated[KnownImages, Tag("mnist")]
-    | Annotated[KnownImages, Tag("fashion")]
-    | Annotated[ImportedImages, Tag("imported")],
-    Discriminator(_source),
-]
 
 
 class MixPart(Frozen):

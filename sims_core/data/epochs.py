@@ -1,10 +1,11 @@
-"""In which order a training sees its data."""
+"""The order in which a training sees its data."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from sims_core.common import purposes
 from sims_core.diffusion.noise import generator
 
 
@@ -17,7 +18,7 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> Tensor:
     epochs = positions // count
     indices = torch.empty_like(positions)
     for epoch in set(epochs.tolist()):
-        order = torch.randperm(count, generator=generator(seed, "epoch", epoch))
+        order = torch.randperm(count, generator=generator(seed, purposes.EPOCH, epoch))
         inside = epochs == epoch
         indices[inside] = order[positions[inside] % count]
     return indices

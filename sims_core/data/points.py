@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from sims_core.common import purposes
 from sims_core.common.errors import BadInput, DamagedArtifact
 from sims_core.data.config import PointSourceConfig
 from sims_core.diffusion.gaussian import draw_gaussian
@@ -74,7 +75,9 @@ def replicate_noise(seed: int, replicates: int, count: int, dim: int) -> Tensor:
         [
             torch.cat(
                 [
-                    torch.randn(NOISE_BLOCK, dim, generator=generator(seed, "noise", r, block))
+                    torch.randn(
+                        NOISE_BLOCK, dim, generator=generator(seed, purposes.NOISE, r, block)
+                    )
                     for block in blocks
                 ]
             )[:count]

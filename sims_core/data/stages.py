@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import Any
 
-from sims_core.common.errors import BadInput
 from sims_core.data.config import (
     DigitsData,
     ImageData,
@@ -35,10 +35,5 @@ def data_request(data: ImageData) -> StageRequest:
     Raises:
         BadInput: they were imported under a name that nobody has looked up in a store.
     """
-    if isinstance(data, DigitsData):
-        return PREPARE.request(data)
-    if isinstance(data, KnownImages):
-        return PREPARE_KNOWN.request(data)
-    if data.imported is None:
-        raise BadInput(f"data set {data.name!r} was not looked up: see sims_core.studies.resolve")
-    return IMPORT.request(data.imported.config)
+    stage: Stage[Any] = resolve_name(data.STAGE)
+    return stage.request(data.stage_config)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sims_core.common import purposes
 from sims_core.common.digest import canonical_json
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import Frozen
@@ -65,7 +66,7 @@ def fit(
     network: Classifier, images: Tensor, labels: Tensor, config: ClassifierConfig, seed: int
 ) -> None:
     """Adam with cosine decay over config.kimg thousand images seen; images in [-1, 1]."""
-    initialise(network, generator(seed, "initialise"))
+    initialise(network, generator(seed, purposes.INITIALISE))
     optimizer = torch.optim.Adam(network.parameters(), lr=config.learning_rate, fused=True)
     steps = max(1, round(config.kimg * 1000) // config.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from sims_core.common import purposes
 from sims_core.common.errors import SimsError
 from sims_core.common.seeding import derive_seed
 from sims_core.data.points import draw_real, read_points, true_covariance, write_points
@@ -22,6 +23,7 @@ from sims_core.diffusion.gaussian import moments
 from sims_core.engine.stage import StageContext
 from sims_core.evaluation.config import EvaluatePointsConfig, ReferenceConfig
 from sims_core.evaluation.distances import Floats, described, empirical_w2, moment_w2
+from sims_core.evaluation.figures import write_metrics
 
 REFERENCE_FILE = "reference.json"
 
@@ -33,8 +35,10 @@ def make_reference(context: StageContext[ReferenceConfig]) -> dict[str, Any]:
     """Stage `reference`: the true moments, a real sample to compare with, and the floors."""
     config, source = context.config, context.config.source
     mean, covariance = torch.tensor(source.mean).double(), true_covariance(source)
-    reference = draw_real(source, derive_seed(source.seed, "reference"), config.empirical_points)
-    fresh = draw_real(source, derive_seed(source.seed, "floor"), source.count)
+    reference = draw_real(
+        source, derive_seed(source.seed, purposes.REFERENCE), config.empirical_points
+    )
+    fresh = draw_real(source, derive_seed(source.seed, purposes.FLOOR), source.count)
     floors = {
         "w2": moment_w2(fresh, mean, covariance),
         "w2_empirical": empirical_w2(fresh[:, : config.empirical_points], reference),
@@ -80,7 +84,7 @@ def evaluate_points(context: StageContext[EvaluatePointsConfig]) -> dict[str, An
         "replicates": len(points),
         "seed": config.seed,
     }
-    (context.directory / "metrics.json").write_text(json.dumps(metrics))
+    write_metrics(context.directory, metrics)
     return metrics
 
 

@@ -11,6 +11,7 @@ from sims_core.evaluation.config import (
     EvaluatePointsConfig,
     ExtractorConfig,
     FeaturesConfig,
+    MetricConfig,
     ReferenceConfig,
 )
 
@@ -37,7 +38,10 @@ FEATURES = Stage(
     "sims_core.evaluation.images:extract_features",
     accelerated=True,
 )
-EVALUATE = Stage("evaluate", 2, "metrics", EvaluateConfig, "sims_core.evaluation.images:evaluate")
+EVALUATE = Stage(
+    "evaluate", 2, "metrics", EvaluateConfig, "sims_core.evaluation.measuring:evaluate"
+)
+METRIC = Stage("metric", 1, "metrics", MetricConfig, "sims_core.evaluation.measuring:measure_one")
 REFERENCE = Stage(
     "reference", 1, "reference", ReferenceConfig, "sims_core.evaluation.points:make_reference"
 )
@@ -50,6 +54,6 @@ EVALUATE_POINTS = Stage(
 )
 
 STAGES: tuple[Stage[Any], ...] = (
-    *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE),
+    *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE, METRIC),
     *(REFERENCE, EVALUATE_POINTS),
 )

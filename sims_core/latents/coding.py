@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sims_core.common import purposes
 from sims_core.common.errors import BadInput, SimsError
 from sims_core.data.config import EncodeConfig
 from sims_core.data.grid import GRID_FILE, GRID_IMAGES, image_grid
@@ -178,7 +179,7 @@ def _drawn(
     with explain_out_of_memory("SIMS_SAMPLING_BATCH_SIZE", len(batch), "encoding"):
         posterior = autoencoder.encode(images).latent_dist
     seed = context.config.seed
-    own = [generator(seed, "posterior", first + i) for i in range(len(batch))]
+    own = [generator(seed, purposes.POSTERIOR, first + i) for i in range(len(batch))]
     return to_float16(posterior.sample(own), "the latents of an image are not finite")
 
 

@@ -10,7 +10,6 @@ from sims_core.data.config import (
     Encoding,
     ImageData,
     ImportedSet,
-    encoding_of,
 )
 from sims_core.data.names import images_of
 from sims_core.data.stages import data_request
@@ -49,7 +48,7 @@ def modelled_by(dataset: ImportedSet) -> ArtifactRef:
 
 def decoder_of(data: ImageData) -> dict[str, ArtifactRef]:
     """What decodes latents of the data, as inputs of a stage; nothing for images."""
-    if (encoding := encoding_of(data)) is None:
+    if (encoding := data.encoding) is None:
         return {}
     autoencoder = IMPORT_AUTOENCODER.request(encoding.autoencoder).ref
     return {

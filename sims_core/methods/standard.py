@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from sims_core.common.frozen import Frozen
+from sims_core.methods.base import METHODS, Method, Sampled, Steps
+from sims_core.store.artifacts import ArtifactRef
 
 
-class Standard(Frozen):
-    """Standard training: the base is the model. The same flow as SIMS less the bracket."""
+@METHODS.add("standard")
+class Standard(Method):
+    """Standard training: nothing is done beyond training the base."""
+
+    IS_BASELINE: ClassVar[bool] = True
 
     kind: Literal["standard"] = "standard"
 
-    @property
-    def label(self) -> str:
-        return "standard"
+    def models(self, steps: Steps, data: ArtifactRef, base: ArtifactRef) -> Sampled:
+        return Sampled(base)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pkgutil import resolve_name
 
 import torch
 from torch import nn
@@ -11,25 +12,20 @@ from torch import nn
 from sims_core.common.errors import BadInput
 from sims_core.diffusion.ddpm import VPDenoiser
 from sims_core.diffusion.denoiser import EDMDenoiser, NetDenoiser
-from sims_core.nets.config import (
-    IMAGE_NETS,
-    ExactGaussianConfig,
-    ImageNet,
-    MLPConfig,
-    ModelConfig,
-    NetConfig,
-)
-from sims_core.nets.mlp import MLP, ReplicatedLinear
-from sims_core.nets.unet import UNet
+from sims_core.nets.config import ImageNet, ModelConfig, Net
+from sims_core.nets.mlp import ReplicatedLinear
 
 
-def build_net(config: NetConfig) -> nn.Module:
-    """The network with torch's own random weights: call `initialise` for reproducible ones."""
-    if isinstance(config, MLPConfig):
-        return MLP(config)
-    if isinstance(config, ExactGaussianConfig):
+def build_net(config: Net) -> nn.Module:
+    """The network with torch's own random weights: call `initialise` for reproducible ones.
+
+    Raises:
+        BadInput: it is a model without a network.
+    """
+    if not hasattr(config, "BUILT_BY"):
         raise BadInput(f"{config.kind} is not a network")
-    return UNet(config)
+    net: nn.Module = resolve_name(config.BUILT_BY)(config)
+    return net
 
 
 def image_net(config: ModelConfig) -> ImageNet:
@@ -38,7 +34,7 @@ def image_net(config: ModelConfig) -> ImageNet:
     Raises:
         BadInput: it is one of points.
     """
-    if not isinstance(config.net, IMAGE_NETS):
+    if not isinstance(config.net, ImageNet):
         raise BadInput(f"images need a U-Net, the model is {config.net.kind!r}")
     return config.net
 
@@ -72,7 +68,7 @@ def initialise(net: nn.Module, *generators: torch.Generator) -> None:
         TypeError: a layer with parameters of its own that this function does not know.
     """
     generator = generators[0]
-    last = net.unet.conv_out if isinstance(net, UNet) else getattr(net, "out", None)
+    last = getattr(net, "last_layer", None)
     for name, module in net.named_modules():
         own = dict(module.named_parameters(recurse=False))
         if not own:

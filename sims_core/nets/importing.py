@@ -16,7 +16,7 @@ from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
 from sims_core.engine.stage import StageContext
 from sims_core.nets.build import build_net, make_denoiser
-from sims_core.nets.config import IMAGE_NETS, ImportedModel, ModelConfig
+from sims_core.nets.config import ImageNet, ImportedModel, ModelConfig
 from sims_core.nets.diffusers_files import _net_config, _schedule, find_weights_file, read_weights
 from sims_core.nets.saved import (
     MODEL_FILE,
@@ -72,7 +72,7 @@ def _find_ours(folder: Path) -> ModelSource:
         model = ModelConfig.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise BadInput(f"{path}: {one_line(error)}") from None
-    if not isinstance(model.net, IMAGE_NETS):
+    if not isinstance(model.net, ImageNet):
         raise BadInput(f"{path}: a {model.net.kind} network is no model of images")
     return ModelSource(model, find_weights_file(folder / NET_FOLDER))
 

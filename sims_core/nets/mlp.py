@@ -43,6 +43,11 @@ class MLP(nn.Module):
         )
         self.out = ReplicatedLinear(config.replicates, widths[-1], config.dim)
 
+    @property
+    def last_layer(self) -> nn.Module:
+        """What `initialise` sets to zero."""
+        return self.out
+
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         level = per_sample(c_noise, x).expand(*x.shape[:-1], 1)
         features = torch.cat([x, level], dim=-1)

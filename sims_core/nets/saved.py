@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -15,7 +16,6 @@ from sims_core.nets.build import build_net, make_denoiser
 from sims_core.nets.config import (
     ModelConfig,
 )
-from sims_core.nets.unet import UNet
 
 NET_FOLDER = "net"
 
@@ -27,8 +27,8 @@ MODEL_FILE = "model.json"
 
 
 def stored_module(net: nn.Module) -> nn.Module:
-    """What is written to disk: diffusers' own network without our wrapper."""
-    module: nn.Module = net.unet if isinstance(net, UNet) else net
+    """What of a network is written to disk: its `stored` part, if it has one, else all of it."""
+    module: nn.Module = getattr(net, "stored", net)
     return module
 
 
@@ -57,15 +57,16 @@ def save_model(denoiser: NetDenoiser, config: ModelConfig, folder: Path) -> None
     net_folder = folder / NET_FOLDER
     net_folder.mkdir()
     (folder / MODEL_FILE).write_text(canonical_json(config.model_dump(mode="json")))
-    if isinstance(denoiser.net, UNet):
-        denoiser.net.unet.save_config(net_folder)
+    write_config: Any = getattr(denoiser.net, "write_config", None)
+    if write_config is not None:
+        write_config(net_folder)
     stored = stored_module(denoiser.net)
     weights = {name: tensor.contiguous() for name, tensor in stored.state_dict().items()}
     save_file(weights, net_folder / WEIGHTS_FILE)
 
 
 def read_model_config(folder: Path) -> ModelConfig:
-    """Of what `save_model` wrote."""
+    """The configuration in a folder that `save_model` wrote."""
     return ModelConfig.model_validate_json((folder / MODEL_FILE).read_bytes())
 
 

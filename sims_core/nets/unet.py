@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 
 from sims_core.nets.config import (
     DiffusersUNetConfig,
-    ImageNet,
     UNetConfig,
 )
 from sims_core.nets.dropout import seed_dropouts
+from sims_core.nets.layers import AugmentLabels
 
 
 def unet_arguments(config: UNetConfig) -> dict[str, Any]:
@@ -36,14 +37,6 @@ def unet_arguments(config: UNetConfig) -> dict[str, Any]:
         "num_class_embeds": config.num_classes or None,
         "dropout": config.dropout,
     }
-
-
-class AugmentLabels:
-    """What a network is told of how the images of the batch at hand were augmented."""
-
-    def __init__(self) -> None:
-        self.labels: Tensor | None = None
-        """[N, AUGMENT_LABELS]; to be set before each forward pass in training."""
 
 
 class ToldEmbedding(TimestepEmbedding):
@@ -69,7 +62,7 @@ class UNet(nn.Module):
     An imported one takes its own timesteps in the place of c_noise.
     """
 
-    def __init__(self, config: ImageNet) -> None:
+    def __init__(self, config: UNetConfig | DiffusersUNetConfig) -> None:
         super().__init__()
         if isinstance(config, DiffusersUNetConfig):
             arguments, self.noise_scale = config.config, 1.0
@@ -80,13 +73,34 @@ class UNet(nn.Module):
         self.unet = unet
         self.dropout = seed_dropouts(self)
         self.told = AugmentLabels()
-        if config.augment_labels:
+        if config.is_told_of_augmentation:
             unet.time_embedding = ToldEmbedding(unet.time_embedding, self.told)
         # oneDNN's convolutions run up to 1.6 times faster on small CPUs with channels last.
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def last_layer(self) -> nn.Module:
+        """What `initialise` sets to zero."""
+        layer: nn.Module = self.unet.conv_out
+        return layer
+
+    @property
+    def stored(self) -> nn.Module:
+        """What is written to disk: diffusers' own network without our wrapper."""
+        module: nn.Module = self.unet
+        return module
+
+    def write_config(self, folder: Path) -> None:
+        """Writes config.json as diffusers reads it."""
+        self.unet.save_config(folder)
+
+    def tell(self, dropout: Tensor | None, augment_labels: Tensor | None) -> None:
+        """Dropout keys [N] and augmentation labels [N, 9] of the batch that comes next."""
+        self.dropout.keys = dropout
+        self.told.labels = augment_labels
+
     def train(self, mode: bool = True) -> UNet:
-        """As every module's, but diffusers' residual blocks do not learn of it.
+        """Switches between training and evaluation; diffusers' residual blocks do not learn of it.
 
         All that they do in training is to copy their input out of the channels-last format, for 8 %
         of a step's time on a CPU; the values are the same. Dropouts are modules of their own.

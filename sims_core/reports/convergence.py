@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 
+from sims_core.common import purposes, roles
 from sims_core.common.seeding import derive_seed
 from sims_core.evaluation.distances import Floats, mean_and_interval, ratio_and_interval
 from sims_core.evaluation.points import read_distances
-from sims_core.methods.standard import Standard
 from sims_core.reports.summary import Convergence, Interval
 from sims_core.store.store import Store
 from sims_core.studies.loop import ArmPlan, LoopPlan
@@ -35,32 +35,21 @@ def verdict(ratio: float, standard: float) -> Verdict:
 
 
 def _distances(store: Store, plan: ArmPlan, t: int) -> Floats:
-    return read_distances(store.open_artifact(plan.artifacts(t)["evaluate"]), "w2")
-
-
-def _standard_of(plan: LoopPlan, arm: ArmPlan) -> ArmPlan:
-    """The standard arm in the same loop; the arm itself if there is none."""
-    same = (arm.arm.pollution_size, arm.arm.loop, arm.arm.accumulation)
-    for other in plan.arms:
-        settings = (other.arm.pollution_size, other.arm.loop, other.arm.accumulation)
-        if isinstance(other.arm.method, Standard) and settings == same:
-            return other
-    return arm
+    return read_distances(store.open_artifact(plan.artifacts(t)[roles.EVALUATE]), "w2")
 
 
 def converged(store: Store, plan: LoopPlan) -> tuple[Convergence, ...]:
     """One for each arm. A replicate's end is its mean over the converged generations."""
     count = plan.experiment.point_evaluation.bootstrap
-    seed = derive_seed(plan.seed, "evaluate")
+    seed = derive_seed(plan.seed, purposes.EVALUATE)
     last = converged_generations(plan.generations)
     firsts = [_distances(store, arm, 1) for arm in plan.arms]
     ends = [np.mean([_distances(store, arm, t) for t in last], axis=0) for arm in plan.arms]
     found = []
-    for arm, first, end in zip(plan.arms, firsts, ends, strict=True):
-        number = plan.arms.index(_standard_of(plan, arm))
+    for number, arm, first, end in zip(plan.baselines, plan.arms, firsts, ends, strict=True):
         ratio = ratio_and_interval(end, firsts[number], count, seed)
         reference = float(ends[number].mean() / firsts[number].mean())
-        standard = isinstance(arm.arm.method, Standard)
+        standard = arm.arm.method.IS_BASELINE
         found.append(
             Convergence(
                 first=last[0],
@@ -80,8 +69,8 @@ def scan_ratios(store: Store, plan: LoopPlan) -> list[Interval | None]:
     Replicates share their data, so that a ratio is known far better than either distance.
     """
     count = plan.experiment.point_evaluation.bootstrap
-    seed = derive_seed(plan.seed, "evaluate")
-    standard = [arm for arm in plan.scan if isinstance(arm.arm.method, Standard)]
+    seed = derive_seed(plan.seed, purposes.EVALUATE)
+    standard = [arm for arm in plan.scan if arm.arm.method.IS_BASELINE]
     if not standard:
         return [None] * len(plan.scan)
     reference = _distances(store, standard[0], 1)

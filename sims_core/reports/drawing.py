@@ -7,20 +7,14 @@ import io
 from pathlib import Path
 
 import matplotlib
+
+matplotlib.use("Agg")
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from sims_core.data.grid import GRID_FILE
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-
-FEATURE_SPACES = {
-    "classifier": "features of a small classifier trained on the real data",
-    "resnet20": "features of a ResNet-20 trained on CIFAR-10",
-    "resnet56": "features of a ResNet-56 trained on CIFAR-10",
-    "inception": "features of torch-fidelity's inception-v3-compat (weights of 2015)",
-}
-
 
 COLOURS = ("#5b6472", "#0b7285", "#d9480f", "#5f3dc4", "#2b8a3e", "#c2255c", "#1864ab", "#a67c00")
 

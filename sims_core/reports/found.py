@@ -1,22 +1,12 @@
-"""What a run found, as one JSON object: read by people, by `--json` and by the report."""
+"""What the arms of a loop found, read from the store."""
 
 from __future__ import annotations
 
-import json
-
-from sims_core.data.config import GaussianData
-from sims_core.methods.sims import Sims
-from sims_core.reports.summary import ArmSummary, GenerationSummary, Interval, ScanPoint
-from sims_core.store.artifacts import ArtifactRef
+from sims_core.evaluation.figures import read_figures
+from sims_core.reports.base import kind_report
+from sims_core.reports.summary import ArmSummary, GenerationSummary, ScanPoint
 from sims_core.store.store import Store
 from sims_core.studies.loop import ArmPlan, LoopPlan
-
-
-def read_metrics(store: Store, ref: ArtifactRef) -> dict[str, int | float]:
-    """An evaluation's figures, from its checksummed file."""
-    content = (store.open_artifact(ref) / "metrics.json").read_bytes()
-    metrics: dict[str, int | float] = json.loads(content)
-    return metrics
 
 
 def summarise_arm(store: Store, plan: ArmPlan) -> ArmSummary:
@@ -27,47 +17,22 @@ def summarise_arm(store: Store, plan: ArmPlan) -> ArmSummary:
         generations.append(
             GenerationSummary(
                 t=t,
-                metrics=read_metrics(store, artifacts["evaluate"]),
+                metrics=read_figures(store, artifacts.values()),
                 artifacts={role: ref.location for role, ref in artifacts.items()},
             )
         )
     return ArmSummary(name=plan.arm.name, generations=tuple(generations))
 
 
-def summarise_arms(store: Store, plan: LoopPlan) -> tuple[ArmSummary, ...]:
-    arms = tuple(summarise_arm(store, arm) for arm in plan.arms)
-    if main_figure(plan) == "fid":
-        return arms
-    from sims_core.reports.convergence import converged
-
-    return tuple(
-        arm.model_copy(update={"convergence": found})
-        for arm, found in zip(arms, converged(store, plan), strict=True)
-    )
-
-
-def main_figure(plan: LoopPlan) -> str:
-    """The metric that a run's ratios are made of."""
-    return "w2" if isinstance(plan.experiment.data, GaussianData) else "fid"
-
-
 def summarise_scan(store: Store, plan: LoopPlan) -> tuple[ScanPoint, ...]:
     """The scan's first generations, in the plan's order."""
-    ratios: list[Interval | None] = [None] * len(plan.scan)
-    if plan.scan and main_figure(plan) == "w2":
-        from sims_core.reports.convergence import scan_ratios
-
-        ratios = scan_ratios(store, plan)
-    points = []
-    for scanned, ratio in zip(plan.scan, ratios, strict=True):
-        method = scanned.arm.method
-        guided = method if isinstance(method, Sims) else None
-        points.append(
-            ScanPoint(
-                omega=guided.omega if guided else 0.0,
-                budget_mimg=guided.budget_mimg if guided else None,
-                metrics=read_metrics(store, scanned.artifacts(1)["evaluate"]),
-                ratio=ratio,
-            )
+    ratios = kind_report(plan.experiment).scan_ratios(store, plan)
+    return tuple(
+        ScanPoint(
+            omega=scanned.arm.method.strength,
+            budget_mimg=scanned.arm.method.extra_mimg,
+            metrics=read_figures(store, scanned.artifacts(1).values()),
+            ratio=ratio,
         )
-    return tuple(points)
+        for scanned, ratio in zip(plan.scan, ratios, strict=True)
+    )

@@ -22,13 +22,12 @@ from pydantic import ValidationError
 from sims_core.common.digest import digest_of, file_sha256
 from sims_core.common.files import explain_disk_errors, write_atomically
 from sims_core.common.frozen import Frozen
-from sims_core.reports.found import main_figure, summarise_arms, summarise_scan
-from sims_core.reports.study_found import summarise_study
+from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.summary import RunSummary, count_stages
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
+from sims_core.studies.plan import Plan
 from sims_core.studies.running import Outcome
-from sims_core.studies.self_improvement import Plan, StudyPlan
 
 DRAWN_FILE = "report/drawn.json"
 SUMMARY_FILE = "run.json"
@@ -155,17 +154,6 @@ def _wanted_links(store: Store, run: RunToReport) -> dict[str, str]:
     }
 
 
-def _findings(store: Store, plan: Plan) -> dict[str, Any]:
-    """What a summary says of the science."""
-    if isinstance(plan, StudyPlan):
-        return summarise_study(store, plan)
-    return {
-        "figure": main_figure(plan),
-        "arms": summarise_arms(store, plan),
-        "scan": summarise_scan(store, plan),
-    }
-
-
 def _draw(store: Store, run: RunToReport, inputs: str) -> RunSummary:
     """Makes the folder anew."""
     run_folder = run.folder(store)
@@ -176,7 +164,7 @@ def _draw(store: Store, run: RunToReport, inputs: str) -> RunSummary:
         store=str(store.root),
         report=str(run_folder / "report" / "index.html"),
         stages=count_stages(run.outcomes),
-        **_findings(store, run.plan),
+        **report_of(run.plan).findings(store, run.plan),
     )
     folder = store.root / "progress" / f"run-{uuid.uuid4().hex}"
     try:
@@ -198,7 +186,6 @@ def _publish(store: Store, folder: Path, run_folder: Path) -> None:
 def _fill(store: Store, run: RunToReport, summary: RunSummary, folder: Path) -> None:
     """Report, metrics, summary and links, in a folder that becomes the run's."""
     from sims_core.reports.page import (  # matplotlib and pyarrow take a second to import
-        RunDetails,
         metric_rows,
         render_report,
         write_metrics,

@@ -1,83 +1,143 @@
-"""A self-improvement study's part of a report: the paper's Fig. 3 and grids of the same seeds."""
+"""What a report shows of a self-improvement study: its finals, its selection, and the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from sims_core.reports.drawing import COLOURS, FEATURE_SPACES, grid_uri, written
-from sims_core.reports.study_found import study_rows
+from sims_core.common import roles
+from sims_core.evaluation.figures import read_figures
+from sims_core.evaluation.metric import figures_in
+from sims_core.reports.base import PagePart
+from sims_core.reports.images import images_context
+from sims_core.reports.summary import ArmSummary, GenerationSummary, RunSummary, ScanPoint
 from sims_core.store.store import Store
-from sims_core.studies.self_improvement import StudyPlan
-
-Rows = Sequence[dict[str, Any]]
+from sims_core.studies.self_improvement import Candidate, Measurement, StudyPlan
 
 
-BASE_LINE: dict[str, Any] = {"color": COLOURS[0], "linewidth": 1.2, "linestyle": "--"}
+def extra_training(plan: StudyPlan, candidate: Candidate) -> float | None:
+    """The auxiliary's training in percent of the base's, both in images seen.
+
+    None for an imported base: how long that was trained is not known.
+    """
+    if plan.experiment.base.imported is not None:
+        return None
+    return 100_000 * (candidate.budget_mimg or 0) / plan.experiment.training.kimg
 
 
-CONTRAST_LINE: dict[str, Any] = {"color": COLOURS[5], "linewidth": 1.2, "linestyle": ":"}
+def nfe(plan: StudyPlan, candidate: Candidate) -> int:
+    """Network evaluations for one image."""
+    return plan.experiment.sampler.nfe * (2 if candidate.kind == "sims" else 1)
 
 
-def _lines(axes: Axes, rows: Rows, x: str, by: str, label: str) -> None:
-    """FID over column `x`, one line for each value of column `by`."""
-    guided = [row for row in rows if row["kind"] == "sims"]
-    for number, value in enumerate(sorted({row[by] for row in guided})):
-        points = sorted((row[x], row["fid"]) for row in guided if row[by] == value)
-        colour = COLOURS[1 + number % (len(COLOURS) - 1)]
-        text = label.format(value * 1000 if by == "budget_mimg" else value)
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=text)
+def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
+    """One row for each model in each phase: figures, counts, seeds, cost."""
+    phases = (("selection", plan.selection), ("final", plan.finals))
+    return [
+        {
+            "phase": phase,
+            "model": each.candidate.name,
+            "kind": each.candidate.kind,
+            "omega": each.candidate.omega,
+            "budget_mimg": each.candidate.budget_mimg,
+            **read_figures(store, each.artifacts),
+            "first_seed": each.first_seed,
+            "nfe": nfe(plan, each.candidate),
+            "extra_training_percent": extra_training(plan, each.candidate),
+        }
+        for phase, measured in phases
+        for each in measured
+    ]
 
 
-def _finish(axes: Axes, rows: Rows, x: str) -> None:
-    (base,) = [row["fid"] for row in rows if row["kind"] == "base"]
-    axes.axhline(base, label="base (omega = 0)", **BASE_LINE)
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel("FID (lower is better)", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
+NO_DIFFERENCE = 0.01
+"""A smaller relative change of FID is called none: a choice of ours, below the noise of a seed."""
 
 
-def sweep_figure(rows: Rows) -> Figure:
-    """FID over omega for each budget; over the budget for each omega, with the contrast."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    _lines(left, rows, "omega", "budget_mimg", "budget {:g} kimg")
-    _finish(left, rows, "omega")
-    _lines(right, rows, "budget_mimg", "omega", "omega = {:g}")
-    tuned = sorted((row["budget_mimg"], row["fid"]) for row in rows if row["kind"] == "fine-tuned")
-    right.plot(*zip(*tuned, strict=True), marker="x", label="base fine-tuned on S", **CONTRAST_LINE)
-    _finish(right, rows, "budget B of the auxiliary, million images")
-    counts = f"n = {rows[0]['n_generated']} generated, real = {rows[0]['n_real']}"
-    figure.suptitle(f"Selection seeds, {counts}", fontsize=9)
-    return figure
+def answer(plan: StudyPlan, final: Mapping[str, Mapping[str, int | float]]) -> str:
+    """Whether SIMS improves the base, by the finals' metrics.
+
+    Of the candidate that the *selection* ranked first: the best of the finals would be chosen on
+    the very seeds that it is reported on.
+    """
+    base, contrast, best = (final[each.candidate.name] for each in plan.finals[:3])
+    chosen = plan.finals[2].candidate
+    verdict = "improves" if best["fid"] < base["fid"] else "does not improve"
+    if abs(best["fid"] - base["fid"]) < NO_DIFFERENCE * base["fid"]:
+        verdict = "makes no clear difference to"
+    extra = extra_training(plan, chosen)
+    cost = "" if extra is None else f" ({extra:.3g} % extra training)"
+    change = f"{100 * (best['fid'] / base['fid'] - 1):+.1f} %" if base["fid"] > 0 else "from 0"
+    return (
+        f"SIMS {verdict} this model: FID {best['fid']:.3f} at omega = {chosen.omega:g} and a "
+        f"budget of {1000 * (chosen.budget_mimg or 0):g} kimg{cost}, the base has "
+        f"{base['fid']:.3f} ({change}), the base fine-tuned on the same images "
+        f"{contrast['fid']:.3f}; n = {best['n_generated']} generated, {best['n_real']} real, on "
+        "seeds that the choice has not seen."
+    )
 
 
-def study_context(store: Store, plan: StudyPlan, folder: Path | None) -> dict[str, Any]:
-    """What study.html.j2 shows beyond every report's content; writes figure.png/.svg."""
-    rows = study_rows(store, plan)
-    selection = [row for row in rows if row["phase"] == "selection"]
-    finals = [row for row in rows if row["phase"] == "final"]
-    by_model = {row["model"]: row for row in selection}
-    for row in finals:
-        row["selected_fid"] = by_model[row["model"]]["fid"]
-    real = next(stage.ref for stage in plan.setup if stage.role == "prepare data")
-    return {
-        "sweep": written(sweep_figure(selection), folder, "figure"),
-        "selection": selection,
-        "finals": finals,
-        "real_grid": grid_uri(store, real),
-        "grids": [
-            {"model": each.candidate.name, "uri": grid_uri(store, each["preview"])}
-            for each in plan.finals
-        ],
-        "num_preview": plan.experiment.evaluation.num_preview,
-        "features": plan.experiment.evaluation.features,
-        "feature_space": FEATURE_SPACES[plan.experiment.evaluation.features],
-    }
+def _summary(store: Store, measured: Measurement) -> ArmSummary:
+    generation = GenerationSummary(
+        t=1,
+        metrics=read_figures(store, measured.artifacts),
+        artifacts={stage.role: stage.ref.location for stage in measured.stages},
+    )
+    return ArmSummary(name=measured.candidate.name, generations=(generation,))
+
+
+class StudyReport:
+    """The finals as arms of one generation, the selection as scan, and the answer."""
+
+    def findings(self, store: Store, plan: StudyPlan) -> dict[str, Any]:
+        arms = tuple(_summary(store, each) for each in plan.finals)
+        scan = tuple(
+            ScanPoint(
+                model=each.candidate.name,
+                omega=each.candidate.omega,
+                budget_mimg=each.candidate.budget_mimg,
+                metrics=read_figures(store, each.artifacts),
+            )
+            for each in plan.selection
+        )
+        found = {arm.name: arm.generations[0].metrics for arm in arms}
+        return {"arms": arms, "scan": scan, "answer": answer(plan, found)}
+
+    def rows(self, store: Store, summary: RunSummary, plan: StudyPlan) -> list[dict[str, Any]]:
+        return study_rows(store, plan)
+
+    def budgets(self, plan: StudyPlan) -> str:
+        return ", ".join(f"{budget:g}" for budget in sorted(plan.models) if budget)
+
+    def counts(self, plan: StudyPlan) -> str:
+        sweep = plan.sweep
+        return f"{sweep.select_images} (selection) and {sweep.final_images} (final)"
+
+    def page(
+        self, store: Store, summary: RunSummary, plan: StudyPlan, folder: Path | None
+    ) -> PagePart:
+        from sims_core.reports.drawing import grid_uri, written
+        from sims_core.reports.sweep import sweep_figure
+
+        rows = study_rows(store, plan)
+        selection = [row for row in rows if row["phase"] == "selection"]
+        finals = [row for row in rows if row["phase"] == "final"]
+        by_model = {row["model"]: row for row in selection}
+        for row in finals:
+            row["selected_fid"] = by_model[row["model"]]["fid"]
+        context = {
+            "sweep": written(sweep_figure(selection), folder, "figure"),
+            "metrics": figures_in(selection[0]),
+            "selection": selection,
+            "finals": finals,
+            "grids": [
+                {"model": each.candidate.name, "uri": grid_uri(store, each[roles.PREVIEW])}
+                for each in plan.finals
+            ],
+            **images_context(store, plan.experiment, plan.setup[0].ref),
+        }
+        return PagePart(context, "study.html.j2")
+
+
+STUDY = StudyReport()

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sims_core.common import purposes
 from sims_core.common.precision import Precision
 from sims_core.common.seeding import derive_seed, image_seed
 from sims_core.data.image_set import Shard
@@ -70,7 +71,7 @@ def image_labels(seeds: Sequence[int], num_classes: int) -> list[int] | None:
     """Class of each image, a function of its seed alone and uniform over classes; None for 0."""
     if not num_classes:
         return None
-    return [derive_seed(seed, "label") % num_classes for seed in seeds]
+    return [derive_seed(seed, purposes.LABEL) % num_classes for seed in seeds]
 
 
 def load_denoiser(context: StageContext[GenerateConfig]) -> tuple[Denoiser, ImageNet]:

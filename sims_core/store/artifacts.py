@@ -78,7 +78,7 @@ class Manifest(Frozen):
     """Stage's own summary: images seen, counts, losses."""
     files: dict[str, FileEntry]
     checksum: Digest
-    """Of all the other fields: the manifest vouches for the files, this for the manifest."""
+    """SHA-256 of all other fields: the manifest vouches for the files, this for the manifest."""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Manifest:

@@ -12,30 +12,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
+from sims_core.common import roles
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import Frozen
-from sims_core.common.seeding import derive_seed
-from sims_core.data.config import GaussianData
-from sims_core.methods.config import Method
-from sims_core.methods.sims import Sims
+from sims_core.methods.catalog import MethodConfig
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import PlannedStage
-from sims_core.studies.planner import (
-    Planner,
-    Pollution,
-    Setup,
-    _plan_point_evaluation,
-    plan_auxiliary_data,
-    plan_image_metrics,
-    plan_setup,
-)
+from sims_core.studies.planner import Planner, Pollution, Setup, plan_setup
 
 
 class LoopKind(StrEnum):
@@ -63,7 +52,7 @@ class Accumulation(StrEnum):
 class Arm(Frozen):
     """One method with its settings in one loop: a curve in the figure."""
 
-    method: Method
+    method: MethodConfig
     loop: LoopKind
     pollution_size: int = Field(ge=1)
     """|D_s^t|: how many images of G^(t-1) enter D^t."""
@@ -72,6 +61,11 @@ class Arm(Frozen):
     @property
     def name(self) -> str:
         return f"{self.method.label} |D_s|={self.pollution_size}"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether other methods in the same loop are compared with it."""
+        return self.method.IS_BASELINE
 
     @property
     def slug(self) -> str:
@@ -94,6 +88,8 @@ class ArmPlan:
 @dataclass(frozen=True)
 class LoopPlan:
     """`setup` (data, classifier, reference features), then the arms."""
+
+    REPORT: ClassVar[str] = "sims_core.reports.loop:LOOP"
 
     experiment: Experiment
     generations: int
@@ -129,6 +125,12 @@ class LoopPlan:
         ]
 
     @property
+    def baselines(self) -> list[int]:
+        """For each arm the number of the baseline's in the same loop; its own if there is none."""
+        found = {_loop_of(arm.arm): n for n, arm in enumerate(self.arms) if arm.arm.is_baseline}
+        return [found.get(_loop_of(arm.arm), n) for n, arm in enumerate(self.arms)]
+
+    @property
     def undecided(self) -> int:
         """How many stages depend on what others find: none."""
         return 0
@@ -138,15 +140,9 @@ class LoopPlan:
         return self
 
 
-def _plan_auxiliary(
-    planner: Planner, method: Sims, data: ArtifactRef, base: ArtifactRef
-) -> ArtifactRef:
-    """The bracket of SIMS: draw S from the base, fine-tune the auxiliary on it."""
-    synthetic = plan_auxiliary_data(planner, method, data, base)
-    training = planner.experiment.model_copy(update={"sims": method}).auxiliary_training
-    if (other := planner.experiment.auxiliary_model) is not None:
-        return planner.train("train auxiliary", training, other, data=synthetic)
-    return planner.train("fine-tune auxiliary", training, data=synthetic, initial=base)
+def _loop_of(arm: Arm) -> tuple[int, LoopKind, Accumulation]:
+    """What arms have in common that are compared with each other."""
+    return arm.pollution_size, arm.loop, arm.accumulation
 
 
 def _pollution(arm: Arm, earlier: Sequence[ArtifactRef]) -> list[Pollution]:
@@ -167,49 +163,32 @@ def _training_data(
 ) -> ArtifactRef:
     """D^t. G^1 sees real data only; what a loop kind adds from then on is decided here alone."""
     if not earlier:
-        return planner.mix("mix", real, [])
-    kept = {
-        LoopKind.fully_synthetic: lambda: None,
-        LoopKind.synthetic_augmentation: lambda: real,
-        LoopKind.fresh_data: planner.fresh_real,
-    }[arm.loop]()
-    return planner.mix("mix", kept, _pollution(arm, earlier))
+        return planner.mix(roles.MIX, real, [])
+    kept: ArtifactRef | None = real
+    if arm.loop is LoopKind.fully_synthetic:
+        kept = None
+    elif arm.loop is LoopKind.fresh_data:
+        kept = planner.kind.fresh(planner)
+    return planner.mix(roles.MIX, kept, _pollution(arm, earlier))
 
 
 def _plan_generation(
     planner: Planner, arm: Arm, setup: Setup, earlier: Sequence[ArtifactRef]
 ) -> ArtifactRef:
-    """One generation: mix, train, [auxiliary], generate, evaluate. Returns what G^t generated.
+    """One generation: mix, train, what the method adds, sample, measure.
 
-    Latents are not encoded anew from their images: the next generation trains on what was sampled.
+    Returns:
+        What G^t generated, as networks see it.
     """
-    experiment = planner.experiment
     data = _training_data(planner, arm, setup.real, earlier)
     base = planner.base(data)
-    models, omega = {"base": base}, 0.0
-    if isinstance(arm.method, Sims):
-        models["auxiliary"] = _plan_auxiliary(planner, arm.method, data, base)
-        omega = arm.method.omega
-    points = isinstance(experiment.data, GaussianData)
-    wanted = experiment.point_evaluation.num_points if points else experiment.evaluation.num_images
-    count, first_seed = max(wanted, arm.pollution_size), planner.stage_seed("generate")
-    if points:
-        generated = planner.generate("generate", count, first_seed, models, omega)
-        _plan_point_evaluation(planner, setup, generated)
-        return generated
-    generated, images = planner.generate_images("generate", count, first_seed, models, omega)
-    # The same seeds in every generation and arm: the grid shows one noise through all models.
-    preview_seed = derive_seed(planner.seed, "preview")
-    planner.generate_images(
-        "preview", experiment.evaluation.num_preview, preview_seed, models, omega
-    )
-    plan_image_metrics(planner, setup, images)
-    return generated
+    sampled = arm.method.models(planner, data, base)
+    return planner.kind.generation(planner, setup, sampled, at_least=arm.pollution_size)
 
 
 def plan_arm(experiment: Experiment, arm: Arm, generations: int, seed: int) -> ArmPlan:
     """Every stage of one arm, without the setup that it shares with the others."""
-    setup = plan_setup(Planner(experiment, seed))
+    setup, _ = plan_setup(experiment, seed)
     planner = Planner(experiment, seed)
     generated: list[ArtifactRef] = []
     for t in range(1, generations + 1):
@@ -235,8 +214,7 @@ def plan_loop(
     names = [arm.name for arm in arms]
     if not arms or len(set(names)) < len(names):
         raise BadInput(f"arms must be at least one and all different, got {names}")
-    planner = Planner(experiment, seed)
-    plan_setup(planner)
+    _, shared = plan_setup(experiment, seed)
     plans = tuple(plan_arm(experiment, arm, generations, seed) for arm in arms)
     scanned = tuple(plan_arm(experiment, arm, 1, seed) for arm in scan)
-    return LoopPlan(experiment, generations, seed, tuple(planner.stages), plans, scanned)
+    return LoopPlan(experiment, generations, seed, shared, plans, scanned)

@@ -1,10 +1,14 @@
-"""One node of a plan."""
+"""What a plan is: every stage of a study, known before any work starts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self
 
 from sims_core.store.artifacts import ArtifactRef, StageRequest
+from sims_core.store.store import Store
+from sims_core.studies.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -15,14 +19,61 @@ class PlannedStage:
     role: str
     request: StageRequest
     model: str = ""
-    """Of a study over models: which one it measures."""
+    """Which model it measures, in a study over models."""
 
     @property
     def label(self) -> str:
+        """What the terminal and Prefect's pages call it."""
         if self.model:
             return f"{self.model}: {self.role}"
         return f"t={self.t:02d} {self.role}" if self.t else self.role
 
     @property
     def ref(self) -> ArtifactRef:
+        """The artifact that it makes."""
         return self.request.ref
+
+
+Group = tuple[str, tuple[PlannedStage, ...]]
+"""Stages that belong together, and the name of their arm or phase (empty: all share them)."""
+
+
+class Plan(Protocol):
+    """A kind of study. Whoever runs it or reports on it needs to know no more than this."""
+
+    REPORT: ClassVar[str]
+    """`module:object` of its `sims_core.reports.base.Report`."""
+
+    @property
+    def experiment(self) -> Experiment: ...
+
+    @property
+    def seed(self) -> int:
+        """Every random number of the run derives from it."""
+
+    @property
+    def setup(self) -> tuple[PlannedStage, ...]:
+        """The stages that all others share."""
+
+    @property
+    def groups(self) -> list[Group]:
+        """The stages in the order in which a run does them."""
+
+    @property
+    def links(self) -> list[tuple[str, ArtifactRef]]:
+        """What a run's folder shows of the store, by path."""
+
+    @property
+    def undecided(self) -> int:
+        """How many stages depend on what others find, and are not planned yet."""
+
+    def completed(self, store: Store) -> Self:
+        """The plan with the stages that depend on what earlier ones found.
+
+        Its groups begin with those of this plan.
+
+        Raises:
+            DamagedArtifact: what decides on them is not in the store.
+        """
+
+    def __iter__(self) -> Iterator[PlannedStage]: ...

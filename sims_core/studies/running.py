@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, TypeVar
 
 from sims_core import catalog
 from sims_core.common.digest import digest_of
@@ -20,7 +20,7 @@ from sims_core.engine.execution import Execution
 from sims_core.engine.stage import Progress, no_progress
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-from sims_core.studies.plan import PlannedStage
+from sims_core.studies.plan import Plan, PlannedStage
 
 
 class Observer(Protocol):
@@ -127,16 +127,7 @@ def at_once(batch: Batch, work: Work) -> None:
     work(uuid.uuid4().hex)
 
 
-class Groups(Protocol):
-    """What a runner needs of a plan."""
-
-    @property
-    def groups(self) -> list[tuple[str, tuple[PlannedStage, ...]]]: ...
-
-    def completed(self, store: Store) -> Self: ...
-
-
-P = TypeVar("P", bound=Groups)
+P = TypeVar("P", bound=Plan)
 RunGroup = Callable[[str, Sequence[PlannedStage]], list[Outcome]]
 
 

@@ -8,30 +8,25 @@ them stands the contrast: the base fine-tuned on S, which is the auxiliary taken
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
+from sims_core.common import purposes, roles
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import Frozen, one_line
 from sims_core.common.seeding import MOST_IMAGES, SEED_SPACE, derive_seed
-from sims_core.data.config import GaussianData
 from sims_core.evaluation.config import EvaluationConfig
+from sims_core.evaluation.figures import read_metrics
+from sims_core.methods.base import Sampled
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.loop import LoopPlan
-from sims_core.studies.plan import PlannedStage
-from sims_core.studies.planner import (
-    Planner,
-    Setup,
-    plan_auxiliary_data,
-    plan_image_metrics,
-    plan_setup,
-)
+from sims_core.studies.kinds.images import plan_image_metrics, plan_images
+from sims_core.studies.plan import Group, PlannedStage
+from sims_core.studies.planner import Planner, Setup, kind_of, plan_setup
 from sims_core.training.config import SnapshotConfig
 from sims_core.training.stages import SNAPSHOT
 
@@ -79,8 +74,12 @@ class Measurement:
         return next(stage.ref for stage in self.stages if stage.role == role)
 
     @property
+    def artifacts(self) -> list[ArtifactRef]:
+        return [stage.ref for stage in self.stages]
+
+    @property
     def first_seed(self) -> int:
-        sampled = next(stage for stage in self.stages if stage.role.startswith("generate"))
+        sampled = next(stage for stage in self.stages if stage.role.startswith(roles.GENERATE))
         seed: int = sampled.request.config["first_seed"]
         return seed
 
@@ -88,6 +87,8 @@ class Measurement:
 @dataclass(frozen=True)
 class StudyPlan:
     """`setup`, `training` and `selection`; `finals` once the selection was measured."""
+
+    REPORT: ClassVar[str] = "sims_core.reports.study:STUDY"
 
     experiment: Experiment
     sweep: Sweep
@@ -100,7 +101,7 @@ class StudyPlan:
     finals: tuple[Measurement, ...] = ()
 
     @property
-    def groups(self) -> list[tuple[str, tuple[PlannedStage, ...]]]:
+    def groups(self) -> list[Group]:
         """The stages in the order in which a run does them, each group with its name."""
         selection = tuple(stage for each in self.selection for stage in each.stages)
         finals = tuple(stage for each in self.finals for stage in each.stages)
@@ -133,8 +134,9 @@ class StudyPlan:
         """How many stages the selection will decide on: those of base, contrast and finalists."""
         if self.finals:
             return 0
-        stages = FINAL_STAGES if self.experiment.encoding is None else FINAL_STAGES_OF_LATENTS
-        return stages * (2 + self.num_finalists)
+        # One that samples shows a preview as well, and latents are decoded.
+        sampling = sum(stage.role.startswith(roles.GENERATE) for stage in self.selection[0].stages)
+        return (len(self.selection[0].stages) + sampling) * (2 + self.num_finalists)
 
     def with_finals(self, fid: Mapping[str, float]) -> StudyPlan:
         """The whole plan, given the FID of each candidate of the selection by its name.
@@ -159,20 +161,8 @@ class StudyPlan:
         """
         fid = {}
         for each in self.selection:
-            content = (store.open_artifact(each["evaluate"]) / "metrics.json").read_bytes()
-            fid[each.candidate.name] = float(json.loads(content)["fid"])
+            fid[each.candidate.name] = read_metrics(store, each[roles.EVALUATE])["fid"]
         return self.with_finals(fid)
-
-
-Plan = LoopPlan | StudyPlan
-
-
-FINAL_STAGES = 4
-"""Of each final: generate, preview, features, evaluate."""
-
-
-FINAL_STAGES_OF_LATENTS = 6
-"""Two of them also decode."""
 
 
 def _slug(name: str) -> str:
@@ -199,17 +189,18 @@ def _measure(plan: StudyPlan, candidate: Candidate, final: bool) -> Measurement:
     )
     evaluation = _evaluation(plan.experiment.evaluation, count, name)
     planner = Planner(plan.experiment.model_copy(update={"evaluation": evaluation}), plan.seed, 1)
-    base = plan.models[0.0]
     auxiliary = plan.models[candidate.budget_mimg or 0.0]
-    models = {"base": auxiliary if candidate.kind == "fine-tuned" else base}
-    if candidate.kind == "sims":
-        models["auxiliary"] = auxiliary
+    sampled = {
+        "base": Sampled(plan.models[0.0]),
+        "fine-tuned": Sampled(auxiliary),
+        "sims": Sampled(plan.models[0.0], auxiliary, candidate.omega),
+    }[candidate.kind]
     first = seed_range(plan.seed, "final" if final else "selection")
-    _, images = planner.generate_images("generate", count, first, models, candidate.omega)
+    _, images = plan_images(planner, roles.GENERATE, count, first, sampled)
     if final:
         preview = seed_range(plan.seed, "preview")
-        planner.generate_images("preview", evaluation.num_preview, preview, models, candidate.omega)
-    setup = plan_setup(Planner(plan.experiment, plan.seed))
+        plan_images(planner, roles.PREVIEW, evaluation.num_preview, preview, sampled)
+    setup, _ = plan_setup(plan.experiment, plan.seed)
     plan_image_metrics(planner, setup, images)
     stages = (replace(stage, t=0, model=candidate.name) for stage in planner.stages)
     return Measurement(candidate, tuple(stages))
@@ -224,22 +215,27 @@ def seed_range(seed: int, purpose: Purpose) -> int:
     S has the seeds that it has in the first generation of a loop, so that both share it.
     """
     order = ("self-synthetic", "selection", "final", "preview")
-    origin = derive_seed(seed, "self-synthetic", 1)
+    origin = derive_seed(seed, purposes.SELF_SYNTHETIC, 1)
     return (origin + order.index(purpose) * RANGE) % SEED_SPACE
 
 
 def _plan_training(planner: Planner, setup: Setup, sweep: Sweep) -> dict[float, ArtifactRef]:
     """Base, S, the auxiliary of the largest budget and its snapshots: the model of each budget."""
     experiment = planner.experiment
-    data = planner.mix("mix", setup.real, [])
+    data = planner.mix(roles.MIX, setup.real, [])
     base = planner.base(data)
-    synthetic = plan_auxiliary_data(planner, experiment.sims, data, base)
     *smaller, largest = sorted(set(sweep.budgets_mimg))
-    training = experiment.swept_auxiliary_training(largest)
+    sims = experiment.sims.model_copy(update={"budget_mimg": largest})
+    synthetic = sims.auxiliary_data(planner, data, base)
+    training = sims.swept_training(planner.training, planner.model.net)
     kimg = tuple(1000 * budget for budget in smaller)
     try:
         auxiliary = planner.train(
-            "fine-tune auxiliary", training, snapshots_kimg=kimg, data=synthetic, initial=base
+            roles.FINE_TUNE_AUXILIARY,
+            purposes.FINE_TUNE_AUXILIARY,
+            training,
+            {"data": synthetic, "initial": base},
+            snapshots_kimg=kimg,
         )
     except ValidationError as error:
         raise BadInput(f"budgets: {one_line(error)}") from None
@@ -261,9 +257,9 @@ def plan_study(experiment: Experiment, sweep: Sweep, seed: int) -> StudyPlan:
     budgets = sorted(set(sweep.budgets_mimg))
     if not omegas or not budgets:
         raise BadInput(f"want an omega above 0 and a budget, got {sweep.omegas}, {budgets}")
-    if isinstance(experiment.data, GaussianData):
-        raise BadInput("self-improvement is for images; for points see scan_omegas of sims-loop")
-    if experiment.auxiliary_model is not None:
+    if reason := kind_of(experiment.data).NO_SWEEP:
+        raise BadInput(reason)
+    if experiment.sims.auxiliary_net is not None:
         raise BadInput(
             "self-improvement compares with the base fine-tuned on S: its auxiliary has the base's "
             "network; for another one see sims-loop"
@@ -271,12 +267,11 @@ def plan_study(experiment: Experiment, sweep: Sweep, seed: int) -> StudyPlan:
     sims = experiment.sims.model_copy(update={"n_s": sweep.n_s})
     experiment = experiment.model_copy(update={"sims": sims})
     _evaluation(experiment.evaluation, sweep.final_images, "final_images")
-    shared = Planner(experiment, seed)
-    setup = plan_setup(shared)
+    setup, shared = plan_setup(experiment, seed)
     planner = Planner(experiment, seed, 1)
     models = _plan_training(planner, setup, sweep)
     training = tuple(replace(stage, t=0) for stage in planner.stages)
-    plan = StudyPlan(experiment, sweep, seed, tuple(shared.stages), training, models, ())
+    plan = StudyPlan(experiment, sweep, seed, shared, training, models, ())
     tried = [Candidate(kind="base")]
     for budget in budgets:
         tried.append(Candidate(kind="fine-tuned", budget_mimg=budget))

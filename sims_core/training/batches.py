@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from sims_core.common import purposes
 from sims_core.data.epochs import batch_indices
 from sims_core.data.ranges import scaled
 from sims_core.diffusion.noise import generator
@@ -88,19 +89,19 @@ def draw_batch(
     count = config.batch_size
     indices = batch_indices(step, count, len(data), seed).to(data.device)
     clean = data[indices]
-    own = generator(seed, "noise", step)
+    own = generator(seed, purposes.NOISE, step)
     ln_sigma = config.P_mean + config.P_std * torch.randn(count, generator=own)
     noise = torch.randn(clean.shape, generator=own)
     flips, keys = None, None
     if config.x_flip:
-        flips = torch.rand(count, generator=generator(seed, "flip", step)) < 0.5
+        flips = torch.rand(count, generator=generator(seed, purposes.FLIP, step)) < 0.5
     if with_dropout:
         low, high = -WORD // 2, WORD // 2
-        own = generator(seed, "dropout", step)
+        own = generator(seed, purposes.DROPOUT, step)
         keys = torch.randint(low, high, (count,), dtype=torch.int32, generator=own)
     affine, told = None, None
     if config.augment:
-        own = generator(seed, "augment", step)
+        own = generator(seed, purposes.AUGMENT, step)
         affine, told = draw_augmentations(count, config.augment, own)
     if with_augment_labels and told is None:
         told = torch.zeros(count, AUGMENT_LABELS)

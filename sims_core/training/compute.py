@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import Any
 
-from sims_core.common.errors import BadInput
 from sims_core.engine.execution import check_batch
 from sims_core.engine.processes import Job, run_in_processes
-from sims_core.engine.stage import StageContext
-from sims_core.nets.config import IMAGE_NETS
+from sims_core.engine.stage import Compute, StageContext
 from sims_core.training.config import TrainStageConfig
 
 
@@ -32,18 +31,16 @@ def train_in_processes(context: StageContext[TrainStageConfig]) -> dict[str, Any
     raise RuntimeError("the training processes ended without a result")
 
 
-def train_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
-    """Stage `train`: inputs `data` (a mix) and, to fine-tune, `initial` (a model)."""
-    if not isinstance(context.config.model.net, IMAGE_NETS):
-        if context.config.snapshots_kimg:
-            raise BadInput("snapshots_kimg are kept of image models only")
-        from sims_core.training.points import train_point_model
-
-        return train_point_model(context)
+def train_images(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
+    """Stage `train` for images: in this process, or in those that share it."""
     if context.execution.num_processes > 1 and context.rank is None:
-        pass
-
         return train_in_processes(context)
     from sims_core.training.images import train_image_model
 
     return train_image_model(context)
+
+
+def train_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
+    """Stage `train`: inputs `data` (a mix) and, to fine-tune, `initial` (a model)."""
+    compute: Compute[TrainStageConfig] = resolve_name(context.config.model.net.TRAINED_BY)
+    return compute(context)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sims_core.common import purposes
 from sims_core.common.errors import BadInput
 from sims_core.common.files import write_atomically
 from sims_core.common.seeding import derive_seed, image_seed
@@ -36,7 +37,7 @@ from sims_core.training.trainer import Training, train
 GRIDS_FOLDER = "samples"
 
 
-GRID_IMAGES = 16
+GRID_SAMPLES = 16
 
 
 def checked_labels(labels: Labels | None, net: ImageNet) -> Tensor | None:
@@ -133,17 +134,17 @@ def keep_grids(
 def draw_grid(training: Training, folder: Path, finish: Callable[[Tensor], Images]) -> None:
     """Writes a PNG of samples of the averaged model, always from the same seeds."""
     net = image_net(training.model)
-    seeds = [image_seed(derive_seed(training.seed, "grid"), i) for i in range(GRID_IMAGES)]
+    seeds = [image_seed(derive_seed(training.seed, purposes.GRID), i) for i in range(GRID_SAMPLES)]
     images = sample_images(
         training.snapshot(),
         make_sampler(SamplerConfig()),
         seeds,
         (net.channels, net.image_size, net.image_size),
-        GRID_IMAGES,
+        GRID_SAMPLES,
         str(training.acceleration.device),
         labels=image_labels(seeds, net.num_classes),
         finish=finish,
     )
     folder.mkdir(exist_ok=True)
     name = f"kimg-{training.nimg / 1000:010.3f}.png"
-    write_atomically(folder / name, image_grid(images, columns=GRID_IMAGES // 2))
+    write_atomically(folder / name, image_grid(images, columns=GRID_SAMPLES // 2))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sims_core.common import purposes
 from sims_core.common.errors import BadInput
 from sims_core.data.mixing import load_point_training_set
 from sims_core.diffusion.denoiser import EDMDenoiser, NetDenoiser
@@ -55,7 +56,7 @@ class ReplicatedTraining(Training):
         self._pairs: tuple[Tensor, Tensor, Tensor]
 
     def initial_generators(self, model: ModelConfig) -> list[torch.Generator]:
-        return [generator(self.seed, "initialise", r) for r in range(len(self.data))]
+        return [generator(self.seed, purposes.INITIALISE, r) for r in range(len(self.data))]
 
     def _draw(self, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
         """F's inputs, noise levels and targets of a chunk's steps, [steps, R, batch, ...]."""
@@ -63,7 +64,7 @@ class ReplicatedTraining(Training):
         shape = (CHUNK_STEPS, self.config.batch_size)
         clean, ln_sigma, noise = [], [], []
         for r, points in enumerate(self.data):
-            own = generator(self.seed, "batches", r, chunk)
+            own = generator(self.seed, purposes.BATCHES, r, chunk)
             indices = torch.randint(count, shape, generator=own)
             clean.append(points[indices.to(points.device)])
             ln_sigma.append(torch.randn(shape, generator=own))
@@ -108,15 +109,29 @@ def fit_gaussian(
     )
 
 
+def _check_no_snapshots(config: TrainStageConfig) -> None:
+    if config.snapshots_kimg:
+        raise BadInput("snapshots_kimg are kept of image models only")
+
+
+def fit_exact_gaussian(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
+    """Stage `train` without a network: inputs `data` and, for an auxiliary, `initial` (a model)."""
+    _check_no_snapshots(context.config)
+    net = cast(ExactGaussianConfig, context.config.model.net)
+    points = load_point_training_set(
+        context.store, context.open("data"), context.inputs["data"].kind
+    )
+    start = load_gaussian(context.open("initial")) if "initial" in context.inputs else None
+    save_gaussian(fit_gaussian(points, net, start), context.directory)
+    return {"points": points.shape[1], "replicates": len(points)}
+
+
 def train_point_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
     """Stage `train` for points: inputs `data` and, for an auxiliary, `initial` (a model)."""
     config, kind = context.config, context.inputs["data"].kind
+    _check_no_snapshots(config)
     points = load_point_training_set(context.store, context.open("data"), kind)
     replicates, count, _ = points.shape
-    if isinstance(config.model.net, ExactGaussianConfig):
-        start = load_gaussian(context.open("initial")) if "initial" in context.inputs else None
-        save_gaussian(fit_gaussian(points, config.model.net, start), context.directory)
-        return {"points": count, "replicates": replicates}
     initial = load_initial(context)
     data = points.to(context.execution.device)
     training = ReplicatedTraining(config.model, config.training, data, config.seed, initial)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from sims_core.engine.stage import Stage
-from sims_core.nets.config import IMAGE_NETS
 from sims_core.training.config import SnapshotConfig, TrainStageConfig
 
 
 def _is_tiny(config: TrainStageConfig) -> bool:
-    return not isinstance(config.model.net, IMAGE_NETS)
+    return config.model.net.TINY
 
 
 TRAIN = Stage(

@@ -17,6 +17,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from sims_core.common import purposes
 from sims_core.common.errors import TrainingDiverged
 from sims_core.diffusion.denoiser import NetDenoiser, squared_errors
 from sims_core.diffusion.noise import generator
@@ -24,7 +25,6 @@ from sims_core.engine.execution import Execution
 from sims_core.engine.stage import Progress, no_progress
 from sims_core.nets.build import build_net, initialise, make_denoiser
 from sims_core.nets.config import ModelConfig
-from sims_core.nets.unet import UNet
 from sims_core.training.acceleration import Acceleration
 from sims_core.training.batches import Batch, draw_batch
 from sims_core.training.config import TrainingConfig
@@ -53,7 +53,7 @@ class EDMAverage(EMAModel):
         self.config = config
 
     def get_decay(self, optimization_step: int) -> float:
-        """In step n = 1, 2, ... of the images seen before it; none in the first."""
+        """The decay in step n = 1, 2, ..., by the images seen before it; none in the first."""
         config = self.config
         nimg = (optimization_step - 1) * config.batch_size
         halflife = min(config.ema_halflife_kimg * 1000, nimg * (config.ema_rampup_ratio or 0))
@@ -116,8 +116,8 @@ class Training:
     """Few operations for all parameters: faster where they are many and small."""
 
     def initial_generators(self, model: ModelConfig) -> list[torch.Generator]:
-        """Of the network's random weights."""
-        return [generator(self.seed, "initialise")]
+        """What the network's random weights are drawn from."""
+        return [generator(self.seed, purposes.INITIALISE)]
 
     def _set_up(self, net: nn.Module) -> None:
         config = self.config
@@ -141,8 +141,8 @@ class Training:
         """This process's part of the step's batch, on the device."""
         batch = draw_batch(
             *(self.data, self.labels, self.config, self.seed, self.step),
-            with_dropout=getattr(self.model.net, "dropout", 0) > 0,
-            with_augment_labels=getattr(self.model.net, "augment_labels", False),
+            with_dropout=getattr(self.model.net, "drops_out", False),
+            with_augment_labels=getattr(self.model.net, "is_told_of_augmentation", False),
         )
         if self.acceleration.processes > 1:
             own = self.acceleration.part(len(batch))
@@ -174,9 +174,9 @@ class Training:
 
     def _loss(self, batch: Batch) -> Tensor:
         """EDM's loss of some images, a scalar."""
-        if isinstance(self.denoiser.net, UNet):
-            self.denoiser.net.dropout.keys = batch.dropout
-            self.denoiser.net.told.labels = batch.augment_labels
+        tell: Any = getattr(self.denoiser.net, "tell", None)
+        if tell is not None:
+            tell(batch.dropout, batch.augment_labels)
         errors = squared_errors(
             self._prepared, batch.images, batch.sigma, batch.noise, batch.labels
         )

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from flows.presets import find_preset
 from sims_core.nets.config import MLPConfig
+from sims_core.studies.planner import Planner
 from sims_core.training.points import ReplicatedTraining
 from sims_core.training.trainer import learning_rate_factor
 
@@ -28,7 +29,7 @@ TARGET = 8.0
 EXPERIMENT = find_preset("sims-loop/gaussian2d-quick").experiment
 RECIPE = EXPERIMENT.training
 DATA = EXPERIMENT.data.model_copy(update={"replicates": 16})
-MODEL = EXPERIMENT.model_copy(update={"data": DATA}).trained_model
+MODEL = Planner(EXPERIMENT.model_copy(update={"data": DATA}), seed=0).model
 NET = MODEL.net
 assert isinstance(NET, MLPConfig)
 REPLICATES = NET.replicates

@@ -43,11 +43,11 @@ from sims_core.common.frozen import one_line
 from sims_core.data.image_set import GRID_FILE
 from sims_core.engine.execution import DataFiles, Execution
 from sims_core.evaluation.config import EvaluationConfig
+from sims_core.evaluation.figures import read_metrics
 from sims_core.evaluation.weights import pin_weights
 from sims_core.nets.build import build_net, image_net
-from sims_core.reports.found import read_metrics
-from sims_core.reports.study import sweep_figure
-from sims_core.reports.study_found import study_rows, summarise_study
+from sims_core.reports.study import STUDY, study_rows
+from sims_core.reports.sweep import sweep_figure
 from sims_core.store.store import Store
 from sims_core.studies.comparison import find_images, plan_comparison
 from sims_core.studies.experiment import Experiment
@@ -294,7 +294,7 @@ def study_section(runner: Runner, plan: StudyPlan, options: argparse.Namespace) 
     return "\n\n".join(
         [
             "## Does SIMS improve this model?",
-            summarise_study(runner.store, plan)["answer"],
+            STUDY.findings(runner.store, plan)["answer"],
             training_line(runner, plan, options.peak_tflops),
             f"Finals: n = {sweep.final_images} generated against {rows[-1]['n_real']} real, "
             f"{features} features, seed {plan.seed}, n_s = {sweep.n_s}:",

@@ -14,11 +14,12 @@ class Blocked:
             raise ImportError(f"{name} is blocked")
 
 sys.meta_path.insert(0, Blocked())
-from sims_core.config import Execution, Experiment
-from sims_core.loop import Arm, plan_loop
-from sims_core.stages import run_stage
-from sims_core.store import Store
-from sims_core.summary import summarise_arms
+from sims_core.catalog import run_stage
+from sims_core.engine.execution import Execution
+from sims_core.reports.base import report_of
+from sims_core.store.store import Store
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.loop import Arm, plan_loop
 
 asked = json.load(sys.stdin)
 arms = tuple(Arm.model_validate(arm) for arm in asked["arms"])
@@ -26,7 +27,7 @@ plan = plan_loop(Experiment.model_validate(asked["experiment"]), arms, asked["ge
 store = Store.open(Path(sys.argv[1]))
 for stage in plan:
     run_stage(store, stage.request, Execution(threads=1))
-arms = summarise_arms(store, plan)
+arms = report_of(plan).findings(store, plan)["arms"]
 print(json.dumps([arm.model_dump(mode="json", exclude_defaults=True) for arm in arms]))
 """
 

@@ -77,8 +77,9 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
         assert {each.candidate.omega for each in plan.selection} == {0, *parameters["omegas"]}
         return
     assert plan.generations == parameters["generations"]
-    images = data.source != "gaussian"
-    wanted = (5 if plan.experiment.encoding else 3) if images else 2
+    wanted = 2  # points: data and reference
+    if data.source != "gaussian":
+        wanted = 5 if plan.experiment.data.encoding else 3
     assert len({stage.label for stage in plan.setup}) == wanted
     for arm in plan.arms:
         assert {stage.t for stage in arm.stages} == set(range(1, plan.generations + 1))

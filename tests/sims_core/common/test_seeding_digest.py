@@ -1,13 +1,17 @@
 """Seeds and digests: what names things."""
 
+import ast
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sims_core
+from sims_core.common import purposes
 from sims_core.common.digest import canonical_json, digest_of, file_sha256
 from sims_core.common.seeding import SEED_SPACE, derive_seed, image_seed
 from sims_core.diffusion.noise import generator
@@ -112,3 +116,52 @@ def test_file_digest(tmp_path):
     path.write_bytes(b"abc")
     # FIPS 180-2's own example
     assert file_sha256(path) == ("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+
+
+def test_every_purpose_of_a_seed_is_a_named_constant():
+    """A text in the call would be changed by whoever rewords it, and every number with it."""
+    found = 0
+    for path in Path(sims_core.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if name in ("generator", "derive_seed", "stage_seed"):
+                found += 1
+                texts = [a for a in node.args if isinstance(getattr(a, "value", None), str)]
+                assert not texts, f"{path}:{node.lineno}"
+    assert found > 20
+
+
+PURPOSES = {
+    "DATA": "data",
+    "FRESH_DATA": "fresh data",
+    "REFERENCE": "reference",
+    "CLASSIFIER": "classifier",
+    "TRAIN_BASE": "train base",
+    "SELF_SYNTHETIC": "self-synthetic",
+    "FINE_TUNE_AUXILIARY": "fine-tune auxiliary",
+    "TRAIN_AUXILIARY": "train auxiliary",
+    "GENERATE": "generate",
+    "PREVIEW": "preview",
+    "EVALUATE": "evaluate",
+    "INITIALISE": "initialise",
+    "EPOCH": "epoch",
+    "NOISE": "noise",
+    "FLIP": "flip",
+    "DROPOUT": "dropout",
+    "AUGMENT": "augment",
+    "BATCHES": "batches",
+    "GRID": "grid",
+    "LABEL": "label",
+    "POSTERIOR": "posterior",
+    "FLOOR": "floor",
+    "BOOTSTRAP": "bootstrap",
+}
+
+
+def test_purposes_are_never_reworded():
+    """Each is part of what seeds are derived from; a new one may be added."""
+    known = {name: value for name, value in vars(purposes).items() if name.isupper()}
+    assert len(set(known.values())) == len(known)
+    assert {name: known[name] for name in PURPOSES} == PURPOSES

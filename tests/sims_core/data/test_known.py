@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -16,7 +17,6 @@ import pytest
 
 from sims_core.catalog import run_stage
 from sims_core.common.errors import BadInput
-from sims_core.data import known as known_data
 from sims_core.data.config import KnownImages
 from sims_core.data.formats import (
     read_cifar_binary,
@@ -26,7 +26,8 @@ from sims_core.data.formats import (
     read_npz,
 )
 from sims_core.data.grid import encode_png
-from sims_core.data.known import CHECKSUMS, content_sha256, read_known
+from sims_core.data.known import content_sha256, read_known
+from sims_core.data.known_sets import KNOWN_SETS
 from sims_core.data.mixing import read_first_labelled
 from sims_core.data.stages import PREPARE_KNOWN
 from sims_core.engine.execution import DataFiles, Execution
@@ -91,12 +92,11 @@ def tiny_checksums(cifar, monkeypatch):
     """The seven random images stand for every batch of CIFAR-10 and for MNIST and its like."""
     images, labels = cifar
     grey = images[:, :1, :28, :28]
-    sums = {}
-    for (source, split), known in CHECKSUMS.items():
-        content = images if source == "cifar10" else grey
-        sums[source, split] = (content_sha256(content, labels),) * len(known)
-    monkeypatch.setattr(known_data, "CHECKSUMS", sums)
-    monkeypatch.setattr(known_data, "FASHION_FOLDER", known_data.Path("absent"))
+    for source, known in KNOWN_SETS.items():
+        sums = content_sha256(images if source == "cifar10" else grey, labels)
+        tiny = {split: (sums,) * len(whole) for split, whole in known.checksums.items()}
+        changed = dataclasses.replace(known, checksums=tiny, elsewhere=())
+        monkeypatch.setitem(KNOWN_SETS, source, changed)
     return grey, labels
 
 
@@ -214,7 +214,8 @@ def test_one_changed_pixel_or_label_is_not_the_set(cifar, tiny_checksums, tmp_pa
     [("cifar10", "cifar-10-python.tar.gz"), ("mnist", "idx"), ("fashion", "dataset-fashion-mnist")],
 )
 def test_nowhere_says_what_to_do(source, advice, tmp_path, monkeypatch):
-    monkeypatch.setattr(known_data, "FASHION_FOLDER", tmp_path / "absent")
+    nowhere = dataclasses.replace(KNOWN_SETS[source], elsewhere=(tmp_path / "absent",))
+    monkeypatch.setitem(KNOWN_SETS, source, nowhere)
     with pytest.raises(BadInput, match=rf"^no {source} data: SIMS_DATA is not set.*{advice}.*"):
         whole(KnownImages(source=source), None)
     with pytest.raises(BadInput, match=f"not in the data folder {tmp_path}.* set SIMS_DATA"):

@@ -130,7 +130,7 @@ def test_zero_terminal_snr_has_no_finite_last_level():
 def test_the_stored_network_is_theirs_byte_for_byte(store, tmp_path):
     folder = saved(tmp_path / "model", num_class_embeds=10, dropout=0.1)
     model, ref = imported(store, folder)
-    assert (model.model.net.num_classes, model.model.net.dropout) == (10, 0.1)
+    assert (model.model.net.num_classes, model.model.net.drops_out) == (10, True)
     artifact = store.open_artifact(ref)
     mine = load_file(artifact / "net/diffusion_pytorch_model.safetensors")
     theirs = load_file(folder / "unet/diffusion_pytorch_model.safetensors")

@@ -9,8 +9,8 @@ from sims_core.evaluation.config import PointEvaluationConfig
 from sims_core.methods.sims import Sims
 from sims_core.methods.standard import Standard
 from sims_core.nets.config import ExactGaussianConfig, ModelConfig
-from sims_core.reports.found import main_figure, summarise_arms, summarise_scan
-from sims_core.reports.page import RunDetails, render_report
+from sims_core.reports.base import RunDetails, report_of
+from sims_core.reports.page import render_report
 from sims_core.reports.summary import RunSummary, arm_line, count_stages
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
@@ -54,9 +54,7 @@ def rendered(tmp_path_factory):
         store=str(store.root),
         report="index.html",
         stages=count_stages(outcomes),
-        figure=main_figure(plan),
-        arms=summarise_arms(store, plan),
-        scan=summarise_scan(store, plan),
+        **report_of(plan).findings(store, plan),
     )
     details = RunDetails("A title", {"seed": 0, "preset": "p"}, plan, outcomes)
     return store, summary, details, render_report(store, summary, details, root), root

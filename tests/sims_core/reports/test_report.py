@@ -10,17 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from sims_core.reports.base import RunDetails, report_of
+from sims_core.reports.curves import curves
 from sims_core.reports.drawing import svg_text
-from sims_core.reports.found import summarise_arms
-from sims_core.reports.page import (
-    RunDetails,
-    curves,
-    ratios,
-    render_report,
-    standard_first,
-    table_rows,
-    write_metrics,
-)
+from sims_core.reports.page import render_report, write_metrics
 from sims_core.reports.summary import (
     ArmSummary,
     GenerationSummary,
@@ -28,6 +21,7 @@ from sims_core.reports.summary import (
     count_stages,
     shown_generations,
 )
+from sims_core.reports.tables import ratios, table_rows
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "col", "wbr"}
 
@@ -73,7 +67,7 @@ def summary(tiny_run):
         store=str(tiny_run.store.root),
         report="index.html",
         stages=count_stages(tiny_run.outcomes),
-        arms=summarise_arms(tiny_run.store, tiny_run.plan),
+        **report_of(tiny_run.plan).findings(tiny_run.store, tiny_run.plan),
     )
 
 
@@ -146,9 +140,9 @@ def test_page_holds_every_arm_and_figure(html, summary, details):
     assert "tiny run" in text
     for arm in summary.arms:
         assert arm.name in text
-    for row in table_rows(summary.arms):
+    for row in table_rows(summary.arms, "fid", [0, 0]):
         cells = [row["arm"], str(row["t"]), f"{row['fid']:.3f}", f"{row['fid_ratio_own']:.3f}"]
-        cells += [f"{row['fid_ratio_standard']:.3f}", f"{row['kid']:.3f} ± {row['kid_std']:.3f}"]
+        cells += [f"{row['fid_ratio_standard']:.3f}", f"{row['kid']:.5f} ± {row['kid_std']:.5f}"]
         cells += [f"{row['precision']:.3f}", f"{row['recall']:.3f}"]
         cells += [str(row["n_generated"]), str(row["n_real"]), str(row["seed"])]
         starts = [i for i in range(len(page.cells)) if page.cells[i : i + 2] == cells[:2]]
@@ -223,12 +217,10 @@ def test_ratios_to_the_own_and_to_the_standard_first_generation():
         arm_summary("sims omega=1 |D_s|=250", [1.0, 3.0]),
         arm_summary("sims omega=1 |D_s|=99", [4.0, 8.0]),
     ]
-    rows = table_rows(arms)
+    rows = table_rows(arms, "fid", [0, 0, 2])
     assert [row["fid_ratio_own"] for row in rows] == [1, 2.5, 1, 3, 1, 2]
     # No standard arm of size 99: its own first generation stands in.
     assert [row["fid_ratio_standard"] for row in rows] == [1, 2.5, 0.5, 1.5, 1, 2]
-    assert standard_first(arms, arms[1]) is arms[0]
-    assert standard_first(arms, arms[2]) is arms[2]
 
 
 def test_ratio_to_nothing_is_not_a_number():
@@ -236,7 +228,7 @@ def test_ratio_to_nothing_is_not_a_number():
 
 
 def test_metrics_table_as_parquet(tmp_path, summary):
-    write_metrics(tmp_path / "metrics.parquet", table_rows(summary.arms))
+    write_metrics(tmp_path / "metrics.parquet", table_rows(summary.arms, "fid", [0, 0]))
     rows = pq.read_table(tmp_path / "metrics.parquet").to_pylist()
-    assert rows == table_rows(summary.arms)
+    assert rows == table_rows(summary.arms, "fid", [0, 0])
     assert len(rows) == 4

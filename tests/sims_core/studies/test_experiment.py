@@ -8,7 +8,7 @@ from sims_core.data.config import DigitsData, ImportedImages, KnownImages
 from sims_core.diffusion.config import SamplerConfig
 from sims_core.engine.execution import Execution
 from sims_core.evaluation.config import ClassifierConfig, EvaluationConfig
-from sims_core.methods.config import Method
+from sims_core.methods.catalog import MethodConfig
 from sims_core.methods.sims import Sims
 from sims_core.methods.standard import Standard
 from sims_core.nets.config import UNetConfig
@@ -71,7 +71,7 @@ from sims_core.training.config import TrainingConfig
         (
             Experiment,
             {"data": {"source": "cifar100"}},
-            r"'cifar10', 'mnist', 'fashion', 'imported'",
+            r"'cifar100'; there are: digits, cifar10, mnist, fashion, imported, gaussian",
         ),
         (
             Experiment,
@@ -112,10 +112,12 @@ def test_defaults_survive_json():
 
 
 def test_methods_are_told_apart_by_kind():
-    method = TypeAdapter(Method)
+    method = TypeAdapter(MethodConfig)
     assert method.validate_python({"kind": "standard"}) == Standard()
     assert method.validate_python({"kind": "sims", "omega": 2}) == Sims(omega=2)
-    with pytest.raises(ValidationError, match="'standard', 'sims'"):
+    with pytest.raises(
+        ValidationError, match="no method of kind 'neon'; there are: sims, standard"
+    ):
         method.validate_python({"kind": "neon"})
     assert (Standard().label, Sims(omega=1.5).label) == ("standard", "sims omega=1.5")
 
@@ -130,7 +132,7 @@ def test_training_length_is_whole_batches(kimg, batch_size, steps):
 def test_auxiliary_recipe_has_the_methods_budget():
     sims = Sims(budget_mimg=0.02, batch_size=50, learning_rate=3e-5)
     base = TrainingConfig(P_mean=-0.8, ramp_kimg=10, decay="cosine")
-    recipe = Experiment(sims=sims, training=base).auxiliary_training
+    recipe = sims.auxiliary_training(base, UNetConfig())
     assert recipe.kimg == 20
     assert recipe.num_steps * recipe.batch_size == 20_000
     assert (recipe.batch_size, recipe.learning_rate, recipe.P_mean) == (50, 3e-5, -0.8)

@@ -7,7 +7,11 @@ from sims_core.data.config import GaussianData
 from sims_core.engine.execution import Execution
 from sims_core.nets.config import BaseConfig, MLPConfig, ModelConfig
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.machine import check_machine
+from sims_core.studies.planner import kind_of
+
+
+def check_machine(experiment, execution):
+    kind_of(experiment.data).check_machine(experiment, execution)
 
 
 def experiment(**changes):

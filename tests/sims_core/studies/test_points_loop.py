@@ -18,8 +18,8 @@ from sims_core.methods.sims import Sims
 from sims_core.methods.standard import Standard
 from sims_core.nets.config import ExactGaussianConfig, MLPConfig, ModelConfig
 from sims_core.nets.exact_gaussian import load_gaussian
+from sims_core.reports.base import report_of
 from sims_core.reports.convergence import converged_generations, verdict
-from sims_core.reports.found import summarise_arms
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Accumulation, Arm, LoopKind, plan_loop
@@ -143,7 +143,7 @@ def test_the_limit_of_the_fresh_data_loop_does_not_depend_on_n_ini(tmp_path):
         data = GaussianData(num_points=n_ini, fresh_points=50, replicates=150)
         chosen = arm(LoopKind.fresh_data, 100)
         store, plan = run(tmp_path, exact(data), [chosen], 25)
-        metrics = [g.metrics for g in summarise_arms(store, plan)[0].generations]
+        metrics = [g.metrics for g in report_of(plan).findings(store, plan)["arms"][0].generations]
         firsts.append(metrics[0])
         ends.append(metrics[-1])
     assert firsts[0]["w2_low"] > 2 * firsts[1]["w2_high"]
@@ -179,7 +179,9 @@ def test_exact_sims_undoes_a_known_bias(tmp_path):
     )
     plain = arm(LoopKind.fully_synthetic, 100)
     store, plan = run(tmp_path, experiment, [plain, guided], 1)
-    standard, improved = (a.generations[0].metrics for a in summarise_arms(store, plan))
+    standard, improved = (
+        a.generations[0].metrics for a in report_of(plan).findings(store, plan)["arms"]
+    )
     assert standard["trace"] == pytest.approx(0.8, abs=0.03)
     # S has 0.8 of the base's variance; guided variance is 1 / 0.8, times lambda 0.8 again.
     assert improved["trace"] == pytest.approx(1.0, abs=0.05)
@@ -222,7 +224,7 @@ def test_a_loop_of_networks_and_its_summary(tmp_path):
         store, plan = run(tmp_path, experiment, arms, 2)
         last = plan.arms[1].artifacts(2)
         metrics[replicates] = read_points(store.open_artifact(last["generate"]))
-        summaries = summarise_arms(store, plan)
+        summaries = report_of(plan).findings(store, plan)["arms"]
         assert summaries[0].convergence.verdict == "standard"
         assert summaries[1].convergence.ratio_own[0] > 0
         json.loads(summaries[1].model_dump_json())

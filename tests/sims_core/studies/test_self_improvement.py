@@ -15,15 +15,16 @@ from sims_core.common.seeding import SEED_SPACE
 from sims_core.data.config import GaussianData
 from sims_core.data.mixing import read_first
 from sims_core.engine.execution import DataFiles, Execution
-from sims_core.evaluation.extractors import CLASSIFIER_FEATURES
+from sims_core.evaluation.extractors import CLASSIFIER_EXTRACTOR
 from sims_core.evaluation.images import RGBDataset
 from sims_core.methods.sims import Sims
 from sims_core.nets.config import BaseConfig, MLPConfig, ModelConfig
 from sims_core.nets.importing import find_model_source
 from sims_core.nets.names import MODELS
 from sims_core.nets.stages import IMPORT_MODEL
-from sims_core.reports.page import RunDetails, metric_rows, render_report
-from sims_core.reports.study_found import answer, summarise_study
+from sims_core.reports.base import RunDetails
+from sims_core.reports.page import metric_rows, render_report
+from sims_core.reports.study import STUDY, answer
 from sims_core.reports.summary import RunSummary, count_stages
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
@@ -266,7 +267,7 @@ def test_final_fid_equals_torch_fidelity_called_directly(done):
             input2=RGBDataset(read_first(store.open_artifact(setup["prepare data"]), None)),
             cuda=False,
             fid=True,
-            feature_extractor=CLASSIFIER_FEATURES,
+            feature_extractor=CLASSIFIER_EXTRACTOR,
             feature_extractor_weights_path=str(store.open_artifact(setup["train classifier"])),
             save_cpu_ram=True,
             verbose=False,
@@ -276,7 +277,7 @@ def test_final_fid_equals_torch_fidelity_called_directly(done):
 
 def test_rows_and_summary_hold_every_figure_with_its_n_seeds_and_cost(done):
     store, plan, _ = done
-    found = summarise_study(store, plan)
+    found = STUDY.findings(store, plan)
     rows = metric_rows(store, None, plan)
     assert [row["phase"] for row in rows] == ["selection"] * 7 + ["final"] * 3
     for row, each in zip(rows, (*plan.selection, *plan.finals), strict=True):
@@ -320,7 +321,7 @@ def test_the_report_answers_first_and_shows_every_final(done):
         store=str(store.root),
         report="index.html",
         stages=count_stages(outcomes),
-        **summarise_study(store, plan),
+        **STUDY.findings(store, plan),
     )
     details = RunDetails("A study", {"seed": 7, "preset": "digits"}, plan, outcomes)
     page = render_report(store, summary, details)
@@ -370,6 +371,6 @@ def test_a_study_of_an_imported_base(tiny_experiment, tiny_run, store):
         assert path.read_bytes() == (theirs / "net" / path.name).read_bytes()
     (auxiliary,) = of(plan, "fine-tune auxiliary")
     assert auxiliary.inputs["initial"] == IMPORT_MODEL.request(model).ref
-    found = summarise_study(store, whole)
+    found = STUDY.findings(store, whole)
     assert "extra training" not in found["answer"]
     assert [arm.name for arm in found["arms"]][:2] == ["base", "fine-tuned B=0.256k"]

@@ -185,8 +185,8 @@ def test_one_that_is_not_is_refused(changes, message):
 def test_an_imported_base_is_fine_tuned_as_it_can_be():
     theirs = ModelConfig(net=DiffusersUNetConfig(image_size=8, channels=1, config={}))
     base = BaseConfig(imported="mine")
-    assert Experiment(model=theirs, base=base, training=RECIPE).auxiliary_training.augment == 0
-    ours = Experiment(model=ModelConfig(net=NET), base=base, training=RECIPE)
-    assert ours.auxiliary_training.augment == 0.12
-    other = Experiment(model=theirs, base=base, training=RECIPE, sims={"auxiliary_net": NET})
-    assert other.auxiliary_training.augment == 0.12
+    fine_tuned = Experiment(model=theirs, base=base, training=RECIPE).sims
+    assert fine_tuned.auxiliary_training(RECIPE, theirs.net).augment == 0
+    assert fine_tuned.auxiliary_training(RECIPE, NET).augment == 0.12
+    other = Experiment(model=theirs, base=base, training=RECIPE, sims={"auxiliary_net": NET}).sims
+    assert other.auxiliary_training(RECIPE, theirs.net).augment == 0.12

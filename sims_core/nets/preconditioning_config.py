@@ -1,0 +1,120 @@
+"""Which denoiser a raw network is in, and which loss it was trained with: EDM's Table 1, EDM2."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sims_core.common.frozen import Frozen
+
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+
+
+class EDMPreconditioning(Frozen):
+    """EDM's own (arXiv 2206.00364, Eq. 7)."""
+
+    kind: Literal["edm"] = "edm"
+    sigma_data: Positive = 0.5
+    sigma_min: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Least noise level that the network is used at."""
+    sigma_max: Positive | None = None
+    """Largest noise level that the network is used at; None: any."""
+
+
+class EDM2Preconditioning(Frozen):
+    """EDM's, round a network that carries u(sigma) for its loss (arXiv 2312.02696, Eq. 21)."""
+
+    kind: Literal["edm2"] = "edm2"
+    sigma_data: Positive = 0.5
+
+
+class VPPreconditioning(Frozen):
+    """Of networks trained with the variance-preserving SDE (arXiv 2011.13456)."""
+
+    kind: Literal["vp"] = "vp"
+    beta_d: Positive = 19.9
+    """Rise of the noise rate from t = 0 to t = 1."""
+    beta_min: Positive = 0.1
+    """Noise rate at t = 0."""
+    M: Annotated[int, Field(ge=2, le=10**6)] = 1000
+    """Timesteps of the original: the network sees (M - 1) t."""
+    epsilon_t: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """Smallest t of sampling."""
+
+
+class VEPreconditioning(Frozen):
+    """Of networks trained with the variance-exploding SDE (arXiv 2011.13456)."""
+
+    kind: Literal["ve"] = "ve"
+    sigma_min: Positive = 0.02
+    sigma_max: Positive = 100.0
+
+
+class IDDPMPreconditioning(Frozen):
+    """Of improved DDPM's networks (arXiv 2102.09672): M noise levels, twice the output channels."""
+
+    kind: Literal["iddpm"] = "iddpm"
+    C_1: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    """Least share of the signal's variance that a step keeps."""
+    C_2: Annotated[float, Field(ge=0, le=1)] = 0.008
+    """Offset of the cosine schedule."""
+    M: Annotated[int, Field(ge=2, le=100_000)] = 1000
+
+
+Preconditioning = (
+    EDMPreconditioning
+    | EDM2Preconditioning
+    | VPPreconditioning
+    | VEPreconditioning
+    | IDDPMPreconditioning
+)
+PreconditioningConfig = Annotated[Preconditioning, Field(discriminator="kind")]
+
+
+class EDMLoss(Frozen):
+    """ln(sigma) is normal; weight 1 / c_out^2."""
+
+    kind: Literal["edm"] = "edm"
+    P_mean: Annotated[float, Field(ge=-50, le=50)] = -1.2
+    P_std: Annotated[float, Field(gt=0, le=50)] = 1.2
+    sigma_data: Positive = 0.5
+
+
+class EDM2Loss(Frozen):
+    """EDM's with the learned u(sigma): weight / exp(u) times squared error, plus u."""
+
+    kind: Literal["edm2"] = "edm2"
+    P_mean: Annotated[float, Field(ge=-50, le=50)] = -0.4
+    P_std: Annotated[float, Field(gt=0, le=50)] = 1.0
+    sigma_data: Positive = 0.5
+
+
+class VPLoss(Frozen):
+    """t is uniform in [epsilon_t, 1]; weight 1 / sigma(t)^2."""
+
+    kind: Literal["vp"] = "vp"
+    beta_d: Positive = 19.9
+    beta_min: Positive = 0.1
+    epsilon_t: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+
+
+class VELoss(Frozen):
+    """ln(sigma) is uniform; weight 1 / sigma^2."""
+
+    kind: Literal["ve"] = "ve"
+    sigma_min: Positive = 0.02
+    sigma_max: Positive = 100.0
+
+
+class IDDPMLoss(Frozen):
+    """sigma is any of the M levels; weight 1 / sigma^2."""
+
+    kind: Literal["iddpm"] = "iddpm"
+    C_1: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    C_2: Annotated[float, Field(ge=0, le=1)] = 0.008
+    M: Annotated[int, Field(ge=2, le=100_000)] = 1000
+
+
+Loss = EDMLoss | EDM2Loss | VPLoss | VELoss | IDDPMLoss
+LossConfig = Annotated[Loss, Field(discriminator="kind")]

@@ -1,0 +1,107 @@
+"""What a report shows of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from sims_core.common import roles
+from sims_core.data.config import ImageData
+from sims_core.data.grid import GRID_FILE
+from sims_core.reports.base import PagePart, Picture
+from sims_core.reports.summary import ArmSummary, Interval, RunSummary, shown_generations
+from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.store import Store
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.loop import LoopPlan
+
+FEATURE_SPACES = {
+    "classifier": "features of a small classifier trained on the real data",
+    "resnet20": "features of a ResNet-20 trained on CIFAR-10",
+    "resnet56": "features of a ResNet-56 trained on CIFAR-10",
+    "inception": "features of torch-fidelity's inception-v3-compat (weights of 2015)",
+}
+
+
+class ImagesReport:
+    """FID and its like, grids of the same seeds."""
+
+    figure = "fid"
+    unit = "image"
+
+    def describe_data(self, experiment: Experiment) -> str:
+        data = cast(ImageData, experiment.data)
+        name = f"{data.title} ({split})" if (split := getattr(data, "split", "")) else data.title
+        if (found := data.contents) is None:
+            return name
+        text = f"{name}, {found.count} real images of {found.height} x {found.width}"
+        if data.encoding is None or (latents := data.modelled) is None:
+            return text
+        return f"{text}, as latents of {latents.channels} x {latents.height} x {latents.width}"
+
+    def describe_evaluation(self, experiment: Experiment, counts: str) -> str:
+        evaluation = experiment.evaluation
+        counts = counts or f"{evaluation.num_images}"
+        return f"{counts} generated images; {FEATURE_SPACES[evaluation.features]}"
+
+    def finish_arms(
+        self, store: Store, plan: LoopPlan, arms: tuple[ArmSummary, ...]
+    ) -> tuple[ArmSummary, ...]:
+        return arms
+
+    def scan_ratios(self, store: Store, plan: LoopPlan) -> list[Interval | None]:
+        return [None] * len(plan.scan)
+
+    def page(
+        self, store: Store, summary: RunSummary, plan: LoopPlan, folder: Path | None
+    ) -> PagePart:
+        from sims_core.reports.curves import curves, shown_metrics
+        from sims_core.reports.drawing import written
+
+        return PagePart(
+            {
+                "curves": written(curves(summary.arms), folder, "figure"),
+                "metrics": shown_metrics(summary.arms),
+                "grids": _grids(store, plan),
+                **images_context(store, plan.experiment, plan.setup[0].ref),
+            },
+            "images.html.j2",
+        )
+
+    def samples(
+        self, store: Store, experiment: Experiment, artifacts: Mapping[str, ArtifactRef]
+    ) -> Picture | None:
+        grid = (store.open_artifact(artifacts[roles.PREVIEW]) / GRID_FILE).read_bytes()
+        return Picture(grid, "samples from the same seeds in every generation")
+
+
+IMAGES = ImagesReport()
+
+
+def images_context(store: Store, experiment: Experiment, real: ArtifactRef) -> dict[str, Any]:
+    """What every page on images shows."""
+    from sims_core.reports.drawing import grid_uri
+
+    features = experiment.evaluation.features
+    return {
+        "real_grid": grid_uri(store, real),
+        "num_preview": experiment.evaluation.num_preview,
+        "features": features,
+        "feature_space": FEATURE_SPACES[features],
+    }
+
+
+def _grids(store: Store, plan: LoopPlan) -> list[dict[str, Any]]:
+    from sims_core.reports.drawing import grid_uri
+
+    shown = shown_generations(plan.generations)
+    return [
+        {
+            "arm": arm.arm.name,
+            "images": [
+                {"t": t, "uri": grid_uri(store, arm.artifacts(t)[roles.PREVIEW])} for t in shown
+            ],
+        }
+        for arm in plan.arms
+    ]

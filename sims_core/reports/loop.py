@@ -1,0 +1,43 @@
+"""What a report shows of a loop: arms over generations, and scans of the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sims_core.reports.base import PagePart, kind_report
+from sims_core.reports.found import summarise_arm, summarise_scan
+from sims_core.reports.summary import RunSummary
+from sims_core.reports.tables import table_rows
+from sims_core.store.store import Store
+from sims_core.studies.loop import LoopPlan
+
+
+class LoopReport:
+    """Most of it is its kind of data's."""
+
+    def findings(self, store: Store, plan: LoopPlan) -> dict[str, Any]:
+        kind = kind_report(plan.experiment)
+        arms = tuple(summarise_arm(store, arm) for arm in plan.arms)
+        return {
+            "figure": kind.figure,
+            "arms": kind.finish_arms(store, plan, arms),
+            "scan": summarise_scan(store, plan),
+        }
+
+    def rows(self, store: Store, summary: RunSummary, plan: LoopPlan) -> list[dict[str, Any]]:
+        return table_rows(summary.arms, summary.figure, plan.baselines)
+
+    def budgets(self, plan: LoopPlan) -> str:
+        return f"{plan.experiment.sims.budget_mimg:g}"
+
+    def counts(self, plan: LoopPlan) -> str:
+        return ""
+
+    def page(
+        self, store: Store, summary: RunSummary, plan: LoopPlan, folder: Path | None
+    ) -> PagePart:
+        return kind_report(plan.experiment).page(store, summary, plan, folder)
+
+
+LOOP = LoopReport()

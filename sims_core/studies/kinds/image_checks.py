@@ -1,0 +1,108 @@
+"""Whether the parts of an experiment on images fit together. Each check names the field to mend."""
+
+from __future__ import annotations
+
+from sims_core.data.config import ImageData
+from sims_core.nets.config import ImageNet, Net
+from sims_core.studies.experiment import Experiment
+
+
+def check_images(experiment: Experiment, data: ImageData) -> None:
+    """Raises ValueError if data, networks, training and evaluation do not fit together."""
+    net = experiment.model.net
+    if not isinstance(net, ImageNet):
+        raise ValueError(f"a {net.kind} network cannot model {data.source} data")
+    _check_shape(net, data)
+    _check_classes(net, data)
+    _check_latents_are_not_augmented(experiment, data)
+    _check_networks_are_told_of_augmentation(experiment)
+    _check_auxiliary_fits(experiment, net)
+    _check_enough_real_images(experiment, data)
+
+
+def _check_shape(net: ImageNet, data: ImageData) -> None:
+    """Images that are not imported yet have nothing to compare."""
+    if (found := data.modelled) is None:
+        return
+    wanted = (net.channels, net.image_size, net.image_size)
+    if (found.channels, found.height, found.width) == wanted:
+        return
+    what, remedy = "images", ", or import the images with --size and --channels"
+    if data.encoding is not None:
+        what, remedy = "latents", ""
+    elif net.channels not in (1, 3):
+        remedy = ", or encode the images by `sims data encode`"
+    raise ValueError(
+        f"model.net is for {what} of {net.channels} x {net.image_size} x {net.image_size} "
+        f"(channels x height x width), those of {data.title} have "
+        f"{found.channels} x {found.height} x {found.width}: set model.net.image_size and "
+        f"model.net.channels{remedy}"
+    )
+
+
+def _check_classes(net: ImageNet, data: ImageData) -> None:
+    if (found := data.modelled) is None or not net.num_classes:
+        return
+    if not found.num_classes:
+        raise ValueError(
+            f"model.net.num_classes is {net.num_classes}, but the images of {data.title} have no "
+            "labels: set it to 0, or import them with --labels"
+        )
+    if net.num_classes != found.num_classes:
+        raise ValueError(
+            f"model.net.num_classes is {net.num_classes}, {data.title} has {found.num_classes} "
+            f"classes: set it to {found.num_classes}, or to 0 for none"
+        )
+
+
+def _check_latents_are_not_augmented(experiment: Experiment, data: ImageData) -> None:
+    for name in ("x_flip", "augment"):
+        if getattr(experiment.training, name) and data.encoding is not None:
+            raise ValueError(
+                f"training.{name} must be {'false' if name == 'x_flip' else 0} for latents: "
+                "those of a changed image are not the image's own, changed"
+            )
+
+
+def _check_networks_are_told_of_augmentation(experiment: Experiment) -> None:
+    if not experiment.training.augment:
+        return
+    nets: dict[str, Net | None] = {"sims.auxiliary_net": experiment.sims.auxiliary_net}
+    if experiment.base.imported is None:  # one that is imported is fine-tuned as it can be
+        nets = {"model.net": experiment.model.net, **nets}
+    for name, net in nets.items():
+        if isinstance(net, ImageNet) and not net.is_told_of_augmentation:
+            remedy = f"set {name}.augment_labels=true or" if net.kind == "unet" else "set"
+            raise ValueError(
+                f"training.augment {experiment.training.augment} needs a network that is told of "
+                f"it, and {name} is not: {remedy} training.augment=0"
+            )
+
+
+def _check_auxiliary_fits(experiment: Experiment, net: ImageNet) -> None:
+    if (other := experiment.sims.auxiliary_net) is None:
+        return
+    for name in ("image_size", "channels", "num_classes"):
+        if getattr(other, name) != getattr(net, name):
+            raise ValueError(
+                f"sims.auxiliary_net.{name} {getattr(other, name)} must be model.net's, "
+                f"{getattr(net, name)}"
+            )
+
+
+def _check_enough_real_images(experiment: Experiment, data: ImageData) -> None:
+    if data.contents is None:
+        return
+    evaluation, count = experiment.evaluation, data.contents.count
+    if count < evaluation.fewest_images:
+        raise ValueError(
+            f"{count} real images are too few for an FID in {evaluation.features} features: "
+            f"want at least {evaluation.fewest_images} (evaluation.min_images), or set "
+            "evaluation.allow_small_n=true"
+        )
+    for name in ("kid_subset_size", "prc_neighborhood"):
+        if getattr(evaluation, name) >= count:
+            raise ValueError(
+                f"evaluation.{name} {getattr(evaluation, name)} must be below the number of "
+                f"real images, {count}"
+            )
