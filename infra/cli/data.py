@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from infra.cli.progress import run_shown
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
 from sims_core.common.errors import BadInput
@@ -142,6 +141,7 @@ def _import(
     store: Store, source: Path, labels: str | None, options: dict[str, Any]
 ) -> tuple[ImportedSet, bool]:
     """Runs the stage unless the store has its artifact."""
+    from infra.cli.progress import run_shown
     from sims_core.data.importing import NO_LABELS, imported_set, plan_import
     from sims_core.data.stages import IMPORT
 
@@ -157,6 +157,7 @@ def _encode(
     store: Store, images: ImportedSet, folder: Path, config: EncodeConfig
 ) -> tuple[ImportedSet, bool]:
     """Brings the autoencoder and runs the stage, unless the store has their artifacts."""
+    from infra.cli.progress import run_shown
     from sims_core.data.names import images_of
     from sims_core.latents.autoencoder import check_images_fit, find_autoencoder
     from sims_core.latents.stages import IMPORT_AUTOENCODER, encode_request

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from infra.cli.progress import run_shown
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
 from sims_core.nets.config import ImportedModel
@@ -43,6 +42,7 @@ def model_import(
     with errors():
         use_store(store)
         apply_environment_defaults()
+        from infra.cli.progress import run_shown
         from sims_core.nets.importing import find_model_source
         from sims_core.nets.names import MODELS, check_model_name
         from sims_core.nets.stages import IMPORT_MODEL
