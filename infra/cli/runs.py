@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,20 +84,27 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     return "\n".join([*lines, f"would compute {computed} stages; {totals['cached']} are cached"])
 
 
-def all_whole(store: Store, plan: Plan) -> bool:
-    """Whether the store has every stage, those included that earlier ones decide on."""
-    if not all(store.is_whole(stage.ref) for _, stages in plan.groups for stage in stages):
-        return False
-    whole = plan.completed(store)
-    added = whole.groups[len(plan.groups) :]
-    return all(store.is_whole(stage.ref) for _, stages in added for stage in stages)
+def _looked_at(store: Store, plan: Plan) -> Iterator[bool]:
+    """Whether the store has each stage, those included that earlier ones decide on.
+
+    Looking may read every byte of an artifact: it is done when the next value is asked for.
+    """
+    missing = 0
+    for stage in plan:
+        whole = store.is_whole(stage.ref)
+        missing += not whole
+        yield whole
+    if not missing:
+        for _, stages in plan.completed(store).groups[len(plan.groups) :]:
+            yield from (store.is_whole(stage.ref) for stage in stages)
 
 
 def execute(run: CheckedRun) -> RunSummary:
     """Runs the flow here and returns its summary.
 
-    Where the store has everything and no Prefect server is named, that is not worth one: its
-    embedded API takes 15 s to start and to stop.
+    Where the store has everything and no Prefect server is named, that is not worth one: the
+    embedded API takes 15 s to start and to stop. It is started as soon as one stage is missing,
+    while the rest of the plan is looked at.
 
     Raises:
         BadInput: no Prefect server answers at PREFECT_API_URL, or the store cannot be written.
@@ -107,24 +116,38 @@ def execute(run: CheckedRun) -> RunSummary:
 
         check_prefect_api()
         writable_store()
+        _start_api()
         return _execute_flow(run)
     store = writable_store()
-    if all_whole(store, run.plan):
+    looked_at = _looked_at(store, run.plan)
+    if all(looked_at):
         return _execute_here(store, run)
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(_start_api)
+        for _ in looked_at:
+            pass
+        started.result()
     return _execute_flow(run)
 
 
+def _start_api() -> None:
+    """Importing what that takes is a good part of the time."""
+    from infra.server.prefect_api import ensure_prefect_api
+
+    ensure_prefect_api()
+
+
 def _execute_flow(run: CheckedRun) -> RunSummary:
-    """Runs the flow against the server that is named, or against an embedded one."""
+    """Runs the flow against the Prefect API that is there."""
     from infra.cli.progress import run_progress, shown
-    from infra.server.prefect_api import ensure_prefect_api, run_watched
+    from infra.server.prefect_api import run_watched
     from tasks.progress import observe
 
+    flow = load_flow(run.preset.flow)
     progress = run_progress(run.stages)
     observe(progress)
     with shown(progress):
-        ensure_prefect_api()
-        summary: RunSummary = run_watched(load_flow(run.preset.flow), run.parameters)
+        summary: RunSummary = run_watched(flow, run.parameters)
         return summary
 
 
