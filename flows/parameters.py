@@ -1,7 +1,8 @@
 """The flat parameters of the flows: their types, and how they expand into a plan.
 
-A flow's signature is the one source of its parameters. The command line and the deployments check
-against the model made from it, so that all refuse the same values with the same words.
+A flow's signature (flows/signatures/) is the one source of its parameters. The command line and the
+deployments check against the model made from it, so that all refuse the same values with the same
+words.
 """
 
 from __future__ import annotations
@@ -73,6 +74,15 @@ def parameter_model(flow_function: Callable[..., Any]) -> type[BaseModel]:
     return create_model(
         "Parameters", __config__=ConfigDict(extra="forbid", ser_json_inf_nan="constants"), **fields
     )
+
+
+def checked(signature: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A flow's parameters, as Prefect hands them over, as the JSON values that a plan is made of.
+
+    Raises:
+        ValidationError: One of them is not what the signature allows.
+    """
+    return parameter_model(signature).model_validate(dict(parameters)).model_dump(mode="json")
 
 
 def check_parameters(

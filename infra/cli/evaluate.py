@@ -13,6 +13,7 @@ from sims_core.evaluation.metric import figures_in
 from sims_core.settings import Settings, writable_store
 from sims_core.store.store import Store
 from sims_core.studies.comparison import Comparison, find_images, plan_comparison
+from sims_core.studies.running import Runner
 
 
 def evaluate(
@@ -86,8 +87,7 @@ def evaluate(
 
 def _measure(comparison: Comparison) -> dict[str, Any]:
     """Runs the stages; returns what came out, as `--json` prints it."""
-    from infra.cli.progress import run_progress
-    from infra.cli.runs import run_groups, shown
+    from infra.cli.progress import run_progress, shown
     from sims_core.evaluation.figures import read_figures
     from sims_core.reports.summary import count_stages
 
@@ -95,7 +95,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     stages, evaluation = comparison.stages, comparison.evaluation
     progress = run_progress(len(stages))
     with shown(progress):
-        outcomes = run_groups(store, [("", stages)], progress)
+        outcomes = Runner(store, Settings.read().execution(), progress).run("", stages)
     metrics = [stage.ref for stage in stages if stage.ref.kind == "metrics"]
     return {
         "images": {"name": comparison.images.name, "artifact": comparison.images.ref.location},

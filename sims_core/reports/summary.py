@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from sims_core.common.frozen import Frozen
 from sims_core.evaluation.metric import figures_in
 from sims_core.reports.estimates import Estimate
-from sims_core.studies.plan import PlannedStage
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a stage of a run came about."""
-
-    arm: str
-    """Empty for what all arms share."""
-    stage: PlannedStage
-    cached: bool
-    """It was in the store already, or another arm of this run had made it."""
-    seconds: float
-    """Time that computing it took, in this run or in an earlier one."""
+from sims_core.studies.running import Outcome
 
 
 class StageCounts(Frozen):

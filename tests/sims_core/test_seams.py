@@ -28,7 +28,7 @@ from sims_core.methods.standard import Standard
 from sims_core.nets.config import MLPConfig, ModelConfig
 from sims_core.reports.base import PagePart, RunDetails, report_of
 from sims_core.reports.page import render_report
-from sims_core.reports.summary import Outcome, RunSummary, count_stages
+from sims_core.reports.summary import RunSummary, count_stages
 from sims_core.sampling.config import GeneratePointsConfig
 from sims_core.sampling.stages import GENERATE_POINTS
 from sims_core.store.artifacts import ArtifactRef
@@ -36,6 +36,7 @@ from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, LoopPlan, plan_loop
 from sims_core.studies.planner import Kind, Planner, Setup
+from sims_core.studies.running import Outcome
 from sims_core.training.config import TrainingConfig
 
 # -- a method -------------------------------------------------------------------------------------

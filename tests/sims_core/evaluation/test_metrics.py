@@ -46,10 +46,11 @@ from sims_core.evaluation.stages import METRIC
 from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.curves import curves
 from sims_core.reports.page import metric_rows, render_report, write_metrics
-from sims_core.reports.summary import Outcome, RunSummary, count_stages, shown_figures
+from sims_core.reports.summary import RunSummary, count_stages, shown_figures
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import plan_loop
+from sims_core.studies.running import Outcome
 from sims_core.studies.self_improvement import Sweep, plan_study
 
 DENSITY = load_metrics()["density_coverage"]

@@ -16,10 +16,11 @@ from sims_core.nets.config import ExactGaussianConfig, ModelConfig
 from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.estimates import estimate
 from sims_core.reports.page import metric_rows, render_report
-from sims_core.reports.summary import Outcome, RunSummary, count_stages
+from sims_core.reports.summary import RunSummary, count_stages
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.pollution import plan_pollution
+from sims_core.studies.running import Outcome
 
 
 @pytest.fixture

@@ -25,11 +25,12 @@ from sims_core.nets.stages import IMPORT_MODEL
 from sims_core.reports.base import RunDetails
 from sims_core.reports.page import metric_rows, render_report
 from sims_core.reports.study import STUDY, answer
-from sims_core.reports.summary import Outcome, RunSummary, count_stages
+from sims_core.reports.summary import RunSummary, count_stages
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, plan_loop
 from sims_core.studies.resolve import resolve_base
+from sims_core.studies.running import Outcome
 from sims_core.studies.self_improvement import RANGE, Sweep, plan_study, seed_range
 
 PURPOSES = ("self-synthetic", "selection", "final", "preview")
