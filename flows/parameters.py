@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Annotated, Any
 
 from pydantic import (
@@ -27,19 +28,18 @@ from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
 from sims_core.evaluation.weights import pin_weights
 from sims_core.methods.catalog import Method, all_methods
-from sims_core.methods.standard import Standard
 from sims_core.settings import Settings
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.loop import Arm, LoopPlan, plan_loop
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
 from sims_core.studies.resolve import resolve_base, resolve_data
-from sims_core.studies.self_improvement import RANGE, StudyPlan, Sweep, plan_study
+from sims_core.studies.self_improvement import RANGE
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Omegas = Annotated[list[Omega], Field(min_length=1)]
+Ws = Annotated[list[Annotated[float, Field(ge=-1, allow_inf_nan=False)]], Field(min_length=1)]
 PollutionSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 Budgets = Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
 ImageCount = Annotated[int, Field(ge=2, le=RANGE)]
@@ -47,6 +47,7 @@ Finalists = Annotated[int, Field(ge=1, le=100)]
 ScanOmegas = list[Omega]
 ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 Seed = Annotated[int, Field(ge=0)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -133,7 +134,7 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
         raise BadInput(f"overrides: {one_line(error).removeprefix('value: ')}") from None
 
 
-def _methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
+def chosen_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
     """Every method asked for at every strength; a strength of 0 is the baseline, however it was
     asked for."""
     names, methods = parameters["methods"], list[Method]()
@@ -144,19 +145,6 @@ def _methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Meth
         if variant.IS_BASELINE and kind not in names and 0 in parameters["omegas"]:
             methods.append(experiment.template(kind))
     return methods
-
-
-def _scan_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
-    """Every omega at every budget (none given: the preset's); omega = 0 knows no budget."""
-    omegas = sorted(set(parameters["scan_omegas"]))
-    budgets = sorted(set(parameters["scan_budgets"])) or [experiment.sims.budget_mimg]
-    methods: list[Method] = [Standard()] if 0 in omegas else []
-    return methods + [
-        experiment.sims.model_copy(update={"omega": omega, "budget_mimg": budget})
-        for budget in budgets
-        for omega in omegas
-        if omega > 0
-    ]
 
 
 def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> Experiment:
@@ -175,40 +163,14 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
 
 
 def make_plan(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
-    """Expands checked flat parameters into what the flow runs."""
+    """Expands checked flat parameters into what the flow runs.
+
+    How is said by function `plan` of the flow's module in flows/signatures/.
+    """
     experiment = make_experiment(flow, parameters, store)
-    if flow == "self-improvement":
-        return make_study_plan(experiment, parameters)
-    return make_loop_plan(experiment, parameters)
-
-
-def make_study_plan(experiment: Experiment, parameters: Mapping[str, Any]) -> StudyPlan:
-    """Omegas x budgets, planned up to the selection."""
-    sweep = Sweep(
-        omegas=tuple(parameters["omegas"]),
-        budgets_mimg=tuple(parameters["budgets"]),
-        **{name: parameters[name] for name in ("n_s", "select_images", "final_images")},
-        finalists=parameters["finalists"],
-    )
-    return plan_study(experiment, sweep, parameters["seed"])
-
-
-def make_loop_plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
-    """Arms (methods x pollution sizes), planned in full."""
-    methods = _methods(experiment, parameters)
-    sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
-
-    def arm(method: Method, size: int) -> Arm:
-        loop, accumulation = parameters["loop"], parameters["accumulation"]
-        return Arm(method=method, loop=loop, pollution_size=size, accumulation=accumulation)
-
-    return plan_loop(
-        experiment,
-        tuple(arm(method, size) for size in sizes for method in methods),
-        parameters["generations"],
-        parameters["seed"],
-        tuple(arm(method, sizes[0]) for method in _scan_methods(experiment, parameters)),
-    )
+    signature = import_module(f"flows.signatures.{flow.replace('-', '_')}")
+    plan: Plan = signature.plan(experiment, parameters)
+    return plan
 
 
 def default_run_name(flow: str, parameters: Mapping[str, Any]) -> str:
