@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +39,22 @@ def plan_once(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
     key = digest_of([flow, relevant, settings, str(store.root), named])
     if key not in _plans:
         _plans.clear()  # a plan of a long loop is large, and a process most often has one
-        _plans[key] = make_plan(flow, parameters, store)
+        with _uncollected():
+            _plans[key] = make_plan(flow, parameters, store)
     return _plans[key]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection, which would go through a growing plan again and again: the time
+    would no longer be linear in the number of stages. A plan has no cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Its parameters are those of the function `a_b` of module `flows.signatures.a_b`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -42,12 +43,21 @@ def load_signature(flow: str) -> Signature:
 def takes(signature: Signature) -> Callable[[Callable[[dict[str, Any]], T]], Callable[..., T]]:
     """Gives a function of a dictionary the parameters, defaults and description of `signature`."""
 
+    # With types for their names: Prefect would look those up among the globals of this module.
+    declared = inspect.signature(signature, eval_str=True)
+    types = {name: parameter.annotation for name, parameter in declared.parameters.items()}
+
     def decorate(function: Callable[[dict[str, Any]], T]) -> Callable[..., T]:
         @wraps(signature)
         def with_parameters(*args: Any, **kwargs: Any) -> T:
             return function(signature(*args, **kwargs))
 
-        with_parameters.__module__ = function.__module__
+        known: Any = with_parameters
+        known.__module__, known.__annotations__, known.__signature__ = (
+            function.__module__,
+            types,
+            declared,
+        )
         return with_parameters
 
     return decorate
