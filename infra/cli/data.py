@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +15,7 @@ import typer
 
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
-from sims_core.common.errors import BadInput
+from sims_core.common.errors import BadInput, StoreError
 from sims_core.data.config import EncodeConfig, Encoding, ImportedSet
 from sims_core.engine.execution import Execution
 from sims_core.settings import Settings, writable_store
@@ -82,9 +86,10 @@ def data_import(
         options["label_column"] = label_column
         before = _stands_for(opened, name)
         dataset, cached, told = _import(opened, source, labels, options)
-        _refuse_if_renamed(opened, name, before, dataset)
         _list_skipped(opened, dataset)
-        _name(opened, name, dataset, cached, as_json, told)
+        with _naming(opened, name):
+            _refuse_if_renamed(opened, name, before, dataset)
+            _name(opened, name, dataset, cached, as_json, told)
 
 
 @data_app.command("encode")
@@ -142,6 +147,21 @@ def _stands_for(store: Store, name: str) -> ImportedSet | None:
         return DATASETS.find(store, name)
     except BadInput:
         return None
+
+
+@contextmanager
+def _naming(store: Store, name: str) -> Iterator[None]:
+    """Exclusive among all that give this name, for the moment that it takes."""
+    path = store.root / "locks" / f"dataset-{name}.lock"
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise StoreError(f"cannot lock {path}: {error.strerror}; move it away") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
 
 
 def _refuse_if_renamed(

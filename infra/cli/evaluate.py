@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any, Literal
 
 import typer
 
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
+from sims_core.common.shown import shown
 from sims_core.settings import Settings, writable_store
 from sims_core.store.store import Store
 from sims_core.studies.comparison import Comparison, find_images, plan_comparison
@@ -31,11 +33,13 @@ def evaluate(
         typer.Option("--features", help="Feature space; classifier: trained on the reference."),
     ] = "inception",
     count: Annotated[
-        int | None, typer.Option("--count", metavar="N", help="The first N of the images.")
+        int | None, typer.Option("--count", metavar="N", help="A random sample of N of the images.")
     ] = None,
     reference_count: Annotated[
         int | None,
-        typer.Option("--reference-count", metavar="M", help="The first M of the reference."),
+        typer.Option(
+            "--reference-count", metavar="M", help="A random sample of M of the reference."
+        ),
     ] = None,
     allow_small_n: Annotated[
         bool,
@@ -50,7 +54,7 @@ def evaluate(
         typer.Option("--inception-score", help="Too, of weights that have the logits layer."),
     ] = False,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of KID's subsets and of the classifier.")
+        int, typer.Option("--seed", min=0, help="Of samples, KID's subsets and the classifier.")
     ] = 0,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -74,6 +78,8 @@ def evaluate(
             kid_subset_size=kid_subset_size,
             seed=seed,
         )
+        for warning in comparison.warnings:
+            print(f"warning: {shown(warning)}", file=sys.stderr)
         row = _measure(comparison)
         print(json.dumps(row) if as_json else _text(row))
 
@@ -92,11 +98,18 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         outcomes = run_groups(store, [("", stages)], progress)
     metrics = stages[-1].ref
     return {
-        "images": {"name": comparison.images.name, "artifact": comparison.images.ref.location},
+        "images": {
+            "name": comparison.images.name,
+            "artifact": comparison.images.ref.location,
+            "sample_seed": comparison.sample_seed("images"),
+        },
         "against": {
             "name": comparison.reference.name,
             "artifact": comparison.reference.ref.location,
+            "sample_seed": comparison.sample_seed("reference"),
         },
+        "seed": comparison.seed,
+        "warnings": comparison.warnings,
         "features": evaluation.features,
         "weights_sha256": evaluation.weights_sha256,
         "metrics": read_metrics(store, metrics),
@@ -106,6 +119,12 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         "artifact": metrics.location,
         "stages": count_stages(outcomes).model_dump(),
     }
+
+
+def _of(row: dict[str, Any], role: str, count: int) -> str:
+    """How many images of which set, and whether they are a sample."""
+    sample = f" (a random sample, seed {row['seed']})"
+    return f"{count} of {row[role]['name']}" + ("" if row[role]["sample_seed"] is None else sample)
 
 
 def _text(row: dict[str, Any]) -> str:
@@ -119,8 +138,8 @@ def _text(row: dict[str, Any]) -> str:
     if "isc" in metrics:
         figures.append(f"Inception Score {metrics['isc']:.3f} +- {metrics['isc_std']:.3f}")
     return (
-        f"{', '.join(figures)}: n = {metrics['n_generated']} of {row['images']['name']} against "
-        f"{metrics['n_real']} of {row['against']['name']}, {row['features']} features"
+        f"{', '.join(figures)}: n = {_of(row, 'images', metrics['n_generated'])} against "
+        f"{_of(row, 'against', metrics['n_real'])}, {row['features']} features"
         + (f" (weights {weights[:8]})" if weights else "")
         + f"\nmetrics: {row['store']}/{row['artifact']}"
     )

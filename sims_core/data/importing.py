@@ -10,13 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sims_core.common.digest import digest_of, file_sha256
 from sims_core.common.errors import BadInput
 from sims_core.common.shown import shown
 from sims_core.data.colours import OtherColours
 from sims_core.data.config import ImportConfig, ImportedSet
+from sims_core.data.grid import encode_png
 from sims_core.data.hostile import MAX_CLASSES, only_our_errors, read_bounded
-from sims_core.data.image_set import ImageWriter
+from sims_core.data.image_set import ImageWriter, channel_sums
 from sims_core.data.labels import NamedLabels, inner_labels, label_digest, read_labels
 from sims_core.data.pictures import BrokenImage, Decoded, in_order, look_and_decode
 from sims_core.data.raw import BY_COLUMN, NO_LABELS, LabelFile, RawImage, Source, Tally
@@ -190,14 +194,30 @@ def _labelled(
     return source.read()
 
 
-def _decoded(
-    config: ImportConfig, image: RawImage
-) -> tuple[RawImage, Decoded | None, Exception | None]:
+@dataclass(frozen=True)
+class _Ready:
+    """An image that only has to be written; or why it cannot be."""
+
+    image: RawImage
+    seen: Decoded | None = None
+    png: bytes = b""
+    sums: NDArray[np.int64] | None = None
+    error: BrokenImage | OtherColours | None = None
+
+
+def _ready(config: ImportConfig, image: RawImage) -> _Ready:
+    """Decodes an image and encodes it as it will be stored."""
     try:
         seen = look_and_decode(image.load(), config.size, config.channels, config.srgb)
-        return image, seen, None
     except (BrokenImage, OtherColours) as error:
-        return image, None, error
+        return _Ready(_without_content(image), error=error)
+    pixels = seen.pixels
+    return _Ready(_without_content(image), seen, encode_png(pixels), channel_sums(pixels))
+
+
+def _without_content(image: RawImage) -> RawImage:
+    """So that the encoded picture is not held until the image is written."""
+    return replace(image, load=bytes)
 
 
 def _check_like_first(first: tuple[RawImage, Images], image: RawImage, pixels: Images) -> None:
@@ -264,8 +284,11 @@ def import_images(context: StageContext[ImportConfig]) -> dict[str, Any]:
     try:
         images = _labelled(source, config, labels)
         _write_images(context, writer, seen, images, len(source.label_names or ()))
-    except BadInput as error:
-        raise type(error)(shown(error)) from None
+    except BaseException as error:
+        writer.abandon()
+        if isinstance(error, BadInput):
+            raise type(error)(shown(error)) from None
+        raise
     if not writer.count:
         raise BadInput(f"{shown(files.imported)}: no image of it could be read")
     if seen.skipped:
@@ -285,13 +308,13 @@ def _write_images(
 ) -> None:
     """Decodes, checks and writes every image; `total` of them are expected, 0 if nobody knows."""
     config, first = context.config, None
-    decode = partial(_decoded, config)
-    for image, decoded, error in in_order(decode, images, context.execution.threads):
+    for ready in in_order(partial(_ready, config), images, context.execution.threads):
+        image, decoded, error = ready.image, ready.seen, ready.error
         if isinstance(error, OtherColours):
             raise ProfilesFound(
                 f"{image.name}: has a colour profile other than sRGB, to be converted"
             )
-        if decoded is None:
+        if decoded is None or ready.sums is None:
             if not config.skip_broken:
                 raise BadInput(f"{image.name}: {error}; mend or remove it, or pass --skip-broken")
             seen.skipped.append({"name": shown(image.name), "reason": shown(error)})
@@ -299,7 +322,7 @@ def _write_images(
         first = first or (image, decoded.pixels)
         _check_like_first(first, image, decoded.pixels)
         seen.add(image, decoded)
-        writer.add(decoded.pixels, image.label)
+        writer.add_encoded(ready.png, ready.sums, decoded.pixels, image.label)
         if writer.count % 1000 == 0:
             context.progress(writer.count, max(total, writer.count), "img")
 

@@ -293,10 +293,12 @@ def _plan_point_evaluation(planner: Planner, setup: Setup, generated: ArtifactRe
     planner.add("evaluate", request)
 
 
-def plan_image_metrics(planner: Planner, setup: Setup, generated: ArtifactRef) -> None:
-    """Features of the first `num_images` of `generated`, and their metrics."""
+def plan_image_metrics(
+    planner: Planner, setup: Setup, generated: ArtifactRef, sample_seed: int | None = None
+) -> None:
+    """Features of the first `num_images` of `generated`, or of a sample, and their metrics."""
     evaluation = planner.experiment.evaluation
-    config = FeaturesConfig(count=evaluation.num_images)
+    config = FeaturesConfig(count=evaluation.num_images, sample_seed=sample_seed)
     features = planner.add(
         "features", FEATURES.request(config, images=generated, **setup.extractor)
     )

@@ -57,7 +57,10 @@ def test_a_runs_images_against_real_ones(sims, evaluate, tiny_store):
     assert first.startswith(
         f"FID {metrics['fid']:.4f}, KID {metrics['kid']:.6f} (100 subsets of 40"
     )
-    assert f"n = 40 of {generated(tiny_store)} against 1797 of digits:train, classifier" in first
+    assert (
+        f"n = 40 of {generated(tiny_store)} (a random sample, seed 0) against 1797 of "
+        "digits:train, classifier"
+    ) in first
     assert second == f"metrics: {tiny_store / row['artifact']}"
 
 
