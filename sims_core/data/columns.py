@@ -20,10 +20,11 @@ _CLASS_WORDS = re.compile(
     re.IGNORECASE,
 )
 _NO_CLASSES = re.compile(
-    r"((original|orig|img|image)_)?(width|height|w|h|size|id|idx|index)|__index_level_\d+__",
+    r"((original|orig|img|image)_)?(width|height|w|h|size|id|idx|index)"
+    r"|key|url|uid|uuid|md5|sha\d+|p?hash|__index_level_\d+__",
     re.IGNORECASE,
 )
-"""Names of integers that are no classes: sizes and row numbers."""
+"""Names of numbers that are no classes: of sizes, rows and files."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy as np
 
 from sims_core.common.errors import BadInput
 from sims_core.common.shown import shown
+from sims_core.data.bounded_tar import first_member, opened
 from sims_core.data.hostile import MAX_MEMBER, check_classes, reason, regular
 from sims_core.data.types import Images, Labels
 
@@ -115,7 +116,7 @@ def read_cifar_archive(path: Path, split: str) -> Iterator[tuple[Images, Labels]
         BadInput: the archive is cut, or a batch is missing or wrong.
     """
     try:
-        with tarfile.open(path) as tar:
+        with opened(path) as tar:
             for batch in cifar_batches(split):
                 member, read = _cifar_member(tar, path, batch)
                 yield read(_read_member(tar, member, path), f"{path}: {member.name}")
@@ -142,12 +143,8 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> b
 
 def is_cifar_archive(path: Path) -> bool:
     """Whether the tar file's first members lie in a folder of CIFAR-10's archives."""
-    try:
-        with tarfile.open(path) as tar:
-            first = tar.next()
-            return first is not None and first.name.split("/")[0] in CIFAR_FOLDERS
-    except (tarfile.TarError, EOFError, OSError):
-        return False
+    first = first_member(path)
+    return first is not None and first.name.split("/")[0] in CIFAR_FOLDERS
 
 
 def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -217,7 +217,7 @@ def _ready(config: ImportConfig, image: RawImage) -> _Ready:
 
 def _without_content(image: RawImage) -> RawImage:
     """So that the encoded picture is not held until the image is written."""
-    return replace(image, load=bytes)
+    return replace(image, load=bytes, held=0)
 
 
 def _check_like_first(first: tuple[RawImage, Images], image: RawImage, pixels: Images) -> None:
@@ -308,7 +308,8 @@ def _write_images(
 ) -> None:
     """Decodes, checks and writes every image; `total` of them are expected, 0 if nobody knows."""
     config, first = context.config, None
-    for ready in in_order(partial(_ready, config), images, context.execution.threads):
+    workers, prepare = context.execution.threads, partial(_ready, config)
+    for ready in in_order(prepare, images, workers, weigh=lambda image: image.held):
         image, decoded, error = ready.image, ready.seen, ready.error
         if isinstance(error, OtherColours):
             raise ProfilesFound(

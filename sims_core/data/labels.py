@@ -26,6 +26,8 @@ LABEL_FILES = (DATASET_FILE, *METADATA_FILES)
 NAME_COLUMNS = ("file_name", "filename", "name", "path", "file", "image")
 HEADINGS = (*LABEL_COLUMNS, "class", "cls")
 
+MAX_WORD = 200
+
 Table = list[dict[str, Any]]
 
 
@@ -191,13 +193,21 @@ def _of_table(table: Table, column: str, where: str, names: Sequence[str]) -> Na
     values = [row.get(column) for row in table]
     classes: tuple[str, ...] = ()
     if any(isinstance(value, str) and class_of(value) is None for value in values):
-        if any(not isinstance(value, str | int) for value in values):
-            raise BadInput(f"{where}: the column {column} must hold integers or words")
+        if any(not isinstance(value, str | int) or _is_odd(value) for value in values):
+            raise BadInput(
+                f"{where}: the column {column} must hold integers from 0, or words of at most "
+                f"{MAX_WORD} letters"
+            )
         classes = tuple(in_class_order([str(value) for value in values]))
         numbers = {name: number for number, name in enumerate(classes)}
         values = [numbers[str(value)] for value in values]
     pairs = zip((row.get(named) for row in table), values, strict=True)
     return NamedLabels(_checked(pairs, where, names), classes)
+
+
+def _is_odd(value: str | int) -> bool:
+    """Whether a class can be neither a number nor a word."""
+    return isinstance(value, str) and (not value.strip() or len(value) > MAX_WORD)
 
 
 def _json_pairs(content: bytes, where: str) -> Iterable[tuple[Any, Any]]:

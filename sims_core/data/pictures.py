@@ -31,6 +31,9 @@ MAX_PIXELS = 1 << 24
 ALONE_PIXELS = 1 << 22
 """Pictures with more are decoded one at a time, whatever the number of threads."""
 
+HELD_BYTES = 1 << 27
+"""Of encoded pictures that wait for a thread."""
+
 FURTHER_PICTURES = "further pictures in one JPEG file (MPO), left out"
 
 T = TypeVar("T")
@@ -155,12 +158,12 @@ def _bits(opened: Image.Image) -> int:
         return max((int(bits) for bits in tags.tag_v2.get(258, (1,))), default=1)
     tiles: Any = getattr(opened, "tile", ())
     arguments = tiles[0][3] if tiles else ""
-    if opened.format == "PPM" and isinstance(arguments, tuple) and len(arguments) > 1:
+    if opened.format == "PPM" and isinstance(arguments, tuple):  # the largest value
         return int(arguments[-1]).bit_length() if isinstance(arguments[-1], int) else 8
     raw = arguments if isinstance(arguments, str) else ""
     mode, _, depth = raw.partition(";")
     digits = "".join(c for c in depth if c.isdigit())
-    if opened.format == "PNG" and digits:
+    if opened.format in ("PNG", "PPM") and digits:
         return int(digits)
     return 1 if mode == "1" else 8
 
@@ -237,7 +240,8 @@ def _sized(image: Image.Image, size: int | None) -> Image.Image:
         return image
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
+    box = (left, top, left + side, top + side)
+    square = image if image.size == (side, side) else image.crop(box)  # a copy
     return square if side == size else square.resize((size, size), Image.Resampling.LANCZOS)
 
 
@@ -246,13 +250,27 @@ def _pixels(image: Image.Image) -> Images:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
 
 
-def in_order(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """map(function, items) by threads, in order, with few items under way at a time."""
+def in_order(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    workers: int,
+    weigh: Callable[[T], int] = lambda item: 0,
+) -> Iterator[R]:
+    """map(function, items) by threads, in order, with few items under way at a time.
+
+    Args:
+        weigh: bytes that an item holds; of those under way together at most HELD_BYTES, or one.
+    """
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Any] = deque()
+        waiting: deque[tuple[Any, int]] = deque()
+        held = 0
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 4 * workers:
-                yield waiting.popleft().result()
+            weight = weigh(item)
+            while waiting and (len(waiting) > 4 * workers or held + weight > HELD_BYTES):
+                future, freed = waiting.popleft()
+                held -= freed
+                yield future.result()
+            waiting.append((pool.submit(function, item), weight))
+            held += weight
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[0].result()

@@ -62,6 +62,8 @@ class RawImage:
     label: int | None = None
     key: str | None = None
     """Its name in a file of labels, where that is not `name`."""
+    held: int = 0
+    """Bytes that it holds in memory already."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ An archive is read member by member, so that a name in it never becomes a path o
 
 from __future__ import annotations
 
-import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +15,8 @@ import numpy as np
 
 from sims_core.common.errors import BadInput
 from sims_core.common.shown import shown
+from sims_core.data.bounded_tar import first_member
+from sims_core.data.file_kinds import kind_of
 from sims_core.data.formats import (
     find_idx,
     is_cifar_archive,
@@ -120,8 +121,6 @@ def _shards(
     source = opener(folder, files, by_name, wanted, column)
     if folder != root:
         source.notes.append(f"{what} lie in {shown(folder.relative_to(root))}")
-    from sims_core.data.file_kinds import kind_of
-
     for name in (*scan.others, *scan.tables):
         source.left_out.add(kind_of(name), name)
     for reason, row in scan.left_out.row().items():
@@ -164,7 +163,7 @@ def _open(path: Path, split: str | None, wanted: bool, column: str | None) -> So
         return _cifar10(path, split)
     if zipfile.is_zipfile(path):
         return open_zip(path, split, wanted, column)
-    if tarfile.is_tarfile(path):
+    if first_member(path) is not None:
         if split is not None:
             raise BadInput(f"--split {split}: a WebDataset is imported whole; give its tar files")
         return open_tars([path], wanted, column)

@@ -8,63 +8,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
 
 import webdataset as wds
 
 from sims_core.common.errors import BadInput
 from sims_core.common.shown import shown
+from sims_core.data.bounded_tar import opened
 from sims_core.data.class_folders import ClassFolders, class_folders, is_split
 from sims_core.data.columns import LABEL_COLUMNS, may_be_classes, refuse_without_choice
 from sims_core.data.file_kinds import is_hidden, kind_of
-from sims_core.data.hostile import MAX_MEMBER, class_of, only_our_errors, parse_json, regular
+from sims_core.data.hostile import MAX_MEMBER, class_of, only_our_errors, parse_json
 from sims_core.data.labels import LABEL_FILES, find_label_file
 from sims_core.data.pictures import BrokenImage
 from sims_core.data.raw import SUFFIXES, LabelFile, RawImage, Source, Tally
 from sims_core.data.shard_names import missing_parts, shard_gaps
 from sims_core.data.tables import choose_split
 
-MAX_HEADER = 1 << 20
-"""Bytes of a member's extended header (long names, times) that are read."""
-
 MAX_TEXT = 1 << 22
 """Bytes of a label or of a sample's JSON that are read."""
-
-_EXTENDED = (
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-)
-
-
-_DAMAGED = tuple(
-    error
-    for error in tarfile.HeaderError.__subclasses__()
-    if error.__name__ in ("InvalidHeaderError", "TruncatedHeaderError")
-)
-"""After these tarfile would end without a word, though more members may follow."""
-
-
-class _Header(tarfile.TarInfo):
-    """A member's header. What is damaged is an error, not the end; what is huge is not read."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except _DAMAGED as error:
-            raise BadInput(f"a member's header is damaged or cut ({error})") from None
-        if header.type in _EXTENDED and header.size > MAX_HEADER:
-            raise BadInput(f"a member's extended header has {header.size} bytes")
-        return header
-
-
-@contextmanager
-def _opened(path: Path, mode: str) -> Iterator[tarfile.TarFile]:
-    with (
-        regular(path).open("rb") as stream,
-        tarfile.open(fileobj=stream, mode=cast(Any, mode), tarinfo=_Header) as tar,
-    ):
-        yield tar
 
 
 @contextmanager
@@ -101,7 +62,7 @@ def list_tars(paths: Sequence[Path]) -> Contents:
     """
     contents = Contents()
     for path in paths:
-        with _readable(path), _opened(path, "r:*") as tar:
+        with _readable(path), opened(path, "r:*") as tar:
             seen: set[str] = set()
             for member in tar:
                 _list_member(contents, path, tar, member, seen, len(paths) == 1)
@@ -220,7 +181,7 @@ def _groups(path: Path, samples: Samples) -> Iterator[tuple[str, dict[str, bytes
     Only pictures and what may hold a class are read, and at most MAX_MEMBER bytes of a sample.
     """
     key, members, size = None, dict[str, bytes](), 0
-    with _opened(path, "r|*") as tar:
+    with opened(path, "r|*") as tar:
         for member in tar:
             if not member.isfile() or is_hidden(member.name):
                 continue
@@ -286,20 +247,22 @@ def _sample_images(paths: Sequence[Path], samples: Samples) -> Iterator[RawImage
                     raise BadInput(f"{name} has two pictures, {both}, for one class: leave one")
                 if not pictures:  # told by `_tell_parts`
                     continue
-                yield RawImage(name, partial(_nothing, members[pictures[0]]), label)
+                content = members[pictures[0]]
+                yield RawImage(name, partial(_nothing, content), label, held=len(content))
 
 
 def _plain_images(paths: Sequence[Path], folders: ClassFolders) -> Iterator[RawImage]:
     """Pictures that stand alone, each with its own name."""
     for path in paths:
-        with _readable(path), _opened(path, "r|*") as tar:
+        with _readable(path), opened(path, "r|*") as tar:
             for member in tar:
                 if not member.isfile() or is_hidden(member.name) or not _is_picture(member.name):
                     continue
                 content = _content(path, tar, member, MAX_MEMBER)
                 key = _relative(member.name)
                 name = f"{path}: {member.name}"
-                yield RawImage(name, partial(_nothing, content), folders.label(key), key)
+                load = partial(_nothing, content)
+                yield RawImage(name, load, folders.label(key), key, held=len(content))
 
 
 def _relative(name: str) -> str:
