@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Annotated, Any, Literal
 
 import typer
 
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
+from sims_core.common.shown import shown
 from sims_core.evaluation.metric import figures_in
 from sims_core.settings import Settings, writable_store
 from sims_core.store.store import Store
@@ -33,11 +35,13 @@ def evaluate(
         typer.Option("--features", help="Feature space; classifier: trained on the reference."),
     ] = "inception",
     count: Annotated[
-        int | None, typer.Option("--count", metavar="N", help="The first N of the images.")
+        int | None, typer.Option("--count", metavar="N", help="A random sample of N of the images.")
     ] = None,
     reference_count: Annotated[
         int | None,
-        typer.Option("--reference-count", metavar="M", help="The first M of the reference."),
+        typer.Option(
+            "--reference-count", metavar="M", help="A random sample of M of the reference."
+        ),
     ] = None,
     allow_small_n: Annotated[
         bool,
@@ -56,7 +60,7 @@ def evaluate(
         typer.Option("--metric", metavar="NAME", help="A further one; again for several."),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of KID's subsets and of the classifier.")
+        int, typer.Option("--seed", min=0, help="Of samples, KID's subsets and the classifier.")
     ] = 0,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -81,6 +85,8 @@ def evaluate(
             metrics=metrics or (),
             seed=seed,
         )
+        for warning in comparison.warnings:
+            print(f"warning: {shown(warning)}", file=sys.stderr)
         row = _measure(comparison)
         print(json.dumps(row) if as_json else _text(row))
 
@@ -98,11 +104,18 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         outcomes = Runner(store, Settings.read().execution(), progress).run("", stages)
     metrics = [stage.ref for stage in stages if stage.ref.kind == "metrics"]
     return {
-        "images": {"name": comparison.images.name, "artifact": comparison.images.ref.location},
+        "images": {
+            "name": comparison.images.name,
+            "artifact": comparison.images.ref.location,
+            "sample_seed": comparison.sample_seed("images"),
+        },
         "against": {
             "name": comparison.reference.name,
             "artifact": comparison.reference.ref.location,
+            "sample_seed": comparison.sample_seed("reference"),
         },
+        "seed": comparison.seed,
+        "warnings": comparison.warnings,
         "features": evaluation.features,
         "weights_sha256": evaluation.weights_sha256,
         "metrics": read_figures(store, metrics),
@@ -114,18 +127,24 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def _of(row: dict[str, Any], role: str, count: int) -> str:
+    """How many images of which set, and whether they are a sample."""
+    sample = f" (a random sample, seed {row['seed']})"
+    return f"{count} of {row[role]['name']}" + ("" if row[role]["sample_seed"] is None else sample)
+
+
 def _text(row: dict[str, Any]) -> str:
     """All figures in a line, with a digit more than a report has; and where they are stored."""
     metrics, weights = row["metrics"], row["weights_sha256"]
     notes = {"kid": f" ({row['kid_subsets']} subsets of {row['kid_subset_size']})"}
     figures = []
     for figure in figures_in(metrics):
-        shown = f"{metrics[figure.name]:z.{figure.decimals + 1}f}"
+        value = f"{metrics[figure.name]:z.{figure.decimals + 1}f}"
         spread = f" +- {metrics[figure.spread]:.{figure.decimals + 1}f}" if figure.spread else ""
-        figures.append(f"{figure.title} {shown}{spread}{notes.get(figure.name, '')}")
+        figures.append(f"{figure.title} {value}{spread}{notes.get(figure.name, '')}")
     return (
-        f"{', '.join(figures)}: n = {metrics['n_generated']} of {row['images']['name']} against "
-        f"{metrics['n_real']} of {row['against']['name']}, {row['features']} features"
+        f"{', '.join(figures)}: n = {_of(row, 'images', metrics['n_generated'])} against "
+        f"{_of(row, 'against', metrics['n_real'])}, {row['features']} features"
         + (f" (weights {weights[:8]})" if weights else "")
         + f"\nmetrics: {row['store']}/{row['artifact']}"
     )

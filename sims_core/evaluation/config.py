@@ -183,6 +183,8 @@ class ExtractorConfig(Frozen):
 class FeaturesConfig(Frozen):
     count: int | None = Field(default=None, ge=1)
     """First so many images; None is all."""
+    sample_seed: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """With it the `count` images are a random sample of the set, in the set's order."""
 
 
 class EvaluateConfig(Frozen):
