@@ -113,6 +113,7 @@ def test_an_artifact_that_was_made_again_has_its_report_drawn_again(cached, tiny
     again, imported = cached(tiny_store, "--direct")
     assert again["stages"]["computed"] == 1
     assert "matplotlib" in imported
+    assert "prefect" not in imported
     page = (tiny_store / "runs" / again["run"] / "report" / "index.html").read_text()
     assert "1 computed" in page
     assert again["arms"] == first["arms"]

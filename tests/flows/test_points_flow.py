@@ -1,4 +1,4 @@
-"""A loop of points in Prefect: the stages of a generation share a task, and are resumed one by one."""
+"""A loop of points in Prefect: a generation is one task, whose stages are resumed one by one."""
 
 from __future__ import annotations
 
