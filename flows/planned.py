@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.parameters import default_run_name, make_plan
 from flows.presets import find_preset
-from sims_core.common.digest import digest_of
+from sims_core.common.digest import digest_of, file_sha256
 from sims_core.data.names import DATASETS
 from sims_core.nets.names import MODELS
 from sims_core.reports.run_folder import RunToReport
@@ -30,9 +30,9 @@ def plan_once(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
     or what the names in the store stand for.
     """
     named = {
-        names.folder: {name: names.find(store, name).model_dump(mode="json") for name in found}
+        f"{names.folder}/{name}": file_sha256(store.root / names.folder / f"{name}.json")
         for names in (DATASETS, MODELS)
-        if (found := names.given(store))
+        for name in names.given(store)
     }
     settings = Settings.read().model_dump(mode="json")
     relevant = {name: value for name, value in parameters.items() if name != "run_name"}

@@ -12,7 +12,6 @@ import pytest
 import torch
 from hypothesis import settings
 
-from sims_core.catalog import run_stage
 from sims_core.data.config import DigitsData
 from sims_core.data.image_set import Shard, shard_name, write_index, write_shard
 from sims_core.diffusion.config import SamplerConfig
@@ -25,7 +24,7 @@ from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, LoopPlan, plan_loop
-from sims_core.studies.running import Outcome
+from sims_core.studies.running import Outcome, Runner
 from sims_core.training.config import TrainingConfig
 
 torch.set_num_threads(1)
@@ -80,14 +79,7 @@ def tiny_experiment() -> Experiment:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     store = Store.open(tmp_path_factory.mktemp("tiny") / "store")
     plan = plan_loop(TINY, TINY_ARMS, generations=2, seed=7)
-    outcomes = []
-    for arm, stages in [("", plan.setup), *((a.arm.name, a.stages) for a in plan.arms)]:
-        for stage in stages:
-            cached = store.is_whole(stage.ref)
-            run_stage(store, stage.request, Execution(threads=1))
-            record = store.record(stage.ref)
-            assert record is not None
-            outcomes.append(Outcome(arm, stage, cached, record.seconds))
+    plan, outcomes = Runner(store, Execution(threads=1)).run_plan(plan)
     return TinyRun(store, plan, tuple(outcomes))
 
 

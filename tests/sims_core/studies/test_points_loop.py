@@ -23,6 +23,7 @@ from sims_core.reports.convergence import converged_generations, verdict
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Accumulation, Arm, LoopKind, plan_loop
+from sims_core.studies.running import Runner
 from sims_core.training.config import TrainingConfig
 
 EVALUATION = PointEvaluationConfig(num_points=200, empirical_points=20, bootstrap=200)
@@ -46,8 +47,7 @@ def arm(loop, size, accumulation=Accumulation.replace_, method=None):
 def run(tmp_path, experiment, arms, generations, seed=0):
     store = Store.open(tmp_path / "store")
     plan = plan_loop(experiment, tuple(arms), generations, seed)
-    for stage in plan:
-        run_stage(store, stage.request, Execution())
+    Runner(store, Execution()).run_plan(plan)
     return store, plan
 
 
