@@ -23,7 +23,7 @@ from pydantic import (
 from flows.presets import Preset, find_preset
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import one_line
+from sims_core.common.frozen import WHOLE, one_line
 from sims_core.evaluation.weights import pin_weights
 from sims_core.methods.catalog import Method, all_methods
 from sims_core.methods.standard import Standard
@@ -105,7 +105,7 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
     Raises:
         BadInput: a name that does not exist (the valid ones are named) or an invalid value.
     """
-    config = experiment.model_dump(mode="json")
+    config = experiment.model_dump(mode="json", context={WHOLE: True})
     for name, value in overrides.items():
         path = name.split(".")
         level: Any = config
@@ -157,7 +157,10 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     """
     preset = find_preset(f"{flow}/{parameters['preset']}")
     experiment = apply_overrides(preset.experiment, parameters["overrides"])
-    experiment = resolve_data(resolve_base(experiment, store), store)
+    chosen = set(parameters["overrides"])
+    for name, value in parameters["overrides"].items():
+        chosen |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else set()
+    experiment = resolve_data(resolve_base(experiment, store, chosen), store)
     settings = Settings.read()
     kind_of(experiment.data).check_machine(experiment, settings.execution())
     evaluation = pin_weights(experiment.evaluation, settings.files())
