@@ -164,8 +164,8 @@ class _EDMBase(_UNetBase):
 class SongUNetConfig(_EDMBase):
     """DDPM++ and NCSN++ (arXiv 2011.13456) as EDM trains them (arXiv 2206.00364, appendix F).
 
-    The defaults are DDPM++ of CIFAR-10; NCSN++ has embedding_type fourier, encoder_type residual,
-    channel_mult_noise 2 and resample_filter 1,3,3,1.
+    The defaults are DDPM++ of FFHQ-64 but for its dropout; NCSN++ has embedding_type fourier,
+    encoder_type residual, channel_mult_noise 2 and resample_filter 1,3,3,1.
     """
 
     BUILT_BY: ClassVar[str] = "sims_core.nets.song:SongUNet"

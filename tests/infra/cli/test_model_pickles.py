@@ -153,8 +153,8 @@ def test_a_run_starts_from_an_imported_checkpoint(sims_here, edm_folder, tmp_pat
 def test_both_flows_start_from_every_checkpoint(sims_here, edm_folder, tmp_path, name):
     bring(sims_here, edm_folder, tmp_path, name)
     check_run_from(sims_here, "sims-loop/own-images", LOOP)
-    data = 'data={"source":"imported","name":"own"}'
-    check_run_from(sims_here, "self-improvement/digits", [*SWEEP, data])
+    row = "edm2-imagenet512" if name in LATENTS else "edm-ffhq64"
+    check_run_from(sims_here, f"self-improvement/{row}", [*SWEEP, "data.name=own"])
     assert not (tmp_path / "owned-by-a-checkpoint").exists()
 
 

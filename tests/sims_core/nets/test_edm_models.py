@@ -196,7 +196,7 @@ def test_a_training_draws_its_losss_noise_and_weights():
     training = Training(model, recipe, images, seed=0, labels=labels)
     batch = training._next_batch()
     levels = (batch.sigma / 0.02).log() / math.log(100 / 0.02)
-    assert 0 <= levels.min()
+    assert levels.min() >= 0
     assert levels.max() <= 1
     assert levels.sort().values == pytest.approx((torch.arange(1000) + 0.5) / 1000, abs=0.06)
     small = batch.map(lambda part: part[:4])
