@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from infra.cli.references import ONLY_FID, SUFFIX, measure_against, text_against, write_reference_of
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
+from sims_core.common.errors import BadInput
 from sims_core.settings import Settings, writable_store
 from sims_core.store.store import Store
+from sims_core.studies.against_statistics import Measured, plan_features
 from sims_core.studies.comparison import Comparison, find_images, plan_comparison
 
 
@@ -24,8 +28,19 @@ def evaluate(
         ),
     ],
     against: Annotated[
-        str, typer.Option("--against", metavar="REFERENCE", help="What they are compared with.")
-    ],
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="REFERENCE",
+            help="What they are compared with; FILE.npz of mu and sigma: FID only.",
+        ),
+    ] = None,
+    reference_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference-out", metavar="FILE.npz", help="Write mean and covariance of the images."
+        ),
+    ] = None,
     features: Annotated[
         Literal["inception", "resnet20", "resnet56", "classifier"],
         typer.Option("--features", help="Feature space; classifier: trained on the reference."),
@@ -62,6 +77,19 @@ def evaluate(
         settings = Settings.read()
         settings.execution()
         unopened = Store(settings.store.expanduser().absolute())
+        if reference_out is not None or against is None or against.endswith(SUFFIX):
+            _check_one_reference(against, reference_out)
+            for option, given in (
+                ("--inception-score", inception_score),
+                ("--kid-subset-size", kid_subset_size),
+                ("--reference-count", reference_count),
+            ):
+                if given:
+                    raise BadInput(f"{option} needs a reference of images: {ONLY_FID}")
+            source = find_images(unopened, images)
+            measured = plan_features(source, settings.files(), features, count, allow_small_n)
+            _with_files(measured, against, reference_out, as_json)
+            return
         comparison = plan_comparison(
             find_images(unopened, images),
             find_images(unopened, against),
@@ -76,6 +104,27 @@ def evaluate(
         )
         row = _measure(comparison)
         print(json.dumps(row) if as_json else _text(row))
+
+
+def _check_one_reference(against: str | None, reference_out: Path | None) -> None:
+    """Raises BadInput unless a reference is either read or written."""
+    if against is None and reference_out is None:
+        raise BadInput("Missing option '--against' (or '--reference-out', which writes one)")
+    if against is not None and reference_out is not None:
+        raise BadInput("pass --against REFERENCE or --reference-out FILE.npz, not both")
+
+
+def _with_files(
+    measured: Measured, against: str | None, reference_out: Path | None, as_json: bool
+) -> None:
+    """Writes a reference, or compares with one that is a file."""
+    if reference_out is not None:
+        row = write_reference_of(measured, reference_out)
+        text = f"wrote {reference_out}: {row['features']} features of {row['count']} images"
+    else:
+        row = measure_against(measured, Path(against or "").expanduser().absolute())
+        text = text_against(row)
+    print(json.dumps(row) if as_json else text)
 
 
 def _measure(comparison: Comparison) -> dict[str, Any]:

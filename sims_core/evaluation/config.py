@@ -139,6 +139,17 @@ class FeaturesConfig(Frozen):
     """First so many images; None is all."""
 
 
+class ReferenceFileConfig(Frozen):
+    """A mean and a covariance from a file, named by its content."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class StatisticsFidConfig(Frozen):
+    count: int
+    """Images behind the features."""
+
+
 class EvaluateConfig(Frozen):
     kid_subsets: int
     kid_subset_size: int

@@ -12,6 +12,8 @@ from sims_core.evaluation.config import (
     ExtractorConfig,
     FeaturesConfig,
     ReferenceConfig,
+    ReferenceFileConfig,
+    StatisticsFidConfig,
 )
 
 CLASSIFIER = Stage(
@@ -38,6 +40,20 @@ FEATURES = Stage(
     accelerated=True,
 )
 EVALUATE = Stage("evaluate", 2, "metrics", EvaluateConfig, "sims_core.evaluation.images:evaluate")
+IMPORT_REFERENCE = Stage(
+    "import_reference",
+    1,
+    "statistics",
+    ReferenceFileConfig,
+    "sims_core.evaluation.reference_files:import_reference",
+)
+STATISTICS_FID = Stage(
+    "statistics_fid",
+    1,
+    "metrics",
+    StatisticsFidConfig,
+    "sims_core.evaluation.reference_files:fid_against_statistics",
+)
 REFERENCE = Stage(
     "reference", 1, "reference", ReferenceConfig, "sims_core.evaluation.points:make_reference"
 )
@@ -51,5 +67,5 @@ EVALUATE_POINTS = Stage(
 
 STAGES: tuple[Stage[Any], ...] = (
     *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE),
-    *(REFERENCE, EVALUATE_POINTS),
+    *(IMPORT_REFERENCE, STATISTICS_FID, REFERENCE, EVALUATE_POINTS),
 )
