@@ -5,11 +5,12 @@ PYTHON ?= python3
 STORE ?= store
 INSTALLED := $(VENV)/installed
 
-.PHONY: help install run test test-slow check bench clean
+.PHONY: help install run test test-slow test-containers check bench clean
 
 help:
 	@echo "make run        a whole self-consuming loop on real handwritten digits, with a report"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
+	@echo "make test-containers   the stack in real containers: 12 minutes, 30 GB of free disk"
 	@echo "make check      linters, types, import layers"
 	@echo "make bench      the benchmarks"
 	@echo "make install    only build .venv"
@@ -26,10 +27,13 @@ run: install
 	$(BIN)/sims run sims-loop/digits --store $(STORE)
 
 test: install
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not containers"
 
 test-slow: install
 	$(BIN)/pytest -m slow
+
+test-containers: install
+	$(BIN)/pytest -m containers --capture no --verbose --exitfirst tests/containers
 
 check: install
 	$(BIN)/ruff check .

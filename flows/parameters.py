@@ -1,13 +1,15 @@
 """The flat parameters of the flows: their types, and how they expand into a plan.
 
-A flow's signature is the one source of its parameters. The command line and the deployments check
-against the model made from it, so that all refuse the same values with the same words.
+A flow's signature (flows/signatures/) is the one source of its parameters. The command line and the
+deployments check against the model made from it, so that all refuse the same values with the same
+words.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Annotated, Any
 
 from pydantic import (
@@ -27,20 +29,19 @@ from sims_core.common.frozen import WHOLE, one_line
 from sims_core.data.names import DATASETS
 from sims_core.evaluation.weights import pin_weights
 from sims_core.methods.catalog import Method, all_methods
-from sims_core.methods.standard import Standard
 from sims_core.nets.names import MODELS
 from sims_core.settings import Settings
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.loop import Arm, LoopPlan, plan_loop
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
 from sims_core.studies.resolve import resolve_base, resolve_data
-from sims_core.studies.self_improvement import RANGE, StudyPlan, Sweep, plan_study
+from sims_core.studies.self_improvement import RANGE
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Omegas = Annotated[list[Omega], Field(min_length=1)]
+Ws = Annotated[list[Annotated[float, Field(ge=-1, allow_inf_nan=False)]], Field(min_length=1)]
 PollutionSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 Budgets = Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
 ImageCount = Annotated[int, Field(ge=2, le=RANGE)]
@@ -48,6 +49,7 @@ Finalists = Annotated[int, Field(ge=1, le=100)]
 ScanOmegas = list[Omega]
 ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 Seed = Annotated[int, Field(ge=0)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -75,6 +77,15 @@ def parameter_model(flow_function: Callable[..., Any]) -> type[BaseModel]:
     return create_model(
         "Parameters", __config__=ConfigDict(extra="forbid", ser_json_inf_nan="constants"), **fields
     )
+
+
+def checked(signature: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A flow's parameters, as Prefect hands them over, as the JSON values that a plan is made of.
+
+    Raises:
+        ValidationError: One of them is not what the signature allows.
+    """
+    return parameter_model(signature).model_validate(dict(parameters)).model_dump(mode="json")
 
 
 def check_parameters(
@@ -125,30 +136,17 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
         raise BadInput(f"overrides: {one_line(error).removeprefix('value: ')}") from None
 
 
-def _methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
+def chosen_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
     """Every method asked for at every strength; a strength of 0 is the baseline, however it was
     asked for."""
     names, methods = parameters["methods"], list[Method]()
     for kind, variant in all_methods().items():
-        strengths = parameters[variant.STRENGTHS] if variant.STRENGTHS else []
         if kind in names:
+            strengths = parameters[variant.STRENGTHS] if variant.STRENGTHS else []
             methods += variant.arms(experiment.template(kind), strengths)
         if variant.IS_BASELINE and kind not in names and 0 in parameters["omegas"]:
             methods.append(experiment.template(kind))
     return methods
-
-
-def _scan_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
-    """Every omega at every budget (none given: the preset's); omega = 0 knows no budget."""
-    omegas = sorted(set(parameters["scan_omegas"]))
-    budgets = sorted(set(parameters["scan_budgets"])) or [experiment.sims.budget_mimg]
-    methods: list[Method] = [Standard()] if 0 in omegas else []
-    return methods + [
-        experiment.sims.model_copy(update={"omega": omega, "budget_mimg": budget})
-        for budget in budgets
-        for omega in omegas
-        if omega > 0
-    ]
 
 
 def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> Experiment:
@@ -189,40 +187,14 @@ def check_needs(preset: Preset, experiment: Experiment, store: Store) -> None:
 
 
 def make_plan(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
-    """Expands checked flat parameters into what the flow runs."""
+    """Expands checked flat parameters into what the flow runs.
+
+    How is said by function `plan` of the flow's module in flows/signatures/.
+    """
     experiment = make_experiment(flow, parameters, store)
-    if flow == "self-improvement":
-        return make_study_plan(experiment, parameters)
-    return make_loop_plan(experiment, parameters)
-
-
-def make_study_plan(experiment: Experiment, parameters: Mapping[str, Any]) -> StudyPlan:
-    """Omegas x budgets, planned up to the selection."""
-    sweep = Sweep(
-        omegas=tuple(parameters["omegas"]),
-        budgets_mimg=tuple(parameters["budgets"]),
-        **{name: parameters[name] for name in ("n_s", "select_images", "final_images")},
-        finalists=parameters["finalists"],
-    )
-    return plan_study(experiment, sweep, parameters["seed"])
-
-
-def make_loop_plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
-    """Arms (methods x pollution sizes), planned in full."""
-    methods = _methods(experiment, parameters)
-    sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
-
-    def arm(method: Method, size: int) -> Arm:
-        loop, accumulation = parameters["loop"], parameters["accumulation"]
-        return Arm(method=method, loop=loop, pollution_size=size, accumulation=accumulation)
-
-    return plan_loop(
-        experiment,
-        tuple(arm(method, size) for size in sizes for method in methods),
-        parameters["generations"],
-        parameters["seed"],
-        tuple(arm(method, sizes[0]) for method in _scan_methods(experiment, parameters)),
-    )
+    signature = import_module(f"flows.signatures.{flow.replace('-', '_')}")
+    plan: Plan = signature.plan(experiment, parameters)
+    return plan
 
 
 def default_run_name(flow: str, parameters: Mapping[str, Any]) -> str:

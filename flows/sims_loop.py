@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 from prefect import flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from flows.arm import run_arm, run_stages
-from flows.parameters import (
-    Generations,
-    Methods,
-    Omegas,
-    PollutionSizes,
-    RunName,
-    ScanBudgets,
-    ScanOmegas,
-    Seed,
-    choice,
-    default_run_name,
-    make_experiment,
-    make_loop_plan,
-)
-from flows.presets import find_preset
-from flows.registry import preset_names
+from flows.arm import run_arm, task_runner
+from flows.parameters import checked
+from flows.planned import PlannedRun
+from flows.registry import takes
+from flows.signatures.sims_loop import sims_loop as signature
 from sims_core.reports.summary import RunSummary
 from sims_core.settings import open_store
-from sims_core.studies.loop import Accumulation, LoopKind
+from sims_core.studies.loop import LoopPlan
+from sims_core.studies.plan import PlannedStage
+from sims_core.studies.running import Outcome
 from tasks.artifacts import show_report
 from tasks.crashes import crash_arms
-from tasks.report import write_run
+from tasks.report import report_run
 
 
 @flow(
@@ -39,61 +30,22 @@ from tasks.report import write_run
     on_running=[crash_arms],
     on_crashed=[crash_arms],
 )
-def sims_loop(
-    preset: Annotated[str, choice(preset_names("sims-loop"))] = "digits",
-    generations: Generations = 3,
-    methods: Methods = ["standard", "sims"],  # noqa: B006 - Prefect reads it
-    omegas: Omegas = [1.0],  # noqa: B006
-    loop: LoopKind = LoopKind.synthetic_augmentation,
-    accumulation: Accumulation = Accumulation.replace_,
-    pollution_sizes: PollutionSizes = [1797],  # noqa: B006
-    scan_omegas: ScanOmegas = [],  # noqa: B006
-    scan_budgets: ScanBudgets = [],  # noqa: B006
-    seed: Seed = 0,
-    run_name: RunName | None = None,
-    overrides: dict[str, Any] = {},  # noqa: B006
-) -> RunSummary:
-    """Runs the loop for every method and pollution size, evaluates each generation and reports.
+@takes(signature)
+def sims_loop(parameters: dict[str, Any]) -> RunSummary:
+    """Plans the run of these flat parameters, runs every arm as a sub-flow, and reports."""
+    store = open_store()
+    run = PlannedRun.of("sims-loop", checked(signature, parameters), store)
+    plan = cast(LoopPlan, run.plan)  # what this flow's parameters are expanded into
+    runner, arms = task_runner(store, plan), {arm.arm.name: arm for arm in plan.arms}
 
-    Args:
-        preset: Which experiment: data, networks, budgets, evaluation.
-        generations: How many generations; t = 1 is trained on real data only.
-        methods: Which methods to compare.
-        omegas: Guidance strengths, one SIMS arm each; 0 is standard training.
-        loop: What each generation after the first is trained on.
-        pollution_sizes: How many images of the generation before enter the training set.
-        accumulation: Whether synthetic data replace, join or share a budget with earlier ones.
-        scan_omegas: Guidance strengths of a scan of the first generation (self-improvement).
-        scan_budgets: Auxiliary budgets of that scan, in million images; none is the preset's.
-        seed: Every random number of the run derives from it.
-        run_name: Name of the folder under runs/; made from the parameters if not given.
-        overrides: Rarely changed settings of the preset by dotted name, e.g. {"training.kimg": 50}.
-    """
-    parameters = {
-        "preset": preset,
-        "generations": generations,
-        "methods": methods,
-        "omegas": omegas,
-        "loop": str(loop),
-        "accumulation": str(accumulation),
-        "pollution_sizes": pollution_sizes,
-        "scan_omegas": scan_omegas,
-        "scan_budgets": scan_budgets,
-        "seed": seed,
-        "overrides": overrides,
-    }
-    experiment = make_experiment(sims_loop.name, parameters, open_store())
-    plan = make_loop_plan(experiment, parameters)
-    name = run_name or default_run_name(sims_loop.name, parameters)
-    outcomes = run_stages(plan.setup)
+    def run_group(name: str, stages: Sequence[PlannedStage]) -> list[Outcome]:
+        if name in arms:
+            return run_arm(store, run, plan, arms[name])
+        return runner.run(name, stages)
+
     # A sub-flow's heartbeat thread costs 0.9 s to join; the run's own heartbeat goes on.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        for planned in plan.arms:
-            outcomes += run_arm(
-                planned.arm.name, planned.arm, plan.experiment, generations, seed, name
-            )
-    outcomes += run_stages(plan.scan_stages, "first generation")
-    title = find_preset(f"{sims_loop.name}/{preset}").description
-    summary: RunSummary = write_run(sims_loop.name, name, title, parameters, plan, outcomes)
+        whole, outcomes = runner.run_plan(plan, run_group)
+    summary = report_run(store, run.ended(whole, outcomes))
     show_report(summary)
     return summary

@@ -20,13 +20,13 @@ ENVIRONMENT_DEFAULTS = {
     # work on few cores slower, at times 20 times; see tests/benchmarks/bench_openmp_wait.py.
     "GOMP_SPINCOUNT": "2000",
 }
-"""Of every process: `sims`, server, worker. prefect.toml says the same to the `prefect` command."""
+"""Settings of every process: `sims`, server, worker. prefect.toml says the same to `prefect`."""
 
 CONSOLE_DEFAULTS = {
     # The run shows its own progress; Prefect's log is in its UI.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
 }
-"""Of `sims` alone: a worker shows the log of its runs."""
+"""Settings of `sims` alone: a worker shows the log of its runs."""
 
 
 def apply_environment_defaults() -> None:

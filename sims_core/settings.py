@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     store: Path = Path("store")
     """Folder of the artifact store."""
     store_must_exist: bool = False
-    """For workers: where the store is not mounted a new one would hide the mistake."""
+    """Whether an absent store is an error: a worker that does not see it must make no new one."""
     data: Path | None = None
     """Folder in which known data sets and the weights of feature extractors are looked for."""
     inception_weights: Path | None = None

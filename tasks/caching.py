@@ -1,7 +1,7 @@
-"""The one place where Prefect cache keys are made: a stage's key is its artifact's digest.
+"""The one place where Prefect cache keys are made: a task's key is its artifact's digest.
 
 Prefect answers from its cache whether or not the artifact still exists, so the key alone is not
-enough: `stage_task` refreshes the cache whenever the store does not hold a whole artifact.
+enough: `TaskStep` refreshes the cache whenever the store does not hold a whole artifact.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ from typing import Any
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 
-from sims_core.store.artifacts import StageRequest
 from sims_core.store.store import Store
 
 
 def artifact_digest(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-    """Cache key of a stage task: the digest of the request that it was given."""
-    request = parameters["request"]
-    assert isinstance(request, StageRequest)
-    return request.digest
+    """Cache key of a stage task: the digest of the artifact, or artifacts, that it makes."""
+    return str(parameters["digest"])
 
 
 BY_DIGEST = CacheKeyFnPolicy(cache_key_fn=artifact_digest)

@@ -27,7 +27,7 @@ INTERVAL_S = 2.0
 
 
 def artifact_key(*words: str) -> str:
-    """Of lower-case letters, digits and dashes, as Prefect wants it."""
+    """A key of lower-case letters, digits and dashes, as Prefect wants it."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
 
 

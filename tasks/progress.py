@@ -1,29 +1,8 @@
-"""Where stages report to while they run: one observer per process."""
+"""Where the stages of this process report to while they run: Prefect hands a flow no observer."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
-
-class Observer(Protocol):
-    """Told about each stage of this process, in order."""
-
-    def started(self, arm: str, label: str) -> None: ...
-
-    def advanced(self, label: str, done: int, total: int, unit: str, **figures: float) -> None: ...
-
-    def finished(self, arm: str, label: str, cached: bool, seconds: float) -> None: ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def started(self, arm: str, label: str) -> None: ...
-
-    def advanced(self, label: str, done: int, total: int, unit: str, **figures: float) -> None: ...
-
-    def finished(self, arm: str, label: str, cached: bool, seconds: float) -> None: ...
-
+from sims_core.studies.running import Observer, Silent
 
 _observer: Observer = Silent()
 

@@ -1,25 +1,23 @@
-"""One Prefect task per stage of sims_core: look in the store, else compute; return a reference."""
+"""One Prefect task for each step of a run: look in the store, else compute; return references."""
 
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
 
 from prefect import State, Task, task
 from prefect.runtime import task_run
 
-from sims_core.catalog import STAGES, run_stage
-from sims_core.reports.summary import Outcome
-from sims_core.settings import Settings, open_store
-from sims_core.store.artifacts import ArtifactRef, StageRequest
+from sims_core.catalog import STAGES
+from sims_core.settings import Settings
+from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-from sims_core.studies.plan import PlannedStage
+from sims_core.studies.running import Batch, Work
 from tasks.accelerator import accelerator_slot
 from tasks.caching import BY_DIGEST, results_folder
 from tasks.live import live_progress
-from tasks.progress import observer
 from tasks.retries import DELAYS_S, worth_another_attempt
 
 # What stages say (resumed at ..., waiting for ...) belongs into the run's log; see
@@ -27,30 +25,25 @@ from tasks.retries import DELAYS_S, worth_another_attempt
 logging.getLogger("sims_core").setLevel(logging.INFO)
 
 
-def _compute(label: str, request: StageRequest, upstream: list[ArtifactRef]) -> ArtifactRef:
-    """Computes the artifact of `request` unless the store holds it.
+def _compute(label: str, digest: str, make: Callable[[], list[str]]) -> list[str]:
+    """Makes a batch of stages; says where the artifacts are.
 
-    `upstream` is not used: Prefect draws the graph's edges from it.
+    Args:
+        label: How Prefect's UI calls this task run.
+        digest: What the batch is: Prefect's cache key.
+        make: Does it. A function is all that Prefect is given: it would search anything else for
+            the results of other tasks.
     """
-
-    store, settings = open_store(), Settings.read()
-    execution = settings.execution()
-    slot = accelerator_slot(settings) if STAGES[request.stage].accelerated else nullcontext()
-    with slot, live_progress(label) as show:
-
-        def progress(done: int, total: int, unit: str, **figures: float) -> None:
-            observer().advanced(label, done, total, unit, **figures)
-            show(done, total, unit, **figures)
-
-        return run_stage(store, request, execution, computed_by=str(task_run.id), progress=progress)
+    return make()
 
 
 @cache
-def stage_task(stage: str) -> Task[[str, StageRequest, list[ArtifactRef]], ArtifactRef]:
-    """The Prefect task of a stage, named after it."""
+def stage_task(name: str) -> Task[[str, str, Callable[[], list[str]]], list[str]]:
+    """The Prefect task of a stage, named after it; that of a batch of several is `generation`."""
+    what = f"Stage {name} v{STAGES[name].version}" if name in STAGES else "Stages of a generation"
     return task(
-        name=stage,
-        description=f"Stage {stage} v{STAGES[stage].version} of sims_core",
+        name=name,
+        description=f"{what} of sims_core",
         task_run_name="{label}",
         cache_policy=BY_DIGEST,
         persist_result=True,
@@ -61,31 +54,40 @@ def stage_task(stage: str) -> Task[[str, StageRequest, list[ArtifactRef]], Artif
     )(_compute)
 
 
-def run_task(
-    store: Store,
-    stage: PlannedStage,
-    upstream: list[State[ArtifactRef]],
-    arm: str,
-    tagged: bool = True,
-) -> tuple[State[ArtifactRef], Outcome]:
-    """Runs one planned stage as a task of the current flow run and waits for it.
+class TaskStep:
+    """The step of a runner inside a flow: makes each batch in a task of the current flow run.
 
-    Args:
-        upstream: states of the tasks that made its inputs: the graph's edges.
-        arm: name of the arm that it belongs to, empty for the setup.
-        tagged: whether to tag it with its generation. Prefect asks for the concurrency limit of
-            each tag, which takes up to 2 s for a new one.
+    A task is told those tasks of this flow run that made its inputs: that is where Prefect's graph
+    has its edges from, also from one generation to the next.
     """
-    observer().started(arm, stage.label)
-    started = time.monotonic()
-    run = stage_task(stage.request.stage).with_options(
-        result_storage=results_folder(store),
-        refresh_cache=not store.is_whole(stage.ref),
-        tags=[f"generation:{stage.t}"] if tagged and stage.t else [],
-    )
-    state = run(stage.label, stage.request, upstream, return_state=True)
-    state.result()  # raises what the task raised
-    record = store.record(stage.ref)
-    cached = record is None or record.computed_by != str(state.state_details.task_run_id)
-    observer().finished(arm, stage.label, cached, time.monotonic() - started)
-    return state, Outcome(arm, stage, cached, record.seconds if record else 0.0)
+
+    def __init__(self, store: Store, settings: Settings, tagged: bool = True) -> None:
+        """
+        Args:
+            tagged: Whether to tag each task with its generation. Prefect asks the server for the
+                concurrency limit of each new tag, and waits for the answer: 50 ms where the server
+                has nothing to do, 2 s where it is busy with what many short tasks have told it.
+        """
+        self.store, self.settings, self.tagged = store, settings, tagged
+        self._states: dict[ArtifactRef, State[list[str]]] = {}
+
+    def __call__(self, batch: Batch, work: Work) -> None:
+        """Runs the task and waits for it; raises what it raised."""
+
+        def make() -> list[str]:
+            slot = accelerator_slot(self.settings) if batch.accelerated else nullcontext()
+            with slot, live_progress(batch.label) as show:
+                work(str(task_run.id), show)
+            return [stage.ref.location for stage in batch.stages]
+
+        whole = all(self.store.is_whole(stage.ref) for stage in batch.stages)
+        run = stage_task(batch.name).with_options(
+            result_storage=results_folder(self.store),
+            refresh_cache=not whole,
+            tags=[f"generation:{batch.t}"] if self.tagged and batch.t else [],
+        )
+        upstream = [self._states[ref] for ref in batch.inputs if ref in self._states]
+        state = run(batch.label, batch.digest, make, wait_for=upstream, return_state=True)
+        if not state.is_completed():
+            state.result()  # raises what the task raised
+        self._states |= dict.fromkeys((stage.ref for stage in batch.stages), state)

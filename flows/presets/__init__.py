@@ -1,4 +1,9 @@
-"""Presets: one small module each, found by importing every module of this package."""
+"""Presets: one small module each, found by importing every module of this package.
+
+Each says where its values are from: [K] known from the paper or its code, [P] a proxy from a
+neighbouring paper or its code where the paper's own value is not public, [O] our own choice. A [P]
+or [O] value is never the paper's.
+"""
 
 from __future__ import annotations
 

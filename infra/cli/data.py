@@ -15,7 +15,6 @@ from sims_core.common.errors import BadInput
 from sims_core.data.config import EncodeConfig, Encoding, ImportedSet
 from sims_core.engine.execution import Execution
 from sims_core.settings import Settings, writable_store
-from sims_core.store.artifacts import StageRequest
 from sims_core.store.store import Store
 
 data_app = typer.Typer(no_args_is_help=True, help="Bring your own images into the store.")
@@ -131,22 +130,6 @@ def _name(store: Store, name: str, dataset: ImportedSet, cached: bool, as_json: 
     print(json.dumps(row) if as_json else _text(row))
 
 
-def _run(store: Store, request: StageRequest, execution: Execution) -> bool:
-    """Runs the stage, telling of its progress; returns whether the store had its artifact."""
-    from infra.cli.progress import PlainProgress
-    from sims_core.catalog import run_stage
-
-    cached = store.is_whole(request.ref)
-    progress = PlainProgress(1)
-    progress.started("", request.stage)
-
-    def advanced(done: int, total: int, unit: str, **figures: float) -> None:
-        progress.advanced(request.stage, done, total, unit, **figures)
-
-    run_stage(store, request, execution, progress=advanced)
-    return cached
-
-
 def _reading(imported: Path, labels: Path | None = None) -> Execution:
     """How this machine runs a stage that reads what is being imported."""
     execution = Settings.read().execution()
@@ -158,6 +141,7 @@ def _import(
     store: Store, source: Path, labels: str | None, options: dict[str, Any]
 ) -> tuple[ImportedSet, bool]:
     """Runs the stage unless the store has its artifact."""
+    from infra.cli.progress import run_shown
     from sims_core.data.importing import NO_LABELS, imported_set, plan_import
     from sims_core.data.stages import IMPORT
 
@@ -165,7 +149,7 @@ def _import(
     execution = _reading(source, file)
     config = plan_import(execution.files, labels=None if file else labels, **options)
     request = IMPORT.request(config)
-    cached = _run(store, request, execution)
+    cached = run_shown(store, execution, request)
     return imported_set(config, store.open_artifact(request.ref)), cached
 
 
@@ -173,7 +157,7 @@ def _encode(
     store: Store, images: ImportedSet, folder: Path, config: EncodeConfig
 ) -> tuple[ImportedSet, bool]:
     """Brings the autoencoder and runs the stage, unless the store has their artifacts."""
-    from sims_core.catalog import run_stage
+    from infra.cli.progress import run_shown
     from sims_core.data.names import images_of
     from sims_core.latents.autoencoder import check_images_fit, find_autoencoder
     from sims_core.latents.stages import IMPORT_AUTOENCODER, encode_request
@@ -182,8 +166,8 @@ def _encode(
     autoencoder = find_autoencoder(folder.expanduser())
     check_images_fit(autoencoder, images.contents)
     encoding = Encoding(autoencoder=autoencoder, encode=config)
-    run_stage(store, IMPORT_AUTOENCODER.request(autoencoder), execution)
-    cached = _run(store, encode_request(images_of(images), encoding), execution)
+    encoded = encode_request(images_of(images), encoding)
+    cached = run_shown(store, execution, IMPORT_AUTOENCODER.request(autoencoder), encoded)
     return images.model_copy(update={"encoding": encoding}), cached
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from infra.cli.references import ONLY_FID, SUFFIX, measure_against, text_against, write_reference_of
+from infra.cli.references import SUFFIX, FileQuestion, ReferenceOut
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
-from sims_core.common.errors import BadInput
+from sims_core.evaluation.metric import figures_in
 from sims_core.settings import Settings, writable_store
 from sims_core.store.store import Store
-from sims_core.studies.against_statistics import Measured, plan_features
 from sims_core.studies.comparison import Comparison, find_images, plan_comparison
+from sims_core.studies.running import Runner
 
 
 def evaluate(
@@ -35,12 +34,7 @@ def evaluate(
             help="What they are compared with; FILE.npz of mu and sigma: FID only.",
         ),
     ] = None,
-    reference_out: Annotated[
-        Path | None,
-        typer.Option(
-            "--reference-out", metavar="FILE.npz", help="Write mean and covariance of the images."
-        ),
-    ] = None,
+    reference_out: ReferenceOut = None,
     features: Annotated[
         Literal["inception", "resnet20", "resnet56", "classifier"],
         typer.Option("--features", help="Feature space; classifier: trained on the reference."),
@@ -64,6 +58,10 @@ def evaluate(
         bool,
         typer.Option("--inception-score", help="Too, of weights that have the logits layer."),
     ] = False,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="A further one; again for several."),
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of KID's subsets and of the classifier.")
     ] = 0,
@@ -78,17 +76,14 @@ def evaluate(
         settings.execution()
         unopened = Store(settings.store.expanduser().absolute())
         if reference_out is not None or against is None or against.endswith(SUFFIX):
-            _check_one_reference(against, reference_out)
-            for option, given in (
-                ("--inception-score", inception_score),
-                ("--kid-subset-size", kid_subset_size),
-                ("--reference-count", reference_count),
-            ):
-                if given:
-                    raise BadInput(f"{option} needs a reference of images: {ONLY_FID}")
-            source = find_images(unopened, images)
-            measured = plan_features(source, settings.files(), features, count, allow_small_n)
-            _with_files(measured, against, reference_out, as_json)
+            asked = FileQuestion(against, reference_out, features, count, allow_small_n)
+            asked.check(
+                metric=metrics,
+                inception_score=inception_score,
+                kid_subset_size=kid_subset_size,
+                reference_count=reference_count,
+            )
+            print(asked.answer(find_images(unopened, images), settings.files(), as_json))
             return
         comparison = plan_comparison(
             find_images(unopened, images),
@@ -100,46 +95,25 @@ def evaluate(
             allow_small_n=allow_small_n,
             inception_score=inception_score,
             kid_subset_size=kid_subset_size,
+            metrics=metrics or (),
             seed=seed,
         )
         row = _measure(comparison)
         print(json.dumps(row) if as_json else _text(row))
 
 
-def _check_one_reference(against: str | None, reference_out: Path | None) -> None:
-    """Raises BadInput unless a reference is either read or written."""
-    if against is None and reference_out is None:
-        raise BadInput("Missing option '--against' (or '--reference-out', which writes one)")
-    if against is not None and reference_out is not None:
-        raise BadInput("pass --against REFERENCE or --reference-out FILE.npz, not both")
-
-
-def _with_files(
-    measured: Measured, against: str | None, reference_out: Path | None, as_json: bool
-) -> None:
-    """Writes a reference, or compares with one that is a file."""
-    if reference_out is not None:
-        row = write_reference_of(measured, reference_out)
-        text = f"wrote {reference_out}: {row['features']} features of {row['count']} images"
-    else:
-        row = measure_against(measured, Path(against or "").expanduser().absolute())
-        text = text_against(row)
-    print(json.dumps(row) if as_json else text)
-
-
 def _measure(comparison: Comparison) -> dict[str, Any]:
     """Runs the stages; returns what came out, as `--json` prints it."""
-    from infra.cli.progress import run_progress
-    from infra.cli.runs import run_groups, shown
-    from sims_core.evaluation.figures import read_metrics
+    from infra.cli.progress import run_progress, shown
+    from sims_core.evaluation.figures import read_figures
     from sims_core.reports.summary import count_stages
 
     store = writable_store()
     stages, evaluation = comparison.stages, comparison.evaluation
     progress = run_progress(len(stages))
     with shown(progress):
-        outcomes = run_groups(store, [("", stages)], progress)
-    metrics = stages[-1].ref
+        outcomes = Runner(store, Settings.read().execution(), progress).run("", stages)
+    metrics = [stage.ref for stage in stages if stage.ref.kind == "metrics"]
     return {
         "images": {"name": comparison.images.name, "artifact": comparison.images.ref.location},
         "against": {
@@ -148,25 +122,24 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         },
         "features": evaluation.features,
         "weights_sha256": evaluation.weights_sha256,
-        "metrics": read_metrics(store, metrics),
+        "metrics": read_figures(store, metrics),
         "kid_subsets": evaluation.kid_subsets,
         "kid_subset_size": evaluation.kid_subset_size,
         "store": str(store.root),
-        "artifact": metrics.location,
+        "artifact": metrics[0].location,
         "stages": count_stages(outcomes).model_dump(),
     }
 
 
 def _text(row: dict[str, Any]) -> str:
+    """All figures in a line, with a digit more than a report has; and where they are stored."""
     metrics, weights = row["metrics"], row["weights_sha256"]
-    figures = [
-        f"FID {metrics['fid']:z.4f}",
-        f"KID {metrics['kid']:z.6f} ({row['kid_subsets']} subsets of {row['kid_subset_size']})",
-        f"precision {metrics['precision']:.4f}",
-        f"recall {metrics['recall']:.4f}",
-    ]
-    if "isc" in metrics:
-        figures.append(f"Inception Score {metrics['isc']:.3f} +- {metrics['isc_std']:.3f}")
+    notes = {"kid": f" ({row['kid_subsets']} subsets of {row['kid_subset_size']})"}
+    figures = []
+    for figure in figures_in(metrics):
+        shown = f"{metrics[figure.name]:z.{figure.decimals + 1}f}"
+        spread = f" +- {metrics[figure.spread]:.{figure.decimals + 1}f}" if figure.spread else ""
+        figures.append(f"{figure.title} {shown}{spread}{notes.get(figure.name, '')}")
     return (
         f"{', '.join(figures)}: n = {metrics['n_generated']} of {row['images']['name']} against "
         f"{metrics['n_real']} of {row['against']['name']}, {row['features']} features"

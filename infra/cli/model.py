@@ -45,7 +45,7 @@ def model_import(
     with errors():
         use_store(store)
         apply_environment_defaults()
-        from sims_core.catalog import run_stage
+        from infra.cli.progress import run_shown
         from sims_core.nets.importing import find_model_source
         from sims_core.nets.names import MODELS, check_model_name
         from sims_core.nets.stages import IMPORT_MODEL
@@ -57,8 +57,7 @@ def model_import(
         execution = Settings.read().execution()
         files = execution.files.model_copy(update={"imported": folder})
         request = IMPORT_MODEL.request(model)
-        cached = opened.is_whole(request.ref)
-        run_stage(opened, request, execution.model_copy(update={"files": files}))
+        cached = run_shown(opened, execution.model_copy(update={"files": files}), request)
         MODELS.give(opened, name, model)
         row = {**_row(opened, name, model), "cached": cached}
         print(json.dumps(row) if as_json else "\n".join([_text(row), *_more(row)]))

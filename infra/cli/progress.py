@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
@@ -15,6 +18,12 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+from sims_core.engine.execution import Execution
+from sims_core.store.artifacts import StageRequest
+from sims_core.store.store import Store
+from sims_core.studies.plan import PlannedStage
+from sims_core.studies.running import Runner
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -102,3 +111,34 @@ RunProgress = PlainProgress | BarProgress
 def run_progress(total: int) -> RunProgress:
     """What suits standard error, for a run of `total` stages."""
     return BarProgress(total) if sys.stderr.isatty() else PlainProgress(total)
+
+
+@contextmanager
+def shown(progress: RunProgress) -> Iterator[None]:
+    """What the stages say (resumed at ..., waiting for ..., damaged ...) goes to standard error.
+
+    Begins when the bars are up: they stand in for sys.stderr so that lines go above them. They are
+    put away at the end.
+    """
+    messages = logging.StreamHandler(sys.stderr)
+    messages.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("sims_core")
+    logger.addHandler(messages)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(messages)
+        progress.close()
+
+
+def run_shown(store: Store, execution: Execution, *requests: StageRequest) -> bool:
+    """Runs the stages of an import, one after the other, telling of their progress in plain lines.
+
+    Returns:
+        Whether the store had the last one's artifact already.
+    """
+    progress = PlainProgress(len(requests))
+    stages = [PlannedStage(0, request.stage, request) for request in requests]
+    with shown(progress):
+        return Runner(store, execution, progress).run("", stages)[-1].cached

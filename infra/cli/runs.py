@@ -1,29 +1,26 @@
-"""Runs a flow in this process against Prefect's embedded API, or says what it would do."""
+"""Runs a preset in this process, with Prefect or without, or says what it would do."""
 
 from __future__ import annotations
 
 import json
-import logging
-import sys
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flows.parameters import check_parameters, parameter_model
+from flows.planned import PlannedRun
 from flows.presets import Preset, find_preset
+from flows.registry import load_flow, load_signature
 from infra.cli.arguments import parse_parameters
-from sims_core.catalog import run_stage
-from sims_core.reports.summary import Outcome, RunSummary
+from infra.server.named import names_a_server
+from sims_core.reports.run_folder import write_run
+from sims_core.reports.summary import RunSummary
 from sims_core.settings import Settings, writable_store
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-from sims_core.studies.plan import Plan, PlannedStage
-
-if TYPE_CHECKING:
-    from infra.cli.progress import RunProgress
+from sims_core.studies.plan import Plan
+from sims_core.studies.running import Runner
 
 
 @dataclass(frozen=True)
@@ -34,6 +31,15 @@ class CheckedRun:
     parameters: dict[str, Any]
     plan: Plan
 
+    @property
+    def planned(self) -> PlannedRun:
+        return PlannedRun(self.preset.flow, self.parameters, self.plan)
+
+    @property
+    def stages(self) -> int:
+        """How many there are, those included that earlier ones decide on."""
+        return sum(len(stages) for _, stages in self.plan.groups) + self.plan.undecided
+
 
 def check_run(full_name: str, texts: list[str]) -> CheckedRun:
     """Checks preset, parameters, settings and store before any work starts.
@@ -42,23 +48,16 @@ def check_run(full_name: str, texts: list[str]) -> CheckedRun:
         BadInput: naming what was wrong and what would be valid.
     """
     preset = find_preset(full_name)
-    from flows.parameters import check_parameters, make_plan, parameter_model
-    from flows.registry import load_flow
-
-    function = load_flow(preset.flow).fn
-    given = parse_parameters(texts, parameter_model(function))
-    parameters = check_parameters(function, preset, given)
-    plan = make_plan(preset.flow, parameters, Store(_store_root()))
-    return CheckedRun(preset, parameters, plan)
-
-
-def _store_root() -> Path:
-    return Settings.read().store.expanduser().absolute()
+    signature = load_signature(preset.flow)
+    given = parse_parameters(texts, parameter_model(signature))
+    parameters = check_parameters(signature, preset, given)
+    store = Store(Settings.read().store.expanduser().absolute())
+    return CheckedRun(preset, parameters, PlannedRun.of(preset.flow, parameters, store).plan)
 
 
 def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     """Every stage of the plan and whether the store holds it; writes nothing."""
-    store = Store(_store_root())
+    store = Store(Settings.read().store.expanduser().absolute())
     seen: set[ArtifactRef] = set()
     rows, plan = [], run.plan
     if all(store.is_whole(stage.ref) for stage in plan):
@@ -85,50 +84,71 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     return "\n".join([*lines, f"would compute {computed} stages; {totals['cached']} are cached"])
 
 
+def _looked_at(store: Store, plan: Plan) -> Iterator[bool]:
+    """Whether the store has each stage, those included that earlier ones decide on.
+
+    Looking may read every byte of an artifact: it is done when the next value is asked for.
+    """
+    missing = 0
+    for stage in plan:
+        whole = store.is_whole(stage.ref)
+        missing += not whole
+        yield whole
+    if not missing:
+        for _, stages in plan.completed(store).groups[len(plan.groups) :]:
+            yield from (store.is_whole(stage.ref) for stage in stages)
+
+
 def execute(run: CheckedRun) -> RunSummary:
     """Runs the flow here and returns its summary.
+
+    Where the store has everything and no Prefect server is named, that is not worth one: the
+    embedded API takes 15 s to start and to stop. It is started as soon as one stage is missing,
+    while the rest of the plan is looked at.
 
     Raises:
         BadInput: no Prefect server answers at PREFECT_API_URL, or the store cannot be written.
         SimsError: a stage failed; what was finished stays.
     """
-    settings = Settings.read()
-    settings.execution()
-    from infra.server.prefect_api import check_prefect_api, ensure_prefect_api, run_watched
+    Settings.read().execution()
+    if names_a_server():
+        from infra.server.prefect_api import check_prefect_api
 
-    check_prefect_api()
-    writable_store()
-    from flows.registry import load_flow
-    from infra.cli.progress import run_progress
+        check_prefect_api()
+        writable_store()
+        _start_api()
+        return _execute_flow(run)
+    store = writable_store()
+    looked_at = _looked_at(store, run.plan)
+    if all(looked_at):
+        return _execute_here(store, run)
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(_start_api)
+        for _ in looked_at:
+            pass
+        started.result()
+    return _execute_flow(run)
+
+
+def _start_api() -> None:
+    """Importing what that takes is a good part of the time."""
+    from infra.server.prefect_api import ensure_prefect_api
+
+    ensure_prefect_api()
+
+
+def _execute_flow(run: CheckedRun) -> RunSummary:
+    """Runs the flow against the Prefect API that is there."""
+    from infra.cli.progress import run_progress, shown
+    from infra.server.prefect_api import run_watched
     from tasks.progress import observe
 
-    progress = run_progress(len(list(run.plan)) + run.plan.undecided)
+    flow = load_flow(run.preset.flow)
+    progress = run_progress(run.stages)
     observe(progress)
     with shown(progress):
-        ensure_prefect_api()
-        summary: RunSummary = run_watched(load_flow(run.preset.flow), run.parameters)
+        summary: RunSummary = run_watched(flow, run.parameters)
         return summary
-
-
-def run_groups(
-    store: Store, groups: Sequence[tuple[str, Sequence[PlannedStage]]], progress: RunProgress
-) -> list[Outcome]:
-    """Runs stages one after the other in this process, without Prefect.
-
-    Args:
-        groups: stages in an order in which they can run, each group with its arm's name.
-    """
-    execution, outcomes = Settings.read().execution(), []
-    for arm, stage in ((arm, stage) for arm, stages in groups for stage in stages):
-        progress.started(arm, stage.label)
-        marker, advanced = uuid.uuid4().hex, partial(progress.advanced, stage.label)
-        run_stage(store, stage.request, execution, computed_by=marker, progress=advanced)
-        record = store.record(stage.ref)
-        cached = record is None or record.computed_by != marker
-        seconds = record.seconds if record else 0.0
-        progress.finished(arm, stage.label, cached, seconds)
-        outcomes.append(Outcome(arm, stage, cached, seconds))
-    return outcomes
 
 
 def execute_directly(run: CheckedRun) -> RunSummary:
@@ -137,36 +157,15 @@ def execute_directly(run: CheckedRun) -> RunSummary:
     Raises:
         SimsError: a stage failed; what was finished stays.
     """
-    from flows.parameters import default_run_name
-    from infra.cli.progress import PlainProgress
-    from tasks.report import write_run
+    return _execute_here(Store.open(Settings.read().store), run)
 
-    store = Store.open(Settings.read().store)
-    progress = PlainProgress(len(list(run.plan)) + run.plan.undecided)
+
+def _execute_here(store: Store, run: CheckedRun) -> RunSummary:
+    """Runs the stages in this process, and writes the report."""
+    from infra.cli.progress import PlainProgress, shown
+
+    progress = PlainProgress(run.stages)
     with shown(progress):
-        outcomes = run_groups(store, run.plan.groups, progress)
-        plan = run.plan.completed(store)
-        outcomes += run_groups(store, plan.groups[len(run.plan.groups) :], progress)
-    parameters = {key: value for key, value in run.parameters.items() if key != "run_name"}
-    name = run.parameters["run_name"] or default_run_name(run.preset.flow, parameters)
-    title = run.preset.description
-    return write_run.fn(run.preset.flow, name, title, parameters, plan, outcomes)
-
-
-@contextmanager
-def shown(progress: RunProgress) -> Iterator[None]:
-    """What the stages say (resumed at ..., waiting for ..., damaged ...) goes to standard error.
-
-    Begins when the bars are up: they stand in for sys.stderr so that lines go above them. They are
-    put away at the end.
-    """
-    messages = logging.StreamHandler(sys.stderr)
-    messages.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("sims_core")
-    logger.addHandler(messages)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(messages)
-        progress.close()
+        runner = Runner(store, Settings.read().execution(), progress)
+        whole, outcomes = runner.run_plan(run.plan)
+    return write_run(store, run.planned.ended(whole, outcomes))

@@ -124,7 +124,7 @@ class Stack:
 
     @property
     def environment_file(self) -> Path:
-        """For a shell to read: what a client of this stack needs."""
+        """What a client of this stack needs, as lines that a shell reads."""
         return self.folder / "env"
 
     # What is kept in the folder
@@ -168,7 +168,7 @@ class Stack:
 
     @cached_property
     def passwords(self) -> dict[str, str]:
-        """By the names of .env.example; made at the first start."""
+        """The passwords by the names of .env.example; made at the first start."""
         file = self.folder / "passwords.json"
         if not file.exists():
             if (self.folder / "postgres").exists():
@@ -246,7 +246,7 @@ class Stack:
         return Service(service.command, {**service.environment, **own}, service.health)
 
     def _environment(self, service: Service) -> dict[str, str]:
-        """Of a process: the user's own less Prefect's settings, then the service's."""
+        """The environment of a process: the user's less Prefect's settings, then the service's."""
         inherited = {
             key: text for key, text in os.environ.items() if not key.startswith("PREFECT_")
         }

@@ -1,4 +1,4 @@
-"""In which floating-point format a network computes."""
+"""The floating-point formats that a network can compute in."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ SELF_SYNTHETIC: Final = "self-synthetic"
 AUXILIARY_DATA: Final = "auxiliary data"
 FINE_TUNE_AUXILIARY: Final = "fine-tune auxiliary"
 TRAIN_AUXILIARY: Final = "train auxiliary"
+MERGE: Final = "merge"
 GENERATE: Final = "generate"
 PREVIEW: Final = "preview"
 FEATURES: Final = "features"
@@ -34,3 +35,8 @@ EVALUATE: Final = "evaluate"
 def latents_of(role: str) -> str:
     """The role of the stage that samples the latents which the stage of `role` decodes."""
     return f"{role} latents"
+
+
+def metric(name: str) -> str:
+    """The role of the stage that measures one further metric."""
+    return f"metric {name}"

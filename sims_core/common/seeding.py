@@ -29,4 +29,4 @@ def image_seed(first_seed: int, index: int) -> int:
 
 
 MOST_IMAGES = 2**30
-"""Of one set. Image seeds are 32 bits."""
+"""The most images of one set, since image seeds are 32 bits."""

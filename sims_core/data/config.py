@@ -186,7 +186,7 @@ class ImportedSet(Frozen):
 
     config: ImportConfig
     contents: Contents
-    """Of the images."""
+    """What the images are."""
     encoding: Encoding | None = None
     """Networks see the images' latents; None: the images."""
 

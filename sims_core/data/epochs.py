@@ -1,4 +1,4 @@
-"""In which order a training sees its data."""
+"""The order in which a training sees its data."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from PIL import Image
 from sims_core.data.types import Images
 
 GRID_FILE = "grid.png"
-"""In every artifact with images: the first of them."""
+"""The file in every artifact with images that shows the first of them."""
 
 
 GRID_COLUMNS = 16
@@ -30,6 +30,8 @@ def encode_png(image: Images) -> bytes:
 
 def image_grid(images: Images, columns: int = GRID_COLUMNS, gap: int = 1) -> bytes:
     """PNG of the images [N, C, H, W] in rows of `columns`, white gaps between."""
+    # Not torchvision's make_grid: it turns grey into RGB and frames the grid, which would change
+    # the bytes of every stored grid, and it would bring torch to those who only read pictures.
     count, channels, height, width = images.shape
     columns = min(columns, count)
     rows = math.ceil(count / columns)

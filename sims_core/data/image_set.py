@@ -56,7 +56,7 @@ class ImageSet(Frozen):
     """Images per class label; empty when the set has no labels."""
     shards: tuple[Shard, ...]
     scaling: Scaling | None = None
-    """Of latents as their autoencoder has them; None: stored as networks see them."""
+    """How latents are scaled from what the autoencoder has; None: stored as networks see them."""
 
     @property
     def contents(self) -> Contents:
@@ -196,7 +196,7 @@ def read_samples(shards: Sequence[Path]) -> tuple[NDArray[Any], Labels | None]:
 
 
 def read_images(shards: Sequence[Path]) -> tuple[Images, Labels | None]:
-    """As `read_samples`, of images."""
+    """All images of the shards, and their labels; see `read_samples`."""
     return read_samples(shards)
 
 

@@ -31,7 +31,7 @@ SKIPPED_FILE = "skipped.json"
 
 
 def content_digest(source: Source) -> str:
-    """Of every file's bytes, and of the names that its images and classes have; not of its path."""
+    """SHA-256 of every file's bytes and of the names of its images and classes; not of its path."""
     sums = [file_sha256(path) for path in source.files]
     return digest_of({"names": source.names or (), "classes": source.classes, "files": sums})
 

@@ -68,7 +68,7 @@ class Source:
     read: Callable[[], Iterator[RawImage]]
     split: str | None = None
     names: tuple[str, ...] | None = None
-    """Of all its images, where that is known before they are read."""
+    """How many images there are, where that is known before they are read."""
     classes: tuple[str, ...] = ()
     """Name of each class, where the source gives names."""
 

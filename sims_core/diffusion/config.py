@@ -58,8 +58,8 @@ class SamplerConfig(Frozen):
     sigma_max: Annotated[float, Field(gt=0)] = 80.0
     rho: Annotated[float, Field(gt=0)] = 7.0
     precision: Precision = "fp32"
-    """Of the passes of image networks. bf16 and fp16 are mixed: weights, EDM's scalings and the
-    sampler's sums are always float32."""
+    """Precision of the passes of image networks. bf16 and fp16 are mixed: weights, EDM's scalings
+    and the sampler's sums are always float32."""
 
     @model_validator(mode="after")
     def _ordered(self) -> SamplerConfig:

@@ -46,7 +46,7 @@ class NetDenoiser(nn.Module):
         self.sigma_data = sigma_data
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """As `Denoiser`."""
+        """D(x; sigma); see `Denoiser`."""
         raise NotImplementedError
 
 

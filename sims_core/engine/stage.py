@@ -73,6 +73,9 @@ class Stage(Generic[C]):
     """`module:function` of what computes it: a `Compute` for this stage's configuration."""
     one_thread: Callable[[C], bool] = field(default=lambda config: False, repr=False)
     """Whether its matrices are so small that a second thread costs more than it brings."""
+    short: bool = False
+    """Whether a generation that has it takes so little time that its stages may share one step of a
+    run (a Prefect task): a matter of seconds."""
     accelerated: bool = False
     """Whether it computes on `execution.device`; those that do not may overlap with those that do.
     """

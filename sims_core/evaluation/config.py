@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
+    ValidationError,
     model_validator,
 )
 
-from sims_core.common.frozen import Frozen
+from sims_core.common.frozen import Frozen, one_line
 from sims_core.common.seeding import MOST_IMAGES
 from sims_core.data.config import (
     PointSourceConfig,
 )
+from sims_core.evaluation.metric import STANDARD_METRICS, further_metrics
 
 
 class ClassifierConfig(Frozen):
@@ -46,6 +48,11 @@ class EvaluationConfig(Frozen):
     kid_subsets: Annotated[int, Field(ge=1)] = 100
     kid_subset_size: Annotated[int, Field(ge=2)] = 500
     prc_neighborhood: Annotated[int, Field(ge=1)] = 3
+    metrics: tuple[str, ...] = ()
+    """Metrics beyond the standard ones, by the names of files in sims_core/evaluation/metrics. Each
+    is a stage of its own: adding one computes nothing else again."""
+    metric_options: dict[str, dict[str, Any]] = {}
+    """Options of `metrics` where they are not the metric's own defaults, by name."""
     num_preview: Annotated[int, Field(ge=1, le=64)] = 64
     """Images of the grid that is drawn from the same seeds in every generation and arm."""
 
@@ -84,6 +91,45 @@ class EvaluationConfig(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _metrics_are_known(self) -> EvaluationConfig:
+        if not self.metrics and not self.metric_options:  # nothing to load
+            return self
+        known = further_metrics()
+        for name in self.metrics:
+            if name in STANDARD_METRICS:
+                raise ValueError(f"metrics: {name} is measured in every run, leave it out")
+            if name not in known:
+                raise ValueError(f"metrics: no metric {name!r}; metrics: {', '.join(known)}")
+            if "logits" in known[name].needs and not self.inception_score:
+                raise ValueError(f"metrics: {name} needs logits: set inception_score=true")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"metrics: the same one twice in {', '.join(self.metrics)}")
+        for name, options in self.metric_options.items():
+            if name not in self.metrics:
+                raise ValueError(f"metric_options: {name!r} is not in metrics {[*self.metrics]}")
+            try:
+                known[name].options.model_validate(options)
+            except ValidationError as error:
+                raise ValueError(f"metric_options.{name}: {one_line(error)}") from None
+        return self
+
+    def metric_stages(self, seed: int) -> tuple[MetricConfig, ...]:
+        """The configuration of the stage of each of `metrics`, with all its options."""
+        known, stages = further_metrics() if self.metrics else {}, []
+        for name in self.metrics:
+            metric = known[name]
+            options = metric.options.model_validate(self.metric_options.get(name, {}))
+            stages.append(
+                MetricConfig(
+                    name=name,
+                    version=metric.version,
+                    options=options.model_dump(mode="json"),
+                    seed=seed if metric.random else None,
+                )
+            )
+        return tuple(stages)
+
 
 class PointEvaluationConfig(Frozen):
     """What is measured on each generation of points, on how many, in every replicate."""
@@ -116,7 +162,7 @@ class EvaluatePointsConfig(Frozen):
     empirical_points: int
     bootstrap: int
     seed: int
-    """Of the bootstrap."""
+    """What the bootstrap's resamples are drawn from."""
 
 
 class ClassifierStageConfig(Frozen):
@@ -129,7 +175,7 @@ class ExtractorConfig(Frozen):
 
     features: Literal["inception", "resnet20", "resnet56"]
     sha256: str = Field(pattern=r"^[0-9a-f]{8,64}$")
-    """Of the file with the weights; the first digits do."""
+    """SHA-256 of the file with the weights; its first digits are enough."""
     inception_score: bool = False
     """Its features come with the logits that the Inception Score is made from."""
 
@@ -155,3 +201,13 @@ class EvaluateConfig(Frozen):
     kid_subset_size: int
     prc_neighborhood: int
     seed: int
+
+
+class MetricConfig(Frozen):
+    """One metric that is not among the standard ones."""
+
+    name: str
+    version: int
+    options: dict[str, Any]
+    seed: int | None
+    """None: the metric draws nothing."""

@@ -38,16 +38,16 @@ from sims_core.evaluation.weights import IN_DATA_FOLDER, OFFICIAL_INCEPTION, fin
 LAYER = "penultimate"
 
 
-CLASSIFIER_FEATURES = "sims-classifier"
+CLASSIFIER_EXTRACTOR = "sims-classifier"
 
 
-INCEPTION_FEATURES = "sims-inception"
+INCEPTION_EXTRACTOR = "sims-inception"
 
 
-WEIGHTS_FILE = "extractor.safetensors"
+EXTRACTOR_WEIGHTS = "extractor.safetensors"
 
 
-CONFIG_FILE = "extractor.json"
+EXTRACTOR_CONFIG = "extractor.json"
 
 
 class _OneLayer(FeatureExtractorBase):  # type: ignore[misc]  # torch-fidelity is untyped
@@ -104,7 +104,7 @@ class ResNetFeatures(_OneLayer):
     def load(self, folder: Path) -> CifarResNet:
         depth = int(read_config(folder).features.removeprefix("resnet"))
         network = CifarResNet(depth)
-        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        network.load_state_dict(load_file(folder / EXTRACTOR_WEIGHTS))
         return network
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -124,15 +124,15 @@ class InceptionFeatures(FeatureExtractorInceptionV3):  # type: ignore[misc]
         if feature_extractor_weights_path is None:
             raise ValueError(f"feature_extractor_weights_path must name a folder for {name}")
         buffer = io.BytesIO()  # pickled here and now, from checked numbers
-        torch.save(load_file(Path(feature_extractor_weights_path) / WEIGHTS_FILE), buffer)
+        torch.save(load_file(Path(feature_extractor_weights_path) / EXTRACTOR_WEIGHTS), buffer)
         buffer.seek(0)
         super().__init__(name, features_list, feature_extractor_weights_path=buffer, **kwargs)
 
 
-register_feature_extractor(CLASSIFIER_FEATURES, ClassifierFeatures)
+register_feature_extractor(CLASSIFIER_EXTRACTOR, ClassifierFeatures)
 
 
-register_feature_extractor(INCEPTION_FEATURES, InceptionFeatures)
+register_feature_extractor(INCEPTION_EXTRACTOR, InceptionFeatures)
 
 
 for _depth in ("resnet20", "resnet56"):
@@ -144,13 +144,13 @@ LOGITS = "logits_unbiased"
 
 
 def read_config(folder: Path) -> ExtractorConfig:
-    return ExtractorConfig.model_validate_json((folder / CONFIG_FILE).read_bytes())
+    return ExtractorConfig.model_validate_json((folder / EXTRACTOR_CONFIG).read_bytes())
 
 
 def create_extractor(folder: Path, cuda: bool) -> tuple[FeatureExtractorBase, str]:
     """The extractor whose artifact lies in `folder`, and the layer of its features."""
-    name, layers = CLASSIFIER_FEATURES, [LAYER]
-    if (folder / CONFIG_FILE).exists():
+    name, layers = CLASSIFIER_EXTRACTOR, [LAYER]
+    if (folder / EXTRACTOR_CONFIG).exists():
         config = read_config(folder)
         name = f"sims-{config.features}"
         if config.features == "inception":
@@ -262,8 +262,10 @@ def prepare_extractor(context: StageContext[ExtractorConfig]) -> dict[str, Any]:
             )
         state |= {"fc.weight": torch.zeros(1008, 2048), "fc.bias": torch.zeros(1008)}
     state = {name: tensor.contiguous() for name, tensor in state.items()}
-    save_file(state, context.directory / WEIGHTS_FILE)
-    (context.directory / CONFIG_FILE).write_text(canonical_json(config.model_dump(mode="json")))
+    save_file(state, context.directory / EXTRACTOR_WEIGHTS)
+    (context.directory / EXTRACTOR_CONFIG).write_text(
+        canonical_json(config.model_dump(mode="json"))
+    )
     try:
         create_extractor(context.directory, cuda=False)
     except RuntimeError as error:  # torch's list of missing and unexpected names

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 
 METRICS_FILE = "metrics.json"
+
+METRICS_KIND: Final = "metrics"
+"""Of every artifact with such a file."""
 
 Figures = Mapping[str, int | float]
 """Figures by name, with their sample counts and the seed of what is drawn at random in them."""
@@ -30,3 +34,16 @@ def read_metrics(store: Store, ref: ArtifactRef) -> dict[str, int | float]:
         (store.open_artifact(ref) / METRICS_FILE).read_bytes()
     )
     return metrics
+
+
+def read_figures(store: Store, refs: Iterable[ArtifactRef]) -> dict[str, int | float]:
+    """The figures of all the evaluations among these artifacts, in one.
+
+    Raises:
+        DamagedArtifact: one of them is not there, or not whole.
+    """
+    found: dict[str, int | float] = {}
+    for ref in refs:
+        if ref.kind == METRICS_KIND:
+            found |= read_metrics(store, ref)
+    return found

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the pixels in [0, 1] that the stored weights were trained on."""
+"""Mean and deviation of each channel, for pixels in [0, 1], that the stored weights expect."""
 
 
 class Block(nn.Module):

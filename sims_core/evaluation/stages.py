@@ -11,6 +11,7 @@ from sims_core.evaluation.config import (
     EvaluatePointsConfig,
     ExtractorConfig,
     FeaturesConfig,
+    MetricConfig,
     ReferenceConfig,
     ReferenceFileConfig,
     StatisticsFidConfig,
@@ -39,7 +40,10 @@ FEATURES = Stage(
     "sims_core.evaluation.images:extract_features",
     accelerated=True,
 )
-EVALUATE = Stage("evaluate", 2, "metrics", EvaluateConfig, "sims_core.evaluation.images:evaluate")
+EVALUATE = Stage(
+    "evaluate", 2, "metrics", EvaluateConfig, "sims_core.evaluation.measuring:evaluate"
+)
+METRIC = Stage("metric", 1, "metrics", MetricConfig, "sims_core.evaluation.measuring:measure_one")
 IMPORT_REFERENCE = Stage(
     "import_reference",
     1,
@@ -66,6 +70,6 @@ EVALUATE_POINTS = Stage(
 )
 
 STAGES: tuple[Stage[Any], ...] = (
-    *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE),
+    *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE, METRIC),
     *(IMPORT_REFERENCE, STATISTICS_FID, REFERENCE, EVALUATE_POINTS),
 )

@@ -107,7 +107,7 @@ def import_autoencoder(context: StageContext[AutoencoderConfig]) -> dict[str, An
 
 
 def autoencoder_config(context: StageContext[Any]) -> AutoencoderConfig:
-    """Of the input `autoencoder`."""
+    """The configuration of the input `autoencoder`."""
     path = context.open("autoencoder") / CONFIG_FILE
     return AutoencoderConfig.model_validate_json(path.read_bytes())
 

@@ -26,7 +26,7 @@ from sims_core.nets.layers import (
 from sims_core.nets.unet_layout import BlockPlan
 
 EPS = 1e-5
-"""Of the group normalisations."""
+"""Epsilon of the group normalisations."""
 
 
 class ADM(Told):

@@ -34,6 +34,7 @@ __all__ = [
     "ImageNet",
     "ImportedModel",
     "MLPConfig",
+    "MergeConfig",
     "ModelConfig",
     "Net",
     "NetConfig",
@@ -167,9 +168,9 @@ class ModelConfig(Frozen):
     net: NetConfig = UNetConfig()
     sigma_data: Annotated[float, Field(gt=0)] = 0.5
     schedule: NoiseSchedule | None = None
-    """Of an imported network that was trained with DDPM's noise; None is EDM's preconditioning."""
+    """DDPM's noise that an imported network was trained with; None is EDM's preconditioning."""
     preconditioning: PreconditioningConfig | None = None
-    """Of EDM's and EDM2's networks; None is what `schedule` says, else the network's own, else
+    """That of EDM's and EDM2's networks; None is what `schedule` says, else the network's own, else
     EDM's."""
     loss: LossConfig | None = None
     """What it is trained and fine-tuned with; None is the preconditioning's own, at the noise
@@ -262,6 +263,13 @@ class ImportedModel(Frozen):
 
     model: ModelConfig
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class MergeConfig(Frozen):
+    """How the weights of a base and an auxiliary become those of one model."""
+
+    w: float
+    """base + w (base - auxiliary)."""
 
 
 class BaseConfig(Frozen):

@@ -59,7 +59,7 @@ _RENAMED = {"img_resolution": "image_size", "in_channels": "channels", "img_chan
 _RENAMED |= {"label_dim": "num_classes"}
 _LOSSES = {"EDMLoss": "edm", "EDM2Loss": "edm2", "VPLoss": "vp", "VELoss": "ve"}
 _DEPTH = 24
-"""Of modules in modules, and of values in values; networks have 5."""
+"""The deepest nesting of modules in modules, and of values in values; networks have 5."""
 _MOST_MODULES = 20_000
 _MOST_VALUES = 20_000
 _MOST_TEXT = 10_000

@@ -21,7 +21,7 @@ from sims_core.common.errors import BadInput
 MOST_OPERATIONS = 400_000
 """Opcodes of a file. Networks of 300 layers have about 50,000."""
 MOST_CHARACTERS = 2**24
-"""Of one string."""
+"""The most bytes of one string."""
 MOST_STACKED = 100_000
 """Values and marks that wait on the stack."""
 

@@ -66,7 +66,7 @@ def save_model(denoiser: NetDenoiser, config: ModelConfig, folder: Path) -> None
 
 
 def read_model_config(folder: Path) -> ModelConfig:
-    """Of what `save_model` wrote."""
+    """The configuration in a folder that `save_model` wrote."""
     return ModelConfig.model_validate_json((folder / MODEL_FILE).read_bytes())
 
 

@@ -29,7 +29,7 @@ from sims_core.nets.layers import (
 from sims_core.nets.unet_layout import BlockPlan
 
 EPS = 1e-6
-"""Of the group normalisations."""
+"""Epsilon of the group normalisations."""
 ALMOST_ZERO = 1e-5
 """Scale of the initial weights of what each block and the network end with."""
 

@@ -29,7 +29,7 @@ _NUMBERS = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i
 _NUMBERS |= {"u8": "Q", "u4": "I", "u2": "H", "u1": "B"}
 """numpy's codes of plain numbers, as struct's."""
 MOST_ELEMENTS = 65_536
-"""Of an array that is noted beside the network."""
+"""The most bytes of an array that is noted beside the network."""
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class UNet(nn.Module):
         self.told.labels = augment_labels
 
     def train(self, mode: bool = True) -> UNet:
-        """As every module's, but diffusers' residual blocks do not learn of it.
+        """Switches between training and evaluation; diffusers' residual blocks do not learn of it.
 
         All that they do in training is to copy their input out of the channels-last format, for 8 %
         of a step's time on a CPU; the values are the same. Dropouts are modules of their own.

@@ -20,12 +20,12 @@ class BlockPlan:
     name: str
     """As checkpoints name it within the encoder or the decoder: 16x16_block0."""
     level: int
-    """Of resolution: 0 is the finest."""
+    """Level of resolution: 0 is the finest."""
     in_channels: int
     """With those of the skip connection, if there is one."""
     out_channels: int
     heads: int = 0
-    """Of self-attention; 0 is none."""
+    """Heads of self-attention; 0 is none."""
     resample: Resampling = "keep"
     joins: bool = False
     """The newest output of the encoder that is not used yet is concatenated to the input."""
@@ -36,7 +36,7 @@ class UNetLayout:
     """Blocks in the order in which they are evaluated."""
 
     resolutions: tuple[int, ...]
-    """Of each level, in pixels."""
+    """Height and width at each level, in pixels."""
     stem_channels: int
     """What the first convolution gives."""
     encoder: tuple[BlockPlan, ...]
@@ -136,14 +136,14 @@ def group_count(channels: int) -> int:
 
 
 def linear_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
-    """Of a fully connected layer, or of a convolution with `inputs` = channels times taps."""
+    """Parameters of a linear layer, or of a convolution with `inputs` = channels times taps."""
     return outputs * (inputs + bias)
 
 
 def residual_parameters(
     block: BlockPlan, embedding: int, adaptive_scale: bool, projects_resampled: bool
 ) -> int:
-    """Of one residual block of DDPM++, NCSN++ or ADM; see `sims_core.nets.layers.ResidualBlock`."""
+    """Parameters of one residual block of DDPM++, NCSN++ or ADM (`nets.layers.ResidualBlock`)."""
     inputs, outputs = block.in_channels, block.out_channels
     total = 2 * inputs + linear_parameters(9 * inputs, outputs)
     total += linear_parameters(embedding, outputs * (2 if adaptive_scale else 1))

@@ -12,13 +12,14 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Protocol
 
-from sims_core.reports.summary import ArmSummary, Interval, Outcome, RunSummary
+from sims_core.reports.summary import ArmSummary, Interval, RunSummary
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import LoopPlan
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
+from sims_core.studies.running import Outcome
 
 Rows = Sequence[dict[str, Any]]
 """A table: a mapping from column to figure for each row."""
@@ -75,7 +76,7 @@ class KindReport(Protocol):
         """The arms with what is known beyond each generation's metrics."""
 
     def scan_ratios(self, store: Store, plan: LoopPlan) -> list[Interval | None]:
-        """Of each scanned first generation, its distance over the baseline's."""
+        """The distance of each scanned first generation over the baseline's."""
 
     def page(
         self, store: Store, summary: RunSummary, plan: LoopPlan, folder: Path | None

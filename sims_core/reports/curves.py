@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sims_core.evaluation.metric import Figure as MetricFigure
+from sims_core.evaluation.metric import figures_in
 from sims_core.reports.drawing import COLOURS
-from sims_core.reports.summary import FIGURES, ArmSummary, sample_counts
+from sims_core.reports.summary import ArmSummary, sample_counts
 from sims_core.reports.tables import ratios
 
-TITLES = {"fid": "FID", "kid": "KID", "precision": "Precision", "recall": "Recall"}
-BETTER = {"fid": "lower is better", "kid": "lower is better"}
+PANELS = 4
+"""Metrics side by side in the figure of curves."""
 
 
-def _draw(axes: Axes, arms: Sequence[ArmSummary], figure: str, relative: bool) -> None:
+def _draw(axes: Axes, arms: Sequence[ArmSummary], metric: MetricFigure, relative: bool) -> None:
     for number, arm in enumerate(arms):
         t = [generation.t for generation in arm.generations]
-        values = [generation.metrics[figure] for generation in arm.generations]
+        values = [generation.metrics[metric.name] for generation in arm.generations]
         if relative:
-            values = ratios(arm, figure, values[0])
+            values = ratios(arm, metric.name, values[0])
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(t, values, marker="o", markersize=4, linewidth=1.6, color=colour, label=arm.name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -30,22 +33,39 @@ def _draw(axes: Axes, arms: Sequence[ArmSummary], figure: str, relative: bool) -
     axes.tick_params(labelsize=8)
     if relative:
         axes.axhline(1, color="#868e96", linewidth=0.8, linestyle="--")
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel("generation t", fontsize=9)
     else:
-        axes.set_title(f"{TITLES[figure]} ({BETTER.get(figure, 'higher is better')})", fontsize=9)
+        axes.set_title(f"{metric.title} ({metric.better})", fontsize=9)
+
+
+def shown_metrics(arms: Sequence[ArmSummary]) -> list[MetricFigure]:
+    """The figures that every generation of every arm has."""
+    found = [generation.metrics for arm in arms for generation in arm.generations]
+    return [each for each in figures_in(found[0]) if all(each.name in row for row in found)]
 
 
 def curves(arms: Sequence[ArmSummary]) -> Figure:
-    """Each metric over generations, above; its ratio to the arm's own t = 1, below."""
-    figure = Figure(figsize=(11, 4.9), layout="constrained")
-    panels = figure.subplots(2, len(FIGURES), sharex=True)
-    for column, name in enumerate(FIGURES):
-        _draw(panels[0, column], arms, name, relative=False)
-        _draw(panels[1, column], arms, name, relative=True)
+    """Each metric over generations, above; its ratio to the arm's own t = 1, below.
+
+    Four metrics side by side; further ones in a second pair of rows, and so on.
+    """
+    metrics = shown_metrics(arms)
+    pairs = math.ceil(len(metrics) / PANELS)
+    figure = Figure(figsize=(11, 4.9 * pairs), layout="constrained")
+    panels = figure.subplots(2 * pairs, PANELS, sharex=True)
+    for number, metric in enumerate(metrics):
+        above, column = 2 * (number // PANELS), number % PANELS
+        _draw(panels[above, column], arms, metric, relative=False)
+        _draw(panels[above + 1, column], arms, metric, relative=True)
+        if column == 0:
+            panels[above, 0].set_ylabel("value", fontsize=9)
+            panels[above + 1, 0].set_ylabel("ratio to t = 1", fontsize=9)
+    for empty in range(len(metrics), pairs * PANELS):
+        for row in (0, 1):
+            panels[2 * (empty // PANELS) + row, empty % PANELS].set_axis_off()
     counts = sample_counts([each.metrics for arm in arms for each in arm.generations])
     figure.suptitle(" generated, ".join(counts), fontsize=9)
-    panels[0, 0].set_ylabel("value", fontsize=9)
-    panels[1, 0].set_ylabel("ratio to t = 1", fontsize=9)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sims_core.common import roles
-from sims_core.evaluation.figures import read_metrics
+from sims_core.evaluation.figures import read_figures
 from sims_core.reports.base import kind_report
 from sims_core.reports.summary import ArmSummary, GenerationSummary, ScanPoint
 from sims_core.store.store import Store
@@ -18,7 +17,7 @@ def summarise_arm(store: Store, plan: ArmPlan) -> ArmSummary:
         generations.append(
             GenerationSummary(
                 t=t,
-                metrics=read_metrics(store, artifacts[roles.EVALUATE]),
+                metrics=read_figures(store, artifacts.values()),
                 artifacts={role: ref.location for role, ref in artifacts.items()},
             )
         )
@@ -32,7 +31,7 @@ def summarise_scan(store: Store, plan: LoopPlan) -> tuple[ScanPoint, ...]:
         ScanPoint(
             omega=scanned.arm.method.strength,
             budget_mimg=scanned.arm.method.extra_mimg,
-            metrics=read_metrics(store, scanned.artifacts(1)[roles.EVALUATE]),
+            metrics=read_figures(store, scanned.artifacts(1).values()),
             ratio=ratio,
         )
         for scanned, ratio in zip(plan.scan, ratios, strict=True)

@@ -56,12 +56,13 @@ class ImagesReport:
     def page(
         self, store: Store, summary: RunSummary, plan: LoopPlan, folder: Path | None
     ) -> PagePart:
-        from sims_core.reports.curves import curves
+        from sims_core.reports.curves import curves, shown_metrics
         from sims_core.reports.drawing import written
 
         return PagePart(
             {
                 "curves": written(curves(summary.arms), folder, "figure"),
+                "metrics": shown_metrics(summary.arms),
                 "grids": _grids(store, plan),
                 **images_context(store, plan.experiment, plan.setup[0].ref),
             },

@@ -12,10 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sims_core.common import roles
 from sims_core.reports.base import RunDetails, kind_report, report_of
-from sims_core.reports.summary import Outcome, RunSummary
+from sims_core.reports.summary import RunSummary
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.plan import Plan
+from sims_core.studies.running import Outcome
 
 
 def _stage_times(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -185,7 +185,7 @@ def _two_sigma(mean: Any, covariance: Any, **style: Any) -> Ellipse:
 
 
 def _cloud_arms(plan: LoopPlan) -> list[ArmPlan]:
-    """Of the largest size: least and most guidance."""
+    """The arms of the largest size with the least and the most guidance."""
     size = max(arm.arm.pollution_size for arm in plan.arms)
     chosen = sorted(
         (arm for arm in plan.arms if arm.arm.pollution_size == size),

@@ -85,7 +85,7 @@ def _data(experiment: Experiment) -> GaussianData:
 
 
 def scan_rows(scan: Sequence[ScanPoint]) -> list[dict[str, Any]]:
-    """Of each first generation: whether its interval lies apart from that of omega = 0."""
+    """A row for each first generation: whether its interval lies apart from that of omega = 0."""
     standard = next((point.metrics for point in scan if point.omega == 0), None)
     rows = []
     for point in scan:

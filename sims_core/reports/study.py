@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sims_core.common import roles
-from sims_core.evaluation.figures import read_metrics
+from sims_core.evaluation.figures import read_figures
+from sims_core.evaluation.metric import figures_in
 from sims_core.reports.base import PagePart
 from sims_core.reports.images import images_context
 from sims_core.reports.summary import ArmSummary, GenerationSummary, RunSummary, ScanPoint
@@ -40,7 +41,7 @@ def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
             "kind": each.candidate.kind,
             "omega": each.candidate.omega,
             "budget_mimg": each.candidate.budget_mimg,
-            **read_metrics(store, each[roles.EVALUATE]),
+            **read_figures(store, each.artifacts),
             "first_seed": each.first_seed,
             "nfe": nfe(plan, each.candidate),
             "extra_training_percent": extra_training(plan, each.candidate),
@@ -80,7 +81,7 @@ def answer(plan: StudyPlan, final: Mapping[str, Mapping[str, int | float]]) -> s
 def _summary(store: Store, measured: Measurement) -> ArmSummary:
     generation = GenerationSummary(
         t=1,
-        metrics=read_metrics(store, measured[roles.EVALUATE]),
+        metrics=read_figures(store, measured.artifacts),
         artifacts={stage.role: stage.ref.location for stage in measured.stages},
     )
     return ArmSummary(name=measured.candidate.name, generations=(generation,))
@@ -96,7 +97,7 @@ class StudyReport:
                 model=each.candidate.name,
                 omega=each.candidate.omega,
                 budget_mimg=each.candidate.budget_mimg,
-                metrics=read_metrics(store, each[roles.EVALUATE]),
+                metrics=read_figures(store, each.artifacts),
             )
             for each in plan.selection
         )
@@ -127,6 +128,7 @@ class StudyReport:
             row["selected_fid"] = by_model[row["model"]]["fid"]
         context = {
             "sweep": written(sweep_figure(selection), folder, "figure"),
+            "metrics": figures_in(selection[0]),
             "selection": selection,
             "finals": finals,
             "grids": [

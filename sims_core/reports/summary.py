@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from sims_core.common.frozen import Frozen
-from sims_core.studies.plan import PlannedStage
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a stage of a run came about."""
-
-    arm: str
-    """Empty for what all arms share."""
-    stage: PlannedStage
-    cached: bool
-    """It was in the store already, or another arm of this run had made it."""
-    seconds: float
-    """Time that computing it took, in this run or in an earlier one."""
+from sims_core.evaluation.metric import figures_in
+from sims_core.reports.estimates import Estimate
+from sims_core.studies.running import Outcome
 
 
 class StageCounts(Frozen):
@@ -73,13 +61,30 @@ class ScanPoint(Frozen):
     """A first generation: self-improvement by one method with one budget."""
 
     model: str = ""
-    """Of a self-improvement study: which model; "fine-tuned" ones sample the auxiliary itself."""
+    """The model of a self-improvement study; "fine-tuned" ones sample the auxiliary itself."""
     omega: float
     budget_mimg: float | None
     """None for omega = 0, which trains no auxiliary."""
     metrics: dict[str, int | float]
     ratio: Interval | None = None
     """Over omega = 0, replicate by replicate, where distances of both are known."""
+
+
+class CurvePoint(Frozen):
+    """A model, measured once for each seed."""
+
+    x: float
+    figures: dict[str, Estimate]
+    """Every metric over the seeds."""
+    change: Estimate | None = None
+    """How much the main figure differs from the baseline's, seed by seed."""
+
+
+class Curve(Frozen):
+    """A method over what is varied."""
+
+    name: str
+    points: tuple[CurvePoint, ...]
 
 
 class RunSummary(Frozen):
@@ -95,12 +100,12 @@ class RunSummary(Frozen):
     """The metric that ratios are made of."""
     arms: tuple[ArmSummary, ...]
     scan: tuple[ScanPoint, ...] = ()
+    seeds: tuple[int, ...] = ()
+    """Those of the models, where a run has several."""
+    curves: tuple[Curve, ...] = ()
+    """Figures over what a study varies, over seeds."""
     answer: str = ""
-    """Of a self-improvement study, in one sentence; `arms` are its finals, `scan` its selection."""
-
-
-FIGURES = ("fid", "kid", "precision", "recall")
-"""Metrics that are drawn; the others (deviations, counts, seed) qualify them."""
+    """What a self-improvement study found, in one sentence; `arms` are its finals."""
 
 
 def shown_generations(generations: int, most: int = 6) -> list[int]:
@@ -112,8 +117,10 @@ def shown_generations(generations: int, most: int = 6) -> list[int]:
 
 
 def shown_figures(arm: ArmSummary) -> list[str]:
-    """The metrics of an arm that a short table has."""
-    return [name for name in ("w2", "w2_empirical", *FIGURES) if name in arm.generations[0].metrics]
+    """The metrics of an arm that a short table has; deviations, counts and seed qualify them."""
+    found = arm.generations[0].metrics
+    points = [name for name in ("w2", "w2_empirical") if name in found]
+    return points + [figure.name for figure in figures_in(found)]
 
 
 def sample_counts(metrics: Sequence[Mapping[str, int | float]]) -> list[str]:

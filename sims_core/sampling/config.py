@@ -22,6 +22,6 @@ class GeneratePointsConfig(Frozen):
     omega: float = Field(default=0.0, ge=0)
     sampling_bias: float = Field(default=1.0, ge=0, le=1)
     count: int = Field(ge=1)
-    """Of each replicate."""
+    """Points of each replicate."""
     seed: int
     """Point i of replicate r is a function of (its models, sampler, omega, seed, r, i) alone."""

@@ -21,7 +21,7 @@ from sims_core.nets.saved import load_model
 from sims_core.sampling.config import GeneratePointsConfig
 
 POINTS_PER_BATCH = 1024
-"""Of each replicate; batches only group the work."""
+"""Points of each replicate that go through a network at once; batches only group the work."""
 
 
 def generated_gaussian(

@@ -25,6 +25,7 @@ GENERATE_POINTS = Stage(
     GeneratePointsConfig,
     "sims_core.sampling.points:generate_points",
     one_thread=lambda config: True,
+    short=True,
     accelerated=True,
 )
 

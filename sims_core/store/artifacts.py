@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from functools import cached_property
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
@@ -44,7 +45,7 @@ class StageRequest(Frozen):
     config: dict[str, Any]
     inputs: dict[Name, ArtifactRef] = {}
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The artifact's name and the Prefect cache key: made here and nowhere else."""
         return digest_of(
@@ -56,10 +57,17 @@ class StageRequest(Frozen):
             }
         )
 
-    @property
+    @cached_property
     def ref(self) -> ArtifactRef:
         """The artifact that this request names, computed or not."""
         return ArtifactRef(kind=self.kind, digest=self.digest)
+
+    def __copy__(self) -> Self:
+        """What pydantic makes changed copies from: it must not keep what names the original."""
+        copied = super().__copy__()
+        for name in ("digest", "ref"):
+            copied.__dict__.pop(name, None)
+        return copied
 
 
 class FileEntry(Frozen):
@@ -78,7 +86,7 @@ class Manifest(Frozen):
     """Stage's own summary: images seen, counts, losses."""
     files: dict[str, FileEntry]
     checksum: Digest
-    """Of all the other fields: the manifest vouches for the files, this for the manifest."""
+    """SHA-256 of all other fields: the manifest vouches for the files, this for the manifest."""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Manifest:

@@ -21,7 +21,7 @@ class Names(Generic[T]):
     """All names of one sort of thing."""
 
     what: str
-    """As a message calls it."""
+    """What a message calls one of them."""
     folder: str
     """Under the store's root."""
     kind: type[T]

@@ -10,9 +10,11 @@ Layout under the root:
     datasets/<name>.json        what each name given by `sims data import` stands for
     results/                    Prefect's results: references, a few hundred bytes each
     runs/<run name>/            what people look at: report, metrics, links into artifacts/
+    verified                    which entries were read to the last byte, and looked how then
 
 No manifest, no artifact: an entry is made under progress/ and renamed when whole. A reader checks
-every file's size and SHA-256 before it trusts; a missing or damaged entry is computed again.
+every file's size and SHA-256 before it trusts, or knows that an earlier one did and that nothing
+was touched since (see verdicts.py); a missing or damaged entry is computed again.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from sims_core.common.digest import canonical_json, file_sha256
 from sims_core.common.errors import DamagedArtifact, StoreError
 from sims_core.common.files import full_message, is_full, write_atomically
 from sims_core.store.artifacts import MANIFEST_FILE, ArtifactRef, Manifest, Record, StageRequest
+from sims_core.store.verdicts import Stamp, Verdicts
 
 logger = logging.getLogger("sims_core.store")
 
@@ -45,7 +48,9 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._verified: dict[ArtifactRef, tuple[Any, ...]] = {}
+        self._verified: dict[ArtifactRef, str] = {}
+        self._verdicts = Verdicts(root)
+        self._writable = False
 
     @classmethod
     def open(cls, root: Path | str, create: bool = True) -> Store:
@@ -76,6 +81,7 @@ class Store:
             with suppress(OSError):
                 probe.unlink(missing_ok=True)
         store._sweep()
+        store._writable = True
         return store
 
     def _sweep(self) -> None:
@@ -122,7 +128,17 @@ class Store:
         return manifest
 
     def damage(self, ref: ArtifactRef) -> list[str]:
-        """One line for each missing, changed or foreign file of an entry; empty if it is whole."""
+        """One line for each missing, changed or foreign file of an entry; empty if it is whole.
+
+        Reads every byte. What is found damaged is no longer remembered as verified.
+        """
+        lines = self._damage(ref)
+        if lines:
+            self._verified.pop(ref, None)
+            self._verdicts.forget(ref)
+        return lines
+
+    def _damage(self, ref: ArtifactRef) -> list[str]:
         try:
             manifest = self.manifest(ref)
         except DamagedArtifact as error:
@@ -151,20 +167,21 @@ class Store:
     def is_whole(self, ref: ArtifactRef) -> bool:
         """Whether the entry exists and every byte of it is right.
 
-        A verdict is kept as long as no file of the entry was touched since.
+        A verdict is kept, also for later processes, as long as no file of the entry was touched
+        since: not a byte is read then.
         """
-        folder = self.path(ref)
-        if not folder.is_dir():
+        try:
+            stamp = Stamp(self.path(ref))
+        except OSError:
             return False
-        stamp = tuple(
-            (str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            for path in sorted(folder.rglob("*"))
-            for stat in [path.lstat()]
-        )
-        if self._verified.get(ref) != stamp:
+        if self._verified.get(ref) == stamp.digest:
+            return True
+        if not self._verdicts.holds(ref, stamp):
             if self.damage(ref):
                 return False
-            self._verified[ref] = stamp
+            if self._writable:
+                self._verdicts.remember(ref, stamp)
+        self._verified[ref] = stamp.digest
         return True
 
     def open_artifact(self, ref: ArtifactRef) -> Path:

@@ -7,6 +7,7 @@ a whole comparison) is computed once for both.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from sims_core.common.errors import BadInput, DamagedArtifact
+from sims_core.common.frozen import one_line
 from sims_core.data.config import (
     Contents,
     DigitsData,
@@ -28,7 +30,7 @@ from sims_core.data.stages import data_request
 from sims_core.engine.execution import DataFiles
 from sims_core.evaluation.config import EvaluationConfig, FeaturesConfig
 from sims_core.evaluation.stages import FEATURES
-from sims_core.evaluation.weights import INCEPTION_FEATURES, pin_weights
+from sims_core.evaluation.weights import INCEPTION_WITHOUT_LOGITS, pin_weights
 from sims_core.latents.config import DecodeConfig
 from sims_core.latents.stages import DECODE, decoder_of
 from sims_core.store.artifacts import ArtifactRef, StageRequest
@@ -53,7 +55,7 @@ KNOWN: dict[str, ImageData] = {
 
 
 FEWEST_DIGITS = 6
-"""Of a digest's beginning that stands for an artifact."""
+"""The fewest digits of a digest's beginning that stand for an artifact."""
 
 
 FEWEST_IMAGES: int = EvaluationConfig.model_fields["prc_neighborhood"].default + 1
@@ -191,7 +193,7 @@ class Comparison:
 
     @property
     def stages(self) -> tuple[PlannedStage, ...]:
-        """Every stage once, in an order in which they can run; the last one's are the metrics."""
+        """Every stage once, in an order in which they can run: the metrics' are the last."""
         experiment = Experiment().model_copy(update={"evaluation": self.evaluation})
         planner = Planner(experiment, self.seed)
         reference = self.reference.ref
@@ -221,6 +223,7 @@ def plan_comparison(
     allow_small_n: bool = False,
     inception_score: bool = False,
     kid_subset_size: int | None = None,
+    metrics: Sequence[str] = (),
     seed: int = 0,
 ) -> Comparison:
     """Checks what is asked for, before any work starts.
@@ -229,16 +232,18 @@ def plan_comparison(
         files: where the weights of the features are looked for.
         count, reference_count: the first so many images; None is all.
         kid_subset_size: None is 500, or as many as the smaller set has if those are fewer.
+        metrics: names of further ones.
         seed: of KID's subsets and of a classifier; a run with the same one shares them.
 
     Raises:
-        BadInput: too few images, more than there are, or features that do not fit them.
+        BadInput: too few images, more than there are, features that do not fit them, or a metric
+            that is not known.
     """
     counts = (
         count_of("--count", count, images),
         count_of("--reference-count", reference_count, reference),
     )
-    _check_fit(features, inception_score, images, reference)
+    _check_features_fit(features, inception_score, images, reference)
     fewest = min(counts)
     if fewest < FEWEST_IMAGES:
         raise BadInput(f"{fewest} images are too few: want at least {FEWEST_IMAGES} of each set")
@@ -247,19 +252,23 @@ def plan_comparison(
         raise BadInput(
             f"--kid-subset-size {subset} must be from 2 to {fewest}, the images of the smaller set"
         )
-    evaluation = EvaluationConfig(
-        features=features,
-        num_images=counts[0],
-        allow_small_n=True,
-        inception_score=inception_score,
-        kid_subset_size=subset,
-    )
+    try:
+        evaluation = EvaluationConfig(
+            features=features,
+            num_images=counts[0],
+            allow_small_n=True,
+            inception_score=inception_score,
+            kid_subset_size=subset,
+            metrics=tuple(metrics),
+        )
+    except ValidationError as error:
+        raise BadInput(one_line(error).removeprefix("value: ")) from None
     if not allow_small_n:
         evaluation = evaluation.model_copy(update={"allow_small_n": False})
         for source, n in zip((images, reference), counts, strict=True):
             check_enough(evaluation, source, n)
     evaluation = pin_weights(evaluation, files)
-    if inception_score and evaluation.weights_sha256 == INCEPTION_FEATURES:
+    if inception_score and evaluation.weights_sha256 == INCEPTION_WITHOUT_LOGITS:
         raise BadInput(
             "these Inception weights have no logits layer, which the Inception Score is made from: "
             "leave --inception-score out, or set SIMS_INCEPTION_WEIGHTS to weights with that layer"
@@ -290,7 +299,7 @@ def check_enough(evaluation: EvaluationConfig, source: ImageSource, count: int) 
     )
 
 
-def _check_fit(
+def _check_features_fit(
     features: Features, inception_score: bool, images: ImageSource, reference: ImageSource
 ) -> None:
     """Raises BadInput if the features cannot be those of both sets."""

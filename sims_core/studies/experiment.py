@@ -12,6 +12,7 @@ from sims_core.data.config import DataConfig, DigitsData
 from sims_core.diffusion.config import SamplerConfig
 from sims_core.evaluation.config import EvaluationConfig, PointEvaluationConfig
 from sims_core.methods.catalog import METHODS, Method, MethodConfig
+from sims_core.methods.self_synthetic import SelfSynthetic
 from sims_core.methods.sims import Sims
 from sims_core.nets.config import SHARED_BY_NETS, BaseConfig, ModelConfig
 from sims_core.training.config import TrainingConfig
@@ -30,15 +31,20 @@ class Experiment(Frozen):
     """Templates of other methods' arms by their kind; one that is not here has its defaults."""
     sampler: SamplerConfig = SamplerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    """Of images."""
+    """What is measured on images."""
     point_evaluation: PointEvaluationConfig = PointEvaluationConfig()
-    """Of points."""
+    """What is measured on points."""
 
     def template(self, kind: str) -> Method:
-        """What the arms of a method are made from."""
+        """What the arms of a method are made from.
+
+        One that fine-tunes on self-synthetic data has S and auxiliary as `sims` has them, unless
+        `methods` says otherwise: so both share these artifacts.
+        """
         if kind == self.sims.kind:
             return self.sims
-        return self.methods.get(kind) or METHODS.classes[kind].model_validate({})
+        method = self.methods.get(kind) or METHODS.classes[kind].model_validate({})
+        return method.with_recipe_of(self.sims) if isinstance(method, SelfSynthetic) else method
 
     @model_validator(mode="before")
     @classmethod

@@ -19,7 +19,7 @@ class PlannedStage:
     role: str
     request: StageRequest
     model: str = ""
-    """Of a study over models: which one it measures."""
+    """Which model it measures, in a study over models."""
 
     @property
     def label(self) -> str:

@@ -41,7 +41,7 @@ class Setup:
     references: dict[str, ArtifactRef]
     """Inputs of the stages that measure generated data."""
     extractor: dict[str, ArtifactRef] = field(default_factory=dict)
-    """Of images: what makes their features."""
+    """What makes features of images; empty for other kinds of data."""
 
 
 class Kind(ABC):
@@ -49,8 +49,6 @@ class Kind(ABC):
 
     REPORT: ClassVar[str]
     """`module:object` of what a report shows of it; a `sims_core.reports.kind.KindReport`."""
-    SHORT_STAGES: ClassVar[bool] = False
-    """Whether its stages take so little time that Prefect's cost for each would be most of it."""
     NO_SWEEP: ClassVar[str] = ""
     """Why self-improvement over omega and budget is not for such data; empty: it is."""
 

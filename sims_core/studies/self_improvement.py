@@ -74,6 +74,10 @@ class Measurement:
         return next(stage.ref for stage in self.stages if stage.role == role)
 
     @property
+    def artifacts(self) -> list[ArtifactRef]:
+        return [stage.ref for stage in self.stages]
+
+    @property
     def first_seed(self) -> int:
         sampled = next(stage for stage in self.stages if stage.role.startswith(roles.GENERATE))
         seed: int = sampled.request.config["first_seed"]

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SCALE_STD = 0.2
-"""Of log2 of scale and stretch."""
+"""Deviation of log2 of scale and stretch."""
 
 
 SHIFT_STD = 0.125
-"""Of the shift, in widths of the image."""
+"""Deviation of the shift, in widths of the image."""
 
 
 def _matrices(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:

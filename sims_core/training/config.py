@@ -16,7 +16,7 @@ from sims_core.common.precision import Precision
 from sims_core.nets.config import ModelConfig
 
 MOST_KIMG = 1e8
-"""Of one training; EDM2's longest is 2e6."""
+"""The longest training that is accepted; EDM2's longest is 2e6."""
 
 
 class TrainingConfig(Frozen):
@@ -36,8 +36,8 @@ class TrainingConfig(Frozen):
     """Instead of that warm-up EDM's: the half-life is at most this times the images seen so far, so
     that the average never depends on how long the training goes on."""
     precision: Precision = "fp32"
-    """Of the network's passes. bf16 and fp16 are mixed: weights, loss and EDM's scalings are always
-    float32."""
+    """Precision of the network's passes. bf16 and fp16 are mixed: weights, loss and EDM's scalings
+    are always float32."""
     x_flip: bool = False
     """Every image is mirrored left to right with probability 1/2 each time that it is seen."""
     augment: Annotated[float, Field(ge=0, lt=1)] = 0.0

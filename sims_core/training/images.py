@@ -37,7 +37,7 @@ from sims_core.training.trainer import Training, train
 GRIDS_FOLDER = "samples"
 
 
-GRID_IMAGES = 16
+GRID_SAMPLES = 16
 
 
 def checked_labels(labels: Labels | None, net: ImageNet) -> Tensor | None:
@@ -134,17 +134,17 @@ def keep_grids(
 def draw_grid(training: Training, folder: Path, finish: Callable[[Tensor], Images]) -> None:
     """Writes a PNG of samples of the averaged model, always from the same seeds."""
     net = image_net(training.model)
-    seeds = [image_seed(derive_seed(training.seed, purposes.GRID), i) for i in range(GRID_IMAGES)]
+    seeds = [image_seed(derive_seed(training.seed, purposes.GRID), i) for i in range(GRID_SAMPLES)]
     images = sample_images(
         training.snapshot(),
         make_sampler(training.model.sampler_for(SamplerConfig()), round_to_known(training.model)),
         seeds,
         (net.channels, net.image_size, net.image_size),
-        GRID_IMAGES,
+        GRID_SAMPLES,
         str(training.acceleration.device),
         labels=image_labels(seeds, net.num_classes),
         finish=finish,
     )
     folder.mkdir(exist_ok=True)
     name = f"kimg-{training.nimg / 1000:010.3f}.png"
-    write_atomically(folder / name, image_grid(images, columns=GRID_IMAGES // 2))
+    write_atomically(folder / name, image_grid(images, columns=GRID_SAMPLES // 2))

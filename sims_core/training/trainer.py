@@ -54,7 +54,7 @@ class EDMAverage(EMAModel):
         self.config = config
 
     def get_decay(self, optimization_step: int) -> float:
-        """In step n = 1, 2, ... of the images seen before it; none in the first."""
+        """The decay in step n = 1, 2, ..., by the images seen before it; none in the first."""
         config = self.config
         nimg = (optimization_step - 1) * config.batch_size
         halflife = min(config.ema_halflife_kimg * 1000, nimg * (config.ema_rampup_ratio or 0))
@@ -118,7 +118,7 @@ class Training:
     """Few operations for all parameters: faster where they are many and small."""
 
     def initial_generators(self, model: ModelConfig) -> list[torch.Generator]:
-        """Of the network's random weights."""
+        """What the network's random weights are drawn from."""
         return [generator(self.seed, purposes.INITIALISE)]
 
     def _set_up(self, net: nn.Module) -> None:

@@ -80,7 +80,7 @@ try:
 
         empty(int(sys.argv[2]))
     else:
-        from infra.cli import main
+        from infra.cli.main import main
         main()
 finally:
     moments["done"] = time.time()

@@ -24,10 +24,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import sims_core.extractors  # noqa: F401 - tells torch-fidelity of its own
 import torch
 import torch_fidelity
 
+import sims_core.evaluation.extractors  # noqa: F401 - tells torch-fidelity of its own
 from sims_core.catalog import run_stage
 from sims_core.data.image_set import Shard, shard_name, stream_images, write_index, write_shard
 from sims_core.engine.execution import Execution

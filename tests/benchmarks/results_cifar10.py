@@ -38,20 +38,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flows.parameters import apply_overrides
 from flows.presets import find_preset
-from sims_core.catalog import run_stage
 from sims_core.common.errors import BadInput, SimsError
 from sims_core.common.frozen import one_line
 from sims_core.data.image_set import GRID_FILE
 from sims_core.engine.execution import DataFiles, Execution
 from sims_core.evaluation.config import EvaluationConfig
+from sims_core.evaluation.figures import read_metrics
 from sims_core.evaluation.weights import pin_weights
 from sims_core.nets.build import build_net, image_net
-from sims_core.reports.found import read_metrics
-from sims_core.reports.study import STUDY, study_rows, sweep_figure
+from sims_core.reports.study import STUDY, study_rows
+from sims_core.reports.sweep import sweep_figure
 from sims_core.store.store import Store
 from sims_core.studies.comparison import find_images, plan_comparison
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import PlannedStage
+from sims_core.studies.running import Runner as StageRunner
 from sims_core.studies.self_improvement import StudyPlan, Sweep, plan_study
 
 HERE = Path(__file__).parent
@@ -143,22 +144,39 @@ class Runner:
         return found
 
     def run(self, stages: Sequence[PlannedStage]) -> None:
-        for number, stage in enumerate(stages, start=1):
-            started = told = time.monotonic()
-            name = f"[{number}/{len(stages)}] {stage.label}"
+        StageRunner(self.store, self.execution, Lines(self, stages)).run("", stages)
 
-            def progress(done: int, total: int, unit: str, **figures: float) -> None:
-                nonlocal told
-                if "img_per_s" in figures:
-                    rates = {**self.rates(), stage.ref.digest: figures["img_per_s"]}  # noqa: B023
-                    self.rates_file.write_text(json.dumps(rates))
-                if time.monotonic() - told > TOLD_EVERY_S:
-                    told = time.monotonic()
-                    text = "".join(f", {key} {value:.4g}" for key, value in figures.items())
-                    print(f"{name}: {done} of {total} {unit}{text}", flush=True)  # noqa: B023
+    def keep_rate(self, stage: PlannedStage, img_per_s: float) -> None:
+        """Writes down how fast a training stage goes."""
+        rates = {**self.rates(), stage.ref.digest: img_per_s}
+        self.rates_file.write_text(json.dumps(rates))
 
-            run_stage(self.store, stage.request, self.execution, progress=progress)
-            print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
+
+class Lines:
+    """Tells of stages in lines, the long ones now and then, and keeps the rates of trainings."""
+
+    def __init__(self, runner: Runner, stages: Sequence[PlannedStage]) -> None:
+        self.runner, self.stages, self.number = runner, stages, 0
+        self.told = self.begun = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"[{self.number}/{len(self.stages)}] {self.stages[self.number - 1].label}"
+
+    def started(self, arm: str, label: str) -> None:
+        self.number += 1
+        self.told = self.begun = time.monotonic()
+
+    def advanced(self, label: str, done: int, total: int, unit: str, **figures: float) -> None:
+        if "img_per_s" in figures:
+            self.runner.keep_rate(self.stages[self.number - 1], figures["img_per_s"])
+        if time.monotonic() - self.told > TOLD_EVERY_S:
+            self.told = time.monotonic()
+            text = "".join(f", {key} {value:.4g}" for key, value in figures.items())
+            print(f"{self.name}: {done} of {total} {unit}{text}", flush=True)
+
+    def finished(self, arm: str, label: str, cached: bool, seconds: float) -> None:
+        print(f"{self.name}: {time.monotonic() - self.begun:.1f} s", flush=True)
 
 
 def check_fid(runner: Runner, smoke: bool) -> dict[str, Any]:

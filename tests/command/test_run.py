@@ -12,7 +12,7 @@ from sims_core.store.store import Store
 
 PROBE = """
 import json, sys
-from infra.cli import main
+from infra.cli.main import main
 try:
     main()
 finally:

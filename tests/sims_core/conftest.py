@@ -21,11 +21,11 @@ from sims_core.evaluation.config import ClassifierConfig, EvaluationConfig
 from sims_core.methods.sims import Sims
 from sims_core.methods.standard import Standard
 from sims_core.nets.config import ModelConfig, UNetConfig
-from sims_core.reports.summary import Outcome
 from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, LoopPlan, plan_loop
+from sims_core.studies.running import Outcome
 from sims_core.training.config import TrainingConfig
 
 torch.set_num_threads(1)

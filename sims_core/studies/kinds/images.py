@@ -16,7 +16,7 @@ from sims_core.evaluation.config import (
     ExtractorConfig,
     FeaturesConfig,
 )
-from sims_core.evaluation.stages import CLASSIFIER, EVALUATE, EXTRACTOR, FEATURES
+from sims_core.evaluation.stages import CLASSIFIER, EVALUATE, EXTRACTOR, FEATURES, METRIC
 from sims_core.latents.config import DecodeConfig
 from sims_core.latents.stages import DECODE, IMPORT_AUTOENCODER, decoder_of, encode_request
 from sims_core.methods.base import Sampled
@@ -147,8 +147,13 @@ def plan_images(
 
 
 def plan_image_metrics(planner: Planner, setup: Setup, generated: ArtifactRef) -> None:
-    """Features of the first `num_images` of `generated`, and their metrics."""
+    """Features of the first `num_images` of `generated`, and their metrics.
+
+    The standard ones share a stage; each further one has its own, so that adding one computes
+    nothing else again.
+    """
     evaluation = planner.experiment.evaluation
+    seed = derive_seed(planner.seed, purposes.EVALUATE)
     config = FeaturesConfig(count=evaluation.num_images)
     request = FEATURES.request(config, images=generated, **setup.extractor)
     features = planner.add(roles.FEATURES, request)
@@ -156,7 +161,10 @@ def plan_image_metrics(planner: Planner, setup: Setup, generated: ArtifactRef) -
         kid_subsets=evaluation.kid_subsets,
         kid_subset_size=evaluation.kid_subset_size,
         prc_neighborhood=evaluation.prc_neighborhood,
-        seed=derive_seed(planner.seed, purposes.EVALUATE),
+        seed=seed,
     )
     real = setup.references["features"]
     planner.add(roles.EVALUATE, EVALUATE.request(metrics, generated=features, real=real))
+    for each in evaluation.metric_stages(seed):
+        request = METRIC.request(each, generated=features, real=real)
+        planner.add(roles.metric(each.name), request)

@@ -55,15 +55,38 @@ def test_a_runs_images_against_real_ones(sims, evaluate, tiny_store):
     assert all(line.endswith(": cached") for line in again.stderr.splitlines())
     first, second = again.stdout.splitlines()
     assert first.startswith(
-        f"FID {metrics['fid']:.4f}, KID {metrics['kid']:.6f} (100 subsets of 40"
+        f"FID {metrics['fid']:.4f}, "
+        f"KID {metrics['kid']:.6f} +- {metrics['kid_std']:.6f} (100 subsets of 40), "
+        f"Precision {metrics['precision']:.4f}, Recall {metrics['recall']:.4f}: n = 40"
     )
     assert f"n = 40 of {generated(tiny_store)} against 1797 of digits:train, classifier" in first
     assert second == f"metrics: {tiny_store / row['artifact']}"
 
 
+def test_a_further_metric_computes_nothing_else(evaluate, tiny_store):
+    arguments = (generated(tiny_store), "--against", "digits", *WORDS, "--count", "40")
+    before = evaluate(*arguments, "--json", store=tiny_store)
+    assert before.exit_code == 0, before.stderr
+    more = (*arguments, "--metric", "density_coverage")
+    after = evaluate(*more, "--json", store=tiny_store)
+    assert after.exit_code == 0, after.stderr
+    row, with_it = json.loads(before.stdout), json.loads(after.stdout)
+    added = {name: with_it["metrics"].pop(name) for name in ("density", "coverage")}
+    assert with_it["metrics"] == row["metrics"]
+    assert with_it["artifact"] == row["artifact"]
+    assert with_it["stages"]["computed"] == 1
+    assert min(added.values()) >= 0
+    text = evaluate(*more, store=tiny_store).stdout
+    assert f", Density {added['density']:.4f}, Coverage {added['coverage']:.4f}: n = 40" in text
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        (
+            ("digits", "--against", "digits", *WORDS, "--metric", "nope"),
+            "no metric 'nope'; metrics: density_coverage",
+        ),
         (("digits", "--against", "nope"), "no images 'nope': want digits, cifar10, cifar10:test"),
         (("digits", "--against", "digits"), "1797 images of digits:train are too few"),
         (("digits",), "Missing option '--against'"),

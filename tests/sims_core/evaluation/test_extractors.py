@@ -39,7 +39,7 @@ from sims_core.evaluation.resnet import Block, CifarResNet
 from sims_core.evaluation.stages import EVALUATE, EXTRACTOR, FEATURES
 from sims_core.evaluation.weights import (
     IN_DATA_FOLDER,
-    INCEPTION_FEATURES,
+    INCEPTION_WITHOUT_LOGITS,
     OFFICIAL_INCEPTION,
     RESNET_SHA256,
     pin_weights,
@@ -137,7 +137,7 @@ def test_inception_metrics_equal_torch_fidelitys_own(store, data_folder, put_ima
     """Their extractor with their loader, from the file itself."""
     generated = cifar10(data_folder, "train", 24)[0]
     real = cifar10(data_folder, "test", 24)[0]
-    config = {"sha256": INCEPTION_FEATURES}
+    config = {"sha256": INCEPTION_WITHOUT_LOGITS}
     got, folder = measured(store, data_folder, put_images, "inception", generated, real, **config)
     extractor, _ = create_extractor(folder, cuda=False)
     fold_batch_norms(extractor)

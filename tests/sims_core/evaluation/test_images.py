@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch_fidelity
 from safetensors.torch import load_file
+from torch_fidelity.metric_fid import fid_features_to_statistics
 
 from sims_core.catalog import run_stage
 from sims_core.common.errors import BadInput, SimsError
@@ -18,8 +19,10 @@ from sims_core.data.mixing import read_first
 from sims_core.engine.execution import Execution
 from sims_core.evaluation.classifier import load_classifier
 from sims_core.evaluation.config import ClassifierStageConfig, EvaluateConfig, FeaturesConfig
-from sims_core.evaluation.extractors import CLASSIFIER_FEATURES
-from sims_core.evaluation.images import RGBDataset, metrics_of_features
+from sims_core.evaluation.extractors import CLASSIFIER_EXTRACTOR
+from sims_core.evaluation.images import RGBDataset
+from sims_core.evaluation.measuring import standard_figures
+from sims_core.evaluation.metric import MeasuredSet
 from sims_core.evaluation.stages import CLASSIFIER, FEATURES
 
 CONFIG = EvaluateConfig(kid_subsets=20, kid_subset_size=100, prc_neighborhood=3, seed=0)
@@ -27,6 +30,16 @@ CONFIG = EvaluateConfig(kid_subsets=20, kid_subset_size=100, prc_neighborhood=3,
 
 def randn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def metrics_of_features(generated, real, config):
+    sets = [
+        MeasuredSet(
+            {"features": each.numpy(), "statistics": fid_features_to_statistics(each.nan_to_num())}
+        )
+        for each in (generated, real)
+    ]
+    return standard_figures(*sets, config)
 
 
 @pytest.mark.parametrize("arm", [0, 1])
@@ -44,7 +57,7 @@ def test_stored_metrics_equal_torch_fidelity_called_directly(tiny_run, arm):
         fid=True,
         kid=True,
         prc=True,
-        feature_extractor=CLASSIFIER_FEATURES,
+        feature_extractor=CLASSIFIER_EXTRACTOR,
         feature_extractor_weights_path=str(tiny_run.store.open_artifact(setup["train classifier"])),
         kid_subsets=config.kid_subsets,
         kid_subset_size=config.kid_subset_size,
@@ -158,7 +171,7 @@ def test_grey_images_become_rgb_and_the_extractor_reads_the_first_channel(random
 def test_extractor_needs_its_weights():
     with pytest.raises(ValueError, match="feature_extractor_weights_path"):
         torch_fidelity.utils.create_feature_extractor(
-            CLASSIFIER_FEATURES, ["penultimate"], cuda=False, verbose=False
+            CLASSIFIER_EXTRACTOR, ["penultimate"], cuda=False, verbose=False
         )
 
 

@@ -11,10 +11,11 @@ from sims_core.methods.standard import Standard
 from sims_core.nets.config import ExactGaussianConfig, ModelConfig
 from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.page import render_report
-from sims_core.reports.summary import Outcome, RunSummary, arm_line, count_stages
+from sims_core.reports.summary import RunSummary, arm_line, count_stages
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, plan_loop
+from sims_core.studies.running import Outcome
 
 LOOP = LoopKind.synthetic_augmentation
 EXPERIMENT = Experiment(

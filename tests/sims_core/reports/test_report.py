@@ -142,7 +142,7 @@ def test_page_holds_every_arm_and_figure(html, summary, details):
         assert arm.name in text
     for row in table_rows(summary.arms, "fid", [0, 0]):
         cells = [row["arm"], str(row["t"]), f"{row['fid']:.3f}", f"{row['fid_ratio_own']:.3f}"]
-        cells += [f"{row['fid_ratio_standard']:.3f}", f"{row['kid']:.3f} ± {row['kid_std']:.3f}"]
+        cells += [f"{row['fid_ratio_standard']:.3f}", f"{row['kid']:.5f} ± {row['kid_std']:.5f}"]
         cells += [f"{row['precision']:.3f}", f"{row['recall']:.3f}"]
         cells += [str(row["n_generated"]), str(row["n_real"]), str(row["seed"])]
         starts = [i for i in range(len(page.cells)) if page.cells[i : i + 2] == cells[:2]]

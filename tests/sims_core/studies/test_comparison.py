@@ -14,11 +14,11 @@ from sims_core.data.digits import load_digits_uint8
 from sims_core.data.names import DATASETS, images_of
 from sims_core.engine.execution import DataFiles, Execution
 from sims_core.evaluation.config import ClassifierConfig, EvaluationConfig
-from sims_core.evaluation.extractors import CLASSIFIER_FEATURES
+from sims_core.evaluation.extractors import CLASSIFIER_EXTRACTOR
+from sims_core.evaluation.figures import read_metrics
 from sims_core.evaluation.images import RGBDataset
-from sims_core.evaluation.weights import INCEPTION_FEATURES, OFFICIAL_INCEPTION, RESNET_SHA256
+from sims_core.evaluation.weights import INCEPTION_WITHOUT_LOGITS, OFFICIAL_INCEPTION, RESNET_SHA256
 from sims_core.methods.standard import Standard
-from sims_core.reports.found import read_metrics
 from sims_core.store.store import Store
 from sims_core.studies.comparison import Comparison, ImageSource, find_images, plan_comparison
 from sims_core.studies.experiment import Experiment
@@ -204,7 +204,7 @@ def test_inception_score_wants_weights_that_have_it(store, monkeypatch):
     assert planned.stages[0].request.config == {
         **{"features": "inception", "sha256": OFFICIAL_INCEPTION, "inception_score": True}
     }
-    pinned["sha256"] = INCEPTION_FEATURES
+    pinned["sha256"] = INCEPTION_WITHOUT_LOGITS
     with pytest.raises(BadInput, match=r"no logits layer.*leave --inception-score out"):
         compare(store, "cifar10", "cifar10:test", inception_score=True)
 
@@ -274,7 +274,7 @@ def test_figures_are_torch_fidelitys_in_a_classifiers_features(store, put_images
         noisy[:90],
         digits[100:250],
         planned.stages[-1].request.config,
-        feature_extractor=CLASSIFIER_FEATURES,
+        feature_extractor=CLASSIFIER_EXTRACTOR,
         feature_extractor_weights_path=str(store.open_artifact(trained)),
     )
     assert_same_figures(got, expected)

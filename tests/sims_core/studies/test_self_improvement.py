@@ -15,7 +15,7 @@ from sims_core.common.seeding import SEED_SPACE
 from sims_core.data.config import GaussianData
 from sims_core.data.mixing import read_first
 from sims_core.engine.execution import DataFiles, Execution
-from sims_core.evaluation.extractors import CLASSIFIER_FEATURES
+from sims_core.evaluation.extractors import CLASSIFIER_EXTRACTOR
 from sims_core.evaluation.images import RGBDataset
 from sims_core.methods.sims import Sims
 from sims_core.nets.config import BaseConfig, MLPConfig, ModelConfig
@@ -25,11 +25,12 @@ from sims_core.nets.stages import IMPORT_MODEL
 from sims_core.reports.base import RunDetails
 from sims_core.reports.page import metric_rows, render_report
 from sims_core.reports.study import STUDY, answer
-from sims_core.reports.summary import Outcome, RunSummary, count_stages
+from sims_core.reports.summary import RunSummary, count_stages
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, plan_loop
 from sims_core.studies.resolve import resolve_base
+from sims_core.studies.running import Outcome
 from sims_core.studies.self_improvement import RANGE, Sweep, plan_study, seed_range
 
 PURPOSES = ("self-synthetic", "selection", "final", "preview")
@@ -266,7 +267,7 @@ def test_final_fid_equals_torch_fidelity_called_directly(done):
             input2=RGBDataset(read_first(store.open_artifact(setup["prepare data"]), None)),
             cuda=False,
             fid=True,
-            feature_extractor=CLASSIFIER_FEATURES,
+            feature_extractor=CLASSIFIER_EXTRACTOR,
             feature_extractor_weights_path=str(store.open_artifact(setup["train classifier"])),
             save_cpu_ram=True,
             verbose=False,

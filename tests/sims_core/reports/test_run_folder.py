@@ -3,8 +3,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+from sims_core.reports.run_folder import _publish
 from sims_core.store.store import Store
-from tasks.report import _publish
 
 
 def test_runs_of_one_name_may_end_at_the_same_moment(tmp_path):

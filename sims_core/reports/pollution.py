@@ -1,0 +1,151 @@
+"""What a report shows of pollution: the paper's Fig. 5, with intervals over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sims_core.evaluation.figures import read_figures
+from sims_core.reports.base import PagePart, kind_report
+from sims_core.reports.estimates import Estimate, estimate, paired_difference
+from sims_core.reports.summary import Curve, CurvePoint, RunSummary
+from sims_core.store.store import Store
+from sims_core.studies.pollution import Measured, PollutionPlan
+
+FIRST = "first generation"
+COUNTS = ("n_generated", "n_real", "n_empirical", "replicates", "seed")
+"""Figures that say on how many samples others are; they are the same for all seeds."""
+
+
+def _metrics(store: Store, each: Measured) -> dict[str, int | float]:
+    return read_figures(store, (stage.ref for stage in each.stages))
+
+
+def _over_seeds(found: Sequence[dict[str, int | float]]) -> dict[str, Estimate]:
+    """Each metric of models that differ in their seed only."""
+    names = [name for name in found[0] if name not in COUNTS]
+    return {name: estimate([metrics[name] for metrics in found]) for name in names}
+
+
+def pollution_rows(store: Store, plan: PollutionPlan) -> list[dict[str, Any]]:
+    """One row for each model: what it is, its seed, its figures and counts."""
+    rows = []
+    for each in (*plan.first, *plan.second):
+        scenario, metrics = each.scenario, _metrics(store, each)
+        metrics["metric_seed"] = metrics.pop("seed")
+        rows.append(
+            {
+                "model": scenario.curve if scenario else FIRST,
+                "scenario": ("polluted" if scenario.pollution else "ideal") if scenario else FIRST,
+                "pollution": scenario.pollution if scenario else 0,
+                "strength": scenario.method.strength if scenario else 0.0,
+                "seed": each.seed,
+                **metrics,
+            }
+        )
+    return rows
+
+
+def pollution_curves(store: Store, plan: PollutionPlan, figure: str) -> tuple[Curve, ...]:
+    """The first generation, then each method over |D_p|.
+
+    A point's change is against the baseline method's ideal scenario (the first method's, where none
+    is a baseline), seed by seed.
+    """
+    scenarios = [each.scenario for each in plan.second if each.scenario]
+    names = list(dict.fromkeys(scenario.curve for scenario in scenarios))
+    sizes = sorted({scenario.pollution for scenario in scenarios})
+    found = {
+        (each.scenario.curve, each.scenario.pollution, each.seed): _metrics(store, each)
+        for each in plan.second
+        if each.scenario
+    }
+    baseline = next((s.curve for s in scenarios if s.method.IS_BASELINE), names[0])
+    ideal = [found[baseline, 0, seed][figure] for seed in plan.seeds]
+
+    def point(name: str, size: int) -> CurvePoint:
+        metrics = [found[name, size, seed] for seed in plan.seeds]
+        values = [each[figure] for each in metrics]
+        is_ideal = name == baseline and size == 0
+        change = None if is_ideal else paired_difference(values, ideal)
+        return CurvePoint(x=size, figures=_over_seeds(metrics), change=change)
+
+    first = [_metrics(store, each) for each in plan.first]
+    curves = [Curve(name=FIRST, points=(CurvePoint(x=0, figures=_over_seeds(first)),))]
+    for name in names:
+        curves.append(Curve(name=name, points=tuple(point(name, size) for size in sizes)))
+    return tuple(curves)
+
+
+def answer(curves: Sequence[Curve], figure: str) -> str:
+    """What the most pollution does to each method, in one sentence."""
+    said = []
+    for curve in curves[1:]:
+        last = curve.points[-1]
+        if last.change is None:
+            continue
+        verdict = "no clear change"
+        if last.change.excludes_zero:
+            verdict = "worse" if last.change.mean > 0 else "better"
+        said.append(
+            f"{curve.name}: {figure} {last.figures[figure]} at |D_p| = {last.x:g}, "
+            f"{last.change.mean:+.3f} against the ideal baseline ({verdict})"
+        )
+    return "; ".join(said)
+
+
+class PollutionReport:
+    """Metric over |D_p| for each method, the first model's level, the change against ST-I."""
+
+    def findings(self, store: Store, plan: PollutionPlan) -> dict[str, Any]:
+        figure = kind_report(plan.experiment).figure
+        curves = pollution_curves(store, plan, figure)
+        return {
+            "figure": figure,
+            "arms": (),
+            "seeds": plan.seeds,
+            "curves": curves,
+            "answer": answer(curves, figure),
+        }
+
+    def rows(self, store: Store, summary: RunSummary, plan: PollutionPlan) -> list[dict[str, Any]]:
+        return pollution_rows(store, plan)
+
+    def budgets(self, plan: PollutionPlan) -> str:
+        return f"{plan.experiment.sims.budget_mimg:g}"
+
+    def counts(self, plan: PollutionPlan) -> str:
+        return ""
+
+    def page(
+        self, store: Store, summary: RunSummary, plan: PollutionPlan, folder: Path | None
+    ) -> PagePart:
+        from sims_core.reports.drawing import written
+        from sims_core.reports.pollution_figure import pollution_figure
+
+        return PagePart(
+            {
+                "curve": written(pollution_figure(summary), folder, "figure"),
+                "grids": _grids(store, plan),
+            },
+            "pollution.html.j2",
+        )
+
+
+POLLUTION = PollutionReport()
+
+
+def _grids(store: Store, plan: PollutionPlan) -> list[dict[str, str]]:
+    """Samples of the first seed's models, each from the same noise."""
+    import base64
+
+    report, grids = kind_report(plan.experiment), []
+    for each in (*plan.first, *plan.second):
+        if each.seed != plan.seeds[0]:
+            continue
+        artifacts = {stage.role: stage.ref for stage in each.stages}
+        if (picture := report.samples(store, plan.experiment, artifacts)) is not None:
+            uri = "data:image/png;base64," + base64.b64encode(picture.png).decode()
+            grids.append({"model": each.name, "uri": uri})
+    return grids
