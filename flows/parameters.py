@@ -25,9 +25,11 @@ from pydantic import (
 from flows.presets import Preset, find_preset
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import one_line
+from sims_core.common.frozen import WHOLE, one_line
+from sims_core.data.names import DATASETS
 from sims_core.evaluation.weights import pin_weights
 from sims_core.methods.catalog import Method, all_methods
+from sims_core.nets.names import MODELS
 from sims_core.settings import Settings
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
@@ -116,7 +118,7 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
     Raises:
         BadInput: a name that does not exist (the valid ones are named) or an invalid value.
     """
-    config = experiment.model_dump(mode="json")
+    config = experiment.model_dump(mode="json", context={WHOLE: True})
     for name, value in overrides.items():
         path = name.split(".")
         level: Any = config
@@ -155,11 +157,33 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     """
     preset = find_preset(f"{flow}/{parameters['preset']}")
     experiment = apply_overrides(preset.experiment, parameters["overrides"])
-    experiment = resolve_data(resolve_base(experiment, store), store)
+    check_needs(preset, experiment, store)
+    chosen = set(parameters["overrides"])
+    for name, value in parameters["overrides"].items():
+        chosen |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else set()
+    experiment = resolve_data(resolve_base(experiment, store, chosen), store)
     settings = Settings.read()
     kind_of(experiment.data).check_machine(experiment, settings.execution())
     evaluation = pin_weights(experiment.evaluation, settings.files())
     return experiment.model_copy(update={"evaluation": evaluation})
+
+
+def check_needs(preset: Preset, experiment: Experiment, store: Store) -> None:
+    """Raises BadInput, with the commands that bring it, if something that the preset starts from is
+    not in the store; what was replaced by something else is not needed."""
+    models, data_sets = MODELS.given(store), DATASETS.given(store)
+    data = getattr(experiment.data, "name", None)
+    missing = [
+        need.line
+        for need in preset.needs
+        if (need.model and need.model == experiment.base.imported and need.model not in models)
+        or (need.data and need.data == data and need.data not in data_sets)
+    ]
+    if missing:
+        raise BadInput(
+            f"{preset.full_name} starts from what the store {store.root} lacks: "
+            + "; ".join(missing)
+        )
 
 
 def make_plan(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:

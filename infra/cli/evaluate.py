@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from infra.cli.references import SUFFIX, FileQuestion, ReferenceOut
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
 from sims_core.common.shown import shown
@@ -28,8 +29,14 @@ def evaluate(
         ),
     ],
     against: Annotated[
-        str, typer.Option("--against", metavar="REFERENCE", help="What they are compared with.")
-    ],
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="REFERENCE",
+            help="What they are compared with; FILE.npz of mu and sigma: FID only.",
+        ),
+    ] = None,
+    reference_out: ReferenceOut = None,
     features: Annotated[
         Literal["inception", "resnet20", "resnet56", "classifier"],
         typer.Option("--features", help="Feature space; classifier: trained on the reference."),
@@ -72,6 +79,16 @@ def evaluate(
         settings = Settings.read()
         settings.execution()
         unopened = Store(settings.store.expanduser().absolute())
+        if reference_out is not None or against is None or against.endswith(SUFFIX):
+            asked = FileQuestion(against, reference_out, features, count, allow_small_n)
+            asked.check(
+                metric=metrics,
+                inception_score=inception_score,
+                kid_subset_size=kid_subset_size,
+                reference_count=reference_count,
+            )
+            print(asked.answer(find_images(unopened, images), settings.files(), as_json))
+            return
         comparison = plan_comparison(
             find_images(unopened, images),
             find_images(unopened, against),

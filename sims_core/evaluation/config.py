@@ -187,6 +187,17 @@ class FeaturesConfig(Frozen):
     """With it the `count` images are a random sample of the set, in the set's order."""
 
 
+class ReferenceFileConfig(Frozen):
+    """A mean and a covariance from a file, named by its content."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class StatisticsFidConfig(Frozen):
+    count: int
+    """Images behind the features."""
+
+
 class EvaluateConfig(Frozen):
     kid_subsets: int
     kid_subset_size: int

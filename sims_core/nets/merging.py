@@ -52,7 +52,7 @@ def merge_models(context: StageContext[MergeConfig]) -> dict[str, Any]:
         _merge_gaussians(*folders, context.directory, context.config.w)
         return {"w": context.config.w}
     (base, config), (auxiliary, other) = map(load_model, folders)
-    if config != other:
+    if config.without_loss != other.without_loss:
         raise BadInput(
             "Neon merges the weights of base and auxiliary: both must have the same network and "
             "preconditioning"

@@ -304,8 +304,8 @@ def plan_comparison(
             that is not known.
     """
     counts = (
-        _count("--count", count, images),
-        _count("--reference-count", reference_count, reference),
+        count_of("--count", count, images),
+        count_of("--reference-count", reference_count, reference),
     )
     _check_features_fit(features, inception_score, images, reference)
     fewest = min(counts)
@@ -330,7 +330,7 @@ def plan_comparison(
     if not allow_small_n:
         evaluation = evaluation.model_copy(update={"allow_small_n": False})
         for source, n in zip((images, reference), counts, strict=True):
-            _check_enough(evaluation, source, n)
+            check_enough(evaluation, source, n)
     evaluation = pin_weights(evaluation, files)
     if inception_score and evaluation.weights_sha256 == INCEPTION_WITHOUT_LOGITS:
         raise BadInput(
@@ -340,7 +340,8 @@ def plan_comparison(
     return Comparison(images, reference, counts[1], evaluation, seed)
 
 
-def _count(option: str, wanted: int | None, source: ImageSource) -> int:
+def count_of(option: str, wanted: int | None, source: ImageSource) -> int:
+    """How many images are meant. Raises BadInput if there are not so many."""
     available = source.contents.count
     if wanted is not None and not 1 <= wanted <= available:
         raise BadInput(
@@ -349,7 +350,7 @@ def _count(option: str, wanted: int | None, source: ImageSource) -> int:
     return wanted or available
 
 
-def _check_enough(evaluation: EvaluationConfig, source: ImageSource, count: int) -> None:
+def check_enough(evaluation: EvaluationConfig, source: ImageSource, count: int) -> None:
     """Raises BadInput if an FID of so few images would be mostly its bias."""
     fewest, features = evaluation.fewest_images, evaluation.features
     if count >= fewest:

@@ -52,7 +52,7 @@ class Experiment(Frozen):
         """What `sims.auxiliary_net` leaves out about the images is as in `model.net`."""
         try:
             net, given = values["model"]["net"], values["sims"]["auxiliary_net"]
-            filled = {name: net[name] for name in SHARED_BY_NETS} | given
+            filled = {name: net[name] for name in SHARED_BY_NETS if name in net} | given
         except (KeyError, TypeError):  # models already, or nothing to fill in
             return values
         return {**values, "sims": {**values["sims"], "auxiliary_net": filled}}
