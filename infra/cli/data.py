@@ -25,50 +25,59 @@ data_app = typer.Typer(no_args_is_help=True, help="Bring your own images into th
 MAX_SHOWN = 20
 
 
+SourceArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder or zip of images, WebDataset, Parquet, Hugging Face save_to_disk folder, "
+        "CIFAR-10 archive, MNIST npz or folder of idx files."
+    ),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option("--size", min=4, max=4096, help="Crop to the central square and resize."),
+]
+ChannelsOption = Annotated[
+    Literal["1", "3"] | None,
+    typer.Option("--channels", help="Convert all to grey (1) or RGB (3)."),
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE|none",
+        help="CSV or JSON with each image's class; none: leave the classes out. Else the "
+        "source's own, or the sub-folders.",
+    ),
+]
+LabelColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column",
+        metavar="COLUMN",
+        help="Column of a table, or field of a WebDataset's JSON, that has the classes.",
+    ),
+]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="Where the source has several (train).")
+]
+SkipBrokenOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-broken", help="List images that cannot be read, parts that are missing; go on."
+    ),
+]
+
+
 @data_app.command("import")
 def data_import(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder or zip of images, WebDataset, Parquet, Hugging Face save_to_disk folder, "
-            "CIFAR-10 archive, MNIST npz or folder of idx files."
-        ),
-    ],
+    source: SourceArgument,
     name: Annotated[str, typer.Option("--name", help="What to call it in this store.")],
-    size: Annotated[
-        int | None,
-        typer.Option("--size", min=4, max=4096, help="Crop to the central square and resize."),
-    ] = None,
-    channels: Annotated[
-        Literal["1", "3"] | None,
-        typer.Option("--channels", help="Convert all to grey (1) or RGB (3)."),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            "--labels",
-            metavar="FILE|none",
-            help="CSV or JSON with each image's class; none: leave the classes out. Else the "
-            "source's own, or the sub-folders.",
-        ),
-    ] = None,
-    label_column: Annotated[
-        str | None,
-        typer.Option(
-            "--label-column",
-            metavar="COLUMN",
-            help="Column of a table, or field of a WebDataset's JSON, that has the classes.",
-        ),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Where the source has several (train).")
-    ] = None,
-    skip_broken: Annotated[
-        bool,
-        typer.Option(
-            "--skip-broken", help="List images that cannot be read, parts that are missing; go on."
-        ),
-    ] = False,
+    size: SizeOption = None,
+    channels: ChannelsOption = None,
+    labels: LabelsOption = None,
+    label_column: LabelColumnOption = None,
+    split: SplitOption = None,
+    skip_broken: SkipBrokenOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:

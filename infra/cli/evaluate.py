@@ -18,57 +18,66 @@ from sims_core.store.store import Store
 from sims_core.studies.comparison import Comparison, find_images, plan_comparison
 from sims_core.studies.running import Runner
 
+ImagesArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGES",
+        help="cifar10, cifar10:test, mnist, fashion, digits; a name of `sims data import`; "
+        "images/<digits> as `sims store ls` prints it; or the path of an images artifact.",
+    ),
+]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        metavar="REFERENCE",
+        help="What they are compared with; FILE.npz of mu and sigma: FID only.",
+    ),
+]
+FeaturesOption = Annotated[
+    Literal["inception", "resnet20", "resnet56", "classifier"],
+    typer.Option("--features", help="Feature space; classifier: trained on the reference."),
+]
+CountOption = Annotated[
+    int | None, typer.Option("--count", metavar="N", help="A random sample of N of the images.")
+]
+ReferenceCountOption = Annotated[
+    int | None,
+    typer.Option("--reference-count", metavar="M", help="A random sample of M of the reference."),
+]
+AllowSmallNOption = Annotated[
+    bool,
+    typer.Option("--allow-small-n", help="Measure also where an FID is mostly its bias."),
+]
+KidSubsetSizeOption = Annotated[
+    int | None,
+    typer.Option("--kid-subset-size", help="Of KID's 100 subsets (500, or all if fewer)."),
+]
+InceptionScoreOption = Annotated[
+    bool,
+    typer.Option("--inception-score", help="Too, of weights that have the logits layer."),
+]
+MetricsOption = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="NAME", help="A further one; again for several."),
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Of samples, KID's subsets and the classifier.")
+]
+
 
 def evaluate(
-    images: Annotated[
-        str,
-        typer.Argument(
-            metavar="IMAGES",
-            help="cifar10, cifar10:test, mnist, fashion, digits; a name of `sims data import`; "
-            "images/<digits> as `sims store ls` prints it; or the path of an images artifact.",
-        ),
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(
-            "--against",
-            metavar="REFERENCE",
-            help="What they are compared with; FILE.npz of mu and sigma: FID only.",
-        ),
-    ] = None,
+    images: ImagesArgument,
+    against: AgainstOption = None,
     reference_out: ReferenceOut = None,
-    features: Annotated[
-        Literal["inception", "resnet20", "resnet56", "classifier"],
-        typer.Option("--features", help="Feature space; classifier: trained on the reference."),
-    ] = "inception",
-    count: Annotated[
-        int | None, typer.Option("--count", metavar="N", help="A random sample of N of the images.")
-    ] = None,
-    reference_count: Annotated[
-        int | None,
-        typer.Option(
-            "--reference-count", metavar="M", help="A random sample of M of the reference."
-        ),
-    ] = None,
-    allow_small_n: Annotated[
-        bool,
-        typer.Option("--allow-small-n", help="Measure also where an FID is mostly its bias."),
-    ] = False,
-    kid_subset_size: Annotated[
-        int | None,
-        typer.Option("--kid-subset-size", help="Of KID's 100 subsets (500, or all if fewer)."),
-    ] = None,
-    inception_score: Annotated[
-        bool,
-        typer.Option("--inception-score", help="Too, of weights that have the logits layer."),
-    ] = False,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option("--metric", metavar="NAME", help="A further one; again for several."),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of samples, KID's subsets and the classifier.")
-    ] = 0,
+    features: FeaturesOption = "inception",
+    count: CountOption = None,
+    reference_count: ReferenceCountOption = None,
+    allow_small_n: AllowSmallNOption = False,
+    kid_subset_size: KidSubsetSizeOption = None,
+    inception_score: InceptionScoreOption = False,
+    metrics: MetricsOption = None,
+    seed: SeedOption = 0,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -311,11 +311,7 @@ def plan_comparison(
     fewest = min(counts)
     if fewest < FEWEST_IMAGES:
         raise BadInput(f"{fewest} images are too few: want at least {FEWEST_IMAGES} of each set")
-    subset = min(KID_SUBSET_SIZE, fewest) if kid_subset_size is None else kid_subset_size
-    if not 2 <= subset <= fewest:
-        raise BadInput(
-            f"--kid-subset-size {subset} must be from 2 to {fewest}, the images of the smaller set"
-        )
+    subset = _kid_subset(kid_subset_size, fewest)
     try:
         evaluation = EvaluationConfig(
             features=features,
@@ -332,12 +328,26 @@ def plan_comparison(
         for source, n in zip((images, reference), counts, strict=True):
             check_enough(evaluation, source, n)
     evaluation = pin_weights(evaluation, files)
-    if inception_score and evaluation.weights_sha256 == INCEPTION_WITHOUT_LOGITS:
+    _check_logits(evaluation)
+    return Comparison(images, reference, counts[1], evaluation, seed)
+
+
+def _kid_subset(wanted: int | None, fewest: int) -> int:
+    subset = min(KID_SUBSET_SIZE, fewest) if wanted is None else wanted
+    if not 2 <= subset <= fewest:
+        raise BadInput(
+            f"--kid-subset-size {subset} must be from 2 to {fewest}, the images of the smaller set"
+        )
+    return subset
+
+
+def _check_logits(evaluation: EvaluationConfig) -> None:
+    """Raises BadInput if the Inception Score is wanted of weights that it cannot be made from."""
+    if evaluation.inception_score and evaluation.weights_sha256 == INCEPTION_WITHOUT_LOGITS:
         raise BadInput(
             "these Inception weights have no logits layer, which the Inception Score is made from: "
             "leave --inception-score out, or set SIMS_INCEPTION_WEIGHTS to weights with that layer"
         )
-    return Comparison(images, reference, counts[1], evaluation, seed)
 
 
 def count_of(option: str, wanted: int | None, source: ImageSource) -> int:
