@@ -24,12 +24,15 @@ _MAGIC = (
 
 def is_hidden(name: str) -> bool:
     """Whether a file or a folder above it is hidden, or made by macOS for itself."""
+    if not name.startswith((".", "__MACOSX")) and "/." not in name and "/__MACOSX" not in name:
+        return False
     parts = PurePosixPath(name).parts
     return any(part.startswith((".", "__MACOSX")) and part not in ("..", ".") for part in parts)
 
 
 def is_picture_name(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and PurePosixPath(name).suffix != ""
+    """Whether a file that is not hidden is a picture by its name."""
+    return name.lower().endswith(SUFFIXES)
 
 
 def looks_like_picture(start: bytes) -> bool:

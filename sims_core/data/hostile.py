@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,14 +69,17 @@ def regular(path: Path) -> Path:
     return path
 
 
-def read_bounded(path: Path, limit: int = MAX_MEMBER) -> bytes:
+def read_bounded(path: Path | str, limit: int = MAX_MEMBER) -> bytes:
     """All of a file that is to be held in memory.
 
     Raises:
         BadInput: it is no file, is unreadable or has more than `limit` bytes.
     """
-    try:
-        with regular(path).open("rb") as file:
+    try:  # a FIFO opened so does not wait for who writes to it
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise BadInput(f"{shown(path)}: is no file")
             content = file.read(limit + 1)
     except OSError as error:
         raise BadInput(f"{shown(path)}: unreadable: {error.strerror}") from None

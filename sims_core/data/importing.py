@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,10 @@ from sims_core.engine.execution import DataFiles
 from sims_core.engine.stage import StageContext
 
 SKIPPED_FILE = "skipped.json"
+
+
+CHUNK_IMAGES, CHUNK_BYTES = 16, 1 << 22
+"""A thread takes so many images at once; fewer where they have more bytes once decoded."""
 
 
 class ProfilesFound(BadInput):
@@ -210,14 +213,56 @@ def _ready(config: ImportConfig, image: RawImage) -> _Ready:
     try:
         seen = look_and_decode(image.load(), config.size, config.channels, config.srgb)
     except (BrokenImage, OtherColours) as error:
-        return _Ready(_without_content(image), error=error)
+        # Anew: the one that was raised holds, by its traceback, all that was read.
+        return _Ready(_without_content(image), error=type(error)(*error.args))
     pixels = seen.pixels
     return _Ready(_without_content(image), seen, encode_png(pixels), channel_sums(pixels))
 
 
+def _ready_many(config: ImportConfig, images: list[RawImage]) -> tuple[list[_Ready], int]:
+    """As many of the first images as together stay small once decoded, and how many they are."""
+    done: list[_Ready] = []
+    size = 0
+    while len(done) < len(images) and size < CHUNK_BYTES:
+        done.append(_ready(config, images[len(done)]))
+        seen = done[-1].seen
+        if seen is None:  # perhaps as large as it is broken
+            break
+        size += seen.pixels.nbytes
+    return done, len(done)
+
+
+def _in_chunks(images: Iterator[RawImage]) -> Iterator[list[RawImage]]:
+    """So that a thread's turn is worth its cost also where pictures are tiny."""
+    chunk: list[RawImage] = []
+    for image in images:
+        chunk.append(image)
+        if len(chunk) == CHUNK_IMAGES or sum(each.held for each in chunk) >= CHUNK_BYTES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _all_ready(config: ImportConfig, images: Iterator[RawImage], workers: int) -> Iterator[_Ready]:
+    """Every image, in order; large ones that their chunk had no room for one at a time."""
+
+    def make(chunk: list[RawImage]) -> tuple[list[RawImage], list[_Ready]]:
+        done, count = _ready_many(config, chunk)
+        return chunk[count:], done
+
+    def weigh(chunk: list[RawImage]) -> int:
+        return sum(image.held for image in chunk)
+
+    for rest, done in in_order(make, _in_chunks(images), workers, weigh):
+        yield from done
+        for image in rest:
+            yield _ready(config, image)
+
+
 def _without_content(image: RawImage) -> RawImage:
     """So that the encoded picture is not held until the image is written."""
-    return replace(image, load=bytes, held=0)
+    return RawImage(image.name, bytes, image.label, image.key)
 
 
 def _check_like_first(first: tuple[RawImage, Images], image: RawImage, pixels: Images) -> None:
@@ -308,8 +353,7 @@ def _write_images(
 ) -> None:
     """Decodes, checks and writes every image; `total` of them are expected, 0 if nobody knows."""
     config, first = context.config, None
-    workers, prepare = context.execution.threads, partial(_ready, config)
-    for ready in in_order(prepare, images, workers, weigh=lambda image: image.held):
+    for ready in _all_ready(config, images, context.execution.threads):
         image, decoded, error = ready.image, ready.seen, ready.error
         if isinstance(error, OtherColours):
             raise ProfilesFound(

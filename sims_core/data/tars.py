@@ -16,7 +16,7 @@ from sims_core.common.shown import shown
 from sims_core.data.bounded_tar import opened
 from sims_core.data.class_folders import ClassFolders, class_folders, is_split
 from sims_core.data.columns import LABEL_COLUMNS, may_be_classes, refuse_without_choice
-from sims_core.data.file_kinds import is_hidden, kind_of
+from sims_core.data.file_kinds import is_hidden, is_picture_name, kind_of
 from sims_core.data.hostile import MAX_MEMBER, class_of, only_our_errors, parse_json
 from sims_core.data.labels import LABEL_FILES, find_label_file
 from sims_core.data.pictures import BrokenImage
@@ -48,10 +48,6 @@ class Contents:
     """Content of files of labels, which lie at the top of the only archive."""
     first_json: tuple[str, bytes] | None = None
     left_out: Tally = field(default_factory=Tally)
-
-
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
 
 
 def list_tars(paths: Sequence[Path]) -> Contents:
@@ -90,7 +86,7 @@ def _list_member(
     if name in seen:
         raise BadInput(f"{path}: holds two members of the name {name}")
     seen.add(name)
-    if _is_picture(name):
+    if is_picture_name(name):
         contents.pictures.append((path, name))
         return
     contents.others.append((path, name))
@@ -115,8 +111,9 @@ def split_name(name: str, by_last_dot: bool) -> tuple[str, str]:
     if not by_last_dot:
         key, rest = wds.tariterators.base_plus_ext(name)
         return (name, "") if key is None else (key, rest)
-    pure = PurePosixPath(name)
-    return str(pure.with_suffix("")), pure.suffix[1:]
+    folder, slash, base = name.rpartition("/")
+    stem, _, kind = base.rpartition(".")
+    return (f"{folder}{slash}{stem}", kind) if stem else (name, "")
 
 
 @dataclass(frozen=True)
@@ -256,7 +253,11 @@ def _plain_images(paths: Sequence[Path], folders: ClassFolders) -> Iterator[RawI
     for path in paths:
         with _readable(path), opened(path, "r|*") as tar:
             for member in tar:
-                if not member.isfile() or is_hidden(member.name) or not _is_picture(member.name):
+                if (
+                    not member.isfile()
+                    or is_hidden(member.name)
+                    or not is_picture_name(member.name)
+                ):
                     continue
                 content = _content(path, tar, member, MAX_MEMBER)
                 key = _relative(member.name)

@@ -176,7 +176,7 @@ def open_folder(
 
     def load(name: str) -> bytes:
         try:
-            return read_bounded(root / name)
+            return read_bounded(f"{root}/{name}")
         except (BadInput, OSError) as error:
             told = error.strerror if isinstance(error, OSError) else str(error).rpartition(": ")[2]
             raise BrokenImage(told or "unreadable") from None
