@@ -21,9 +21,9 @@ from sims_core.engine.stage import StageContext
 from sims_core.evaluation.config import ReferenceFileConfig, StatisticsFidConfig
 
 MOST_FEATURES = 8192
-"""Of a reference; Inception has 2,048."""
+"""The most features of a reference; Inception has 2,048."""
 TOLERANCE = 1e-4
-"""Of symmetry and of negative eigenvalues, in units of the largest: files may be in float32."""
+"""Largest asymmetry and negative eigenvalue that pass, in units of the largest (of float32)."""
 
 Moments = dict[str, NDArray[np.float64]]
 """`mu` [d] and `sigma` [d, d]."""
