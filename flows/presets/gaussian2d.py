@@ -46,7 +46,7 @@ PRESETS = [
         name="gaussian2d",
         description="Pollution of 500 points of a two-dimensional Gaussian, 24 replicates a seed",
         hardware="2 CPU cores, 2 GB of memory",
-        expected_time="POLLUTION_G_TIME",
+        expected_time="a few minutes (estimated)",
         parameters={
             "pollution_sizes": [125, 250, 500, 1000],
             "omegas": [1.0, 3.0],
