@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
-from sims_core.evaluation.metric import figures_in
-from sims_core.settings import Settings, writable_store
-from sims_core.store.store import Store
-from sims_core.studies.comparison import Comparison, find_images, plan_comparison
-from sims_core.studies.running import Runner
+
+if TYPE_CHECKING:  # what a command needs is imported when it runs
+    from sims_core.studies.comparison import Comparison
 
 
 def evaluate(
@@ -65,6 +63,10 @@ def evaluate(
     with errors():
         use_store(store)
         apply_environment_defaults()
+        from sims_core.settings import Settings
+        from sims_core.store.store import Store
+        from sims_core.studies.comparison import find_images, plan_comparison
+
         settings = Settings.read()
         settings.execution()
         unopened = Store(settings.store.expanduser().absolute())
@@ -90,6 +92,8 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     from infra.cli.progress import run_progress, shown
     from sims_core.evaluation.figures import read_figures
     from sims_core.reports.summary import count_stages
+    from sims_core.settings import Settings, writable_store
+    from sims_core.studies.running import Runner
 
     store = writable_store()
     stages, evaluation = comparison.stages, comparison.evaluation
@@ -116,6 +120,8 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
 
 def _text(row: dict[str, Any]) -> str:
     """All figures in a line, with a digit more than a report has; and where they are stored."""
+    from sims_core.evaluation.metric import figures_in
+
     metrics, weights = row["metrics"], row["weights_sha256"]
     notes = {"kid": f" ({row['kid_subsets']} subsets of {row['kid_subset_size']})"}
     figures = []
