@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Annotated, Any
 
 from pydantic import (
@@ -24,22 +25,23 @@ from pydantic import (
 from flows.presets import Preset, find_preset
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import one_line
+from sims_core.common.frozen import WHOLE, one_line
+from sims_core.data.names import DATASETS
 from sims_core.evaluation.weights import pin_weights
 from sims_core.methods.catalog import Method, all_methods
-from sims_core.methods.standard import Standard
+from sims_core.nets.names import MODELS
 from sims_core.settings import Settings
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.loop import Arm, LoopPlan, plan_loop
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
 from sims_core.studies.resolve import resolve_base, resolve_data
-from sims_core.studies.self_improvement import RANGE, StudyPlan, Sweep, plan_study
+from sims_core.studies.self_improvement import RANGE
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Omegas = Annotated[list[Omega], Field(min_length=1)]
+Ws = Annotated[list[Annotated[float, Field(ge=-1, allow_inf_nan=False)]], Field(min_length=1)]
 PollutionSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 Budgets = Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
 ImageCount = Annotated[int, Field(ge=2, le=RANGE)]
@@ -47,6 +49,7 @@ Finalists = Annotated[int, Field(ge=1, le=100)]
 ScanOmegas = list[Omega]
 ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 Seed = Annotated[int, Field(ge=0)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -115,7 +118,7 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
     Raises:
         BadInput: a name that does not exist (the valid ones are named) or an invalid value.
     """
-    config = experiment.model_dump(mode="json")
+    config = experiment.model_dump(mode="json", context={WHOLE: True})
     for name, value in overrides.items():
         path = name.split(".")
         level: Any = config
@@ -133,30 +136,17 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
         raise BadInput(f"overrides: {one_line(error).removeprefix('value: ')}") from None
 
 
-def _methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
+def chosen_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
     """Every method asked for at every strength; a strength of 0 is the baseline, however it was
     asked for."""
     names, methods = parameters["methods"], list[Method]()
     for kind, variant in all_methods().items():
-        strengths = parameters[variant.STRENGTHS] if variant.STRENGTHS else []
         if kind in names:
+            strengths = parameters[variant.STRENGTHS] if variant.STRENGTHS else []
             methods += variant.arms(experiment.template(kind), strengths)
         if variant.IS_BASELINE and kind not in names and 0 in parameters["omegas"]:
             methods.append(experiment.template(kind))
     return methods
-
-
-def _scan_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
-    """Every omega at every budget (none given: the preset's); omega = 0 knows no budget."""
-    omegas = sorted(set(parameters["scan_omegas"]))
-    budgets = sorted(set(parameters["scan_budgets"])) or [experiment.sims.budget_mimg]
-    methods: list[Method] = [Standard()] if 0 in omegas else []
-    return methods + [
-        experiment.sims.model_copy(update={"omega": omega, "budget_mimg": budget})
-        for budget in budgets
-        for omega in omegas
-        if omega > 0
-    ]
 
 
 def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> Experiment:
@@ -167,48 +157,44 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     """
     preset = find_preset(f"{flow}/{parameters['preset']}")
     experiment = apply_overrides(preset.experiment, parameters["overrides"])
-    experiment = resolve_data(resolve_base(experiment, store), store)
+    check_needs(preset, experiment, store)
+    chosen = set(parameters["overrides"])
+    for name, value in parameters["overrides"].items():
+        chosen |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else set()
+    experiment = resolve_data(resolve_base(experiment, store, chosen), store)
     settings = Settings.read()
     kind_of(experiment.data).check_machine(experiment, settings.execution())
     evaluation = pin_weights(experiment.evaluation, settings.files())
     return experiment.model_copy(update={"evaluation": evaluation})
 
 
+def check_needs(preset: Preset, experiment: Experiment, store: Store) -> None:
+    """Raises BadInput, with the commands that bring it, if something that the preset starts from is
+    not in the store; what was replaced by something else is not needed."""
+    models, data_sets = MODELS.given(store), DATASETS.given(store)
+    data = getattr(experiment.data, "name", None)
+    missing = [
+        need.line
+        for need in preset.needs
+        if (need.model and need.model == experiment.base.imported and need.model not in models)
+        or (need.data and need.data == data and need.data not in data_sets)
+    ]
+    if missing:
+        raise BadInput(
+            f"{preset.full_name} starts from what the store {store.root} lacks: "
+            + "; ".join(missing)
+        )
+
+
 def make_plan(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
-    """Expands checked flat parameters into what the flow runs."""
+    """Expands checked flat parameters into what the flow runs.
+
+    How is said by function `plan` of the flow's module in flows/signatures/.
+    """
     experiment = make_experiment(flow, parameters, store)
-    if flow == "self-improvement":
-        return make_study_plan(experiment, parameters)
-    return make_loop_plan(experiment, parameters)
-
-
-def make_study_plan(experiment: Experiment, parameters: Mapping[str, Any]) -> StudyPlan:
-    """Omegas x budgets, planned up to the selection."""
-    sweep = Sweep(
-        omegas=tuple(parameters["omegas"]),
-        budgets_mimg=tuple(parameters["budgets"]),
-        **{name: parameters[name] for name in ("n_s", "select_images", "final_images")},
-        finalists=parameters["finalists"],
-    )
-    return plan_study(experiment, sweep, parameters["seed"])
-
-
-def make_loop_plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
-    """Arms (methods x pollution sizes), planned in full."""
-    methods = _methods(experiment, parameters)
-    sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
-
-    def arm(method: Method, size: int) -> Arm:
-        loop, accumulation = parameters["loop"], parameters["accumulation"]
-        return Arm(method=method, loop=loop, pollution_size=size, accumulation=accumulation)
-
-    return plan_loop(
-        experiment,
-        tuple(arm(method, size) for size in sizes for method in methods),
-        parameters["generations"],
-        parameters["seed"],
-        tuple(arm(method, sizes[0]) for method in _scan_methods(experiment, parameters)),
-    )
+    signature = import_module(f"flows.signatures.{flow.replace('-', '_')}")
+    plan: Plan = signature.plan(experiment, parameters)
+    return plan
 
 
 def default_run_name(flow: str, parameters: Mapping[str, Any]) -> str:

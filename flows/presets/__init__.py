@@ -16,6 +16,24 @@ from sims_core.common.frozen import Frozen
 from sims_core.studies.experiment import Experiment
 
 
+class Need(Frozen):
+    """A model or data set that a preset starts from and that a user must bring."""
+
+    model: str | None = None
+    """The name that `sims model import` must give it."""
+    data: str | None = None
+    """The name that `sims data import` or `sims data encode` must give it."""
+    command: str
+    source: str
+    """Where the file is found, and its size."""
+
+    @property
+    def line(self) -> str:
+        """What is missing, and the command that brings it."""
+        what = f"model {self.model}" if self.model else f"data set {self.data}"
+        return f"{what} ({self.source}): `{self.command}`"
+
+
 class Preset(Frozen):
     """A named experiment: the defaults of a flow's flat parameters, and the science behind them."""
 
@@ -26,6 +44,8 @@ class Preset(Frozen):
     expected_time: str
     parameters: dict[str, Any] = {}
     """Where they differ from the flow's own defaults."""
+    needs: tuple[Need, ...] = ()
+    """What must be imported first."""
     experiment: Experiment
 
     @property

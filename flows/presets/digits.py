@@ -30,6 +30,18 @@ EXPERIMENT = Experiment(
 
 PRESETS = [
     Preset(
+        flow="pollution",
+        name="digits",
+        description=(
+            "Real handwritten digits with up to as many polluting samples of a first model, by "
+            "standard training and SIMS, three seeds"
+        ),
+        hardware="2 CPU cores, 2 GB of memory",
+        expected_time="POLLUTION_TIME",
+        parameters={"pollution_sizes": [450, 900, 1797], "seeds": [0, 1, 2]},
+        experiment=EXPERIMENT,
+    ),
+    Preset(
         flow="self-improvement",
         name="digits",
         description=(

@@ -42,6 +42,19 @@ def experiment(replicates: int, evaluation: PointEvaluationConfig) -> Experiment
 
 PRESETS = [
     Preset(
+        flow="pollution",
+        name="gaussian2d",
+        description="Pollution of 500 points of a two-dimensional Gaussian, 24 replicates a seed",
+        hardware="2 CPU cores, 2 GB of memory",
+        expected_time="POLLUTION_G_TIME",
+        parameters={
+            "pollution_sizes": [125, 250, 500, 1000],
+            "omegas": [1.0, 3.0],
+            "seeds": [0, 1, 2],
+        },
+        experiment=experiment(24, PointEvaluationConfig(num_points=2000, empirical_points=200)),
+    ),
+    Preset(
         flow="sims-loop",
         name="gaussian2d",
         description="Fig. 4: 24 arms of a hundred generations on a two-dimensional Gaussian",

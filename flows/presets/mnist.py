@@ -47,4 +47,16 @@ def _preset(source: Literal["mnist", "fashion"], title: str) -> Preset:
     )
 
 
-PRESETS = [_preset("mnist", "MNIST"), _preset("fashion", "Fashion-MNIST")]
+PRESETS = [
+    _preset("mnist", "MNIST"),
+    _preset("fashion", "Fashion-MNIST"),
+    Preset(
+        flow="pollution",
+        name="mnist",
+        description="MNIST with up to as many polluting samples of a first model",
+        hardware="2 CPU cores, 4 GB of memory; the data folder, or internet",
+        expected_time="half a day (estimated: five models of sims-loop/mnist's size)",
+        parameters={"pollution_sizes": [6_000, 18_000, 36_000, 60_000], "seeds": [0]},
+        experiment=_experiment("mnist"),
+    ),
+]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from flows.parameters import Budgets, Finalists, ImageCount, Omegas, RunName, Seed, choice
 from flows.registry import preset_names
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.self_improvement import StudyPlan, Sweep, plan_study
 
 
 def self_improvement(
@@ -35,3 +38,14 @@ def self_improvement(
         overrides: Rarely changed settings of the preset by dotted name, e.g. {"training.kimg": 50}.
     """
     return dict(locals())
+
+
+def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> StudyPlan:
+    """Omegas x budgets, planned up to the selection."""
+    sweep = Sweep(
+        omegas=tuple(parameters["omegas"]),
+        budgets_mimg=tuple(parameters["budgets"]),
+        **{name: parameters[name] for name in ("n_s", "select_images", "final_images")},
+        finalists=parameters["finalists"],
+    )
+    return plan_study(experiment, sweep, parameters["seed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from flows.parameters import (
@@ -13,10 +14,15 @@ from flows.parameters import (
     ScanBudgets,
     ScanOmegas,
     Seed,
+    Ws,
     choice,
+    chosen_methods,
 )
 from flows.registry import preset_names
-from sims_core.studies.loop import Accumulation, LoopKind
+from sims_core.methods.catalog import Method
+from sims_core.methods.standard import Standard
+from sims_core.studies.experiment import Experiment
+from sims_core.studies.loop import Accumulation, Arm, LoopKind, LoopPlan, plan_loop
 
 
 def sims_loop(
@@ -24,6 +30,7 @@ def sims_loop(
     generations: Generations = 3,
     methods: Methods = ["standard", "sims"],  # noqa: B006 - Prefect reads it
     omegas: Omegas = [1.0],  # noqa: B006
+    ws: Ws = [1.0],  # noqa: B006
     loop: LoopKind = LoopKind.synthetic_augmentation,
     accumulation: Accumulation = Accumulation.replace_,
     pollution_sizes: PollutionSizes = [1797],  # noqa: B006
@@ -40,6 +47,7 @@ def sims_loop(
         generations: How many generations; t = 1 is trained on real data only.
         methods: Which methods to compare.
         omegas: Guidance strengths, one SIMS arm each; 0 is standard training.
+        ws: Strengths of Neon's merge of weights, one arm each.
         loop: What each generation after the first is trained on.
         pollution_sizes: How many images of the generation before enter the training set.
         accumulation: Whether synthetic data replace, join or share a budget with earlier ones.
@@ -50,3 +58,34 @@ def sims_loop(
         overrides: Rarely changed settings of the preset by dotted name, e.g. {"training.kimg": 50}.
     """
     return dict(locals())
+
+
+def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
+    """Arms (methods x pollution sizes), planned in full."""
+    methods = chosen_methods(experiment, parameters)
+    sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
+
+    def arm(method: Method, size: int) -> Arm:
+        loop, accumulation = parameters["loop"], parameters["accumulation"]
+        return Arm(method=method, loop=loop, pollution_size=size, accumulation=accumulation)
+
+    return plan_loop(
+        experiment,
+        tuple(arm(method, size) for size in sizes for method in methods),
+        parameters["generations"],
+        parameters["seed"],
+        tuple(arm(method, sizes[0]) for method in _scan_methods(experiment, parameters)),
+    )
+
+
+def _scan_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
+    """Every omega at every budget (none given: the preset's); omega = 0 knows no budget."""
+    omegas = sorted(set(parameters["scan_omegas"]))
+    budgets = sorted(set(parameters["scan_budgets"])) or [experiment.sims.budget_mimg]
+    methods: list[Method] = [Standard()] if 0 in omegas else []
+    return methods + [
+        experiment.sims.model_copy(update={"omega": omega, "budget_mimg": budget})
+        for budget in budgets
+        for omega in omegas
+        if omega > 0
+    ]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,7 +15,7 @@ import typer
 
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
-from sims_core.common.errors import BadInput
+from sims_core.common.errors import BadInput, StoreError
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.data.config import EncodeConfig, ImportedSet
@@ -22,39 +26,59 @@ data_app = typer.Typer(no_args_is_help=True, help="Bring your own images into th
 MAX_SHOWN = 20
 
 
+SourceArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder or zip of images, WebDataset, Parquet, Hugging Face save_to_disk folder, "
+        "CIFAR-10 archive, MNIST npz or folder of idx files."
+    ),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option("--size", min=4, max=4096, help="Crop to the central square and resize."),
+]
+ChannelsOption = Annotated[
+    Literal["1", "3"] | None,
+    typer.Option("--channels", help="Convert all to grey (1) or RGB (3)."),
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE|none",
+        help="CSV or JSON with each image's class; none: leave the classes out. Else the "
+        "source's own, or the sub-folders.",
+    ),
+]
+LabelColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label-column",
+        metavar="COLUMN",
+        help="Column of a table, or field of a WebDataset's JSON, that has the classes.",
+    ),
+]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="Where the source has several (train).")
+]
+SkipBrokenOption = Annotated[
+    bool,
+    typer.Option(
+        "--skip-broken", help="List images that cannot be read, parts that are missing; go on."
+    ),
+]
+
+
 @data_app.command("import")
 def data_import(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder or zip of images, WebDataset, Parquet, Hugging Face save_to_disk folder, "
-            "CIFAR-10 archive, MNIST npz or folder of idx files."
-        ),
-    ],
+    source: SourceArgument,
     name: Annotated[str, typer.Option("--name", help="What to call it in this store.")],
-    size: Annotated[
-        int | None,
-        typer.Option("--size", min=4, max=4096, help="Crop to the central square and resize."),
-    ] = None,
-    channels: Annotated[
-        Literal["1", "3"] | None,
-        typer.Option("--channels", help="Convert all to grey (1) or RGB (3)."),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            "--labels",
-            metavar="FILE|none",
-            help="CSV or JSON with each image's class; none: leave the classes out. Else the "
-            "source's own, or the sub-folders.",
-        ),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Where the source has several (train).")
-    ] = None,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="List images that cannot be read and go on.")
-    ] = False,
+    size: SizeOption = None,
+    channels: ChannelsOption = None,
+    labels: LabelsOption = None,
+    label_column: LabelColumnOption = None,
+    split: SplitOption = None,
+    skip_broken: SkipBrokenOption = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -69,9 +93,13 @@ def data_import(
         opened = writable_store()
         options: dict[str, Any] = {"split": split, "size": size, "skip_broken": skip_broken}
         options["channels"] = int(channels) if channels else None
-        dataset, cached = _import(opened, source, labels, options)
+        options["label_column"] = label_column
+        before = _stands_for(opened, name)
+        dataset, cached, told = _import(opened, source, labels, options)
         _list_skipped(opened, dataset)
-        _name(opened, name, dataset, cached, as_json)
+        with _naming(opened, name):
+            _refuse_if_renamed(opened, name, before, dataset)
+            _name(opened, name, dataset, cached, as_json, told)
 
 
 @data_app.command("encode")
@@ -124,15 +152,82 @@ def data_encode(
         _name(opened, name, dataset, cached, as_json)
 
 
-def _name(store: Store, name: str, dataset: ImportedSet, cached: bool, as_json: bool) -> None:
-    """Gives the set its name, and tells of it."""
+def _stands_for(store: Store, name: str) -> ImportedSet | None:
+    """What a name stands for now; None: nothing that can be read."""
+    from sims_core.data.names import DATASETS
+
+    try:
+        return DATASETS.find(store, name)
+    except BadInput:
+        return None
+
+
+@contextmanager
+def _naming(store: Store, name: str) -> Iterator[None]:
+    """Exclusive among all that give this name, for the moment that it takes."""
+    path = store.root / "locks" / f"dataset-{name}.lock"
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise StoreError(f"cannot lock {path}: {error.strerror}; move it away") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def _refuse_if_renamed(
+    store: Store, name: str, before: ImportedSet | None, dataset: ImportedSet
+) -> None:
+    """Raises BadInput if another import gave the name to another set while this one was at work."""
+    from sims_core.data.names import images_of
+
+    if (now := _stands_for(store, name)) not in (before, dataset):
+        other = f"{images_of(now).location}" if now else "nothing"
+        raise BadInput(
+            f"--name {name}: another import has given this name to {other} meanwhile; this one's "
+            f"images are {images_of(dataset).location}: run it again under another name"
+        )
+
+
+def _name(
+    store: Store,
+    name: str,
+    dataset: ImportedSet,
+    cached: bool,
+    as_json: bool,
+    told: dict[str, Any] | None = None,
+) -> None:
+    """Gives the set its name, and tells of it and of what was not imported."""
     from sims_core.data.names import DATASETS
     from sims_core.latents.stages import modelled_by
 
     DATASETS.give(store, name, dataset)
     details = store.manifest(modelled_by(dataset)).details
-    row = {**_row(name, dataset), **details, "cached": cached}
+    row = {**_row(name, dataset), **details, "cached": cached, **(told or {})}
+    if told is not None:
+        for line in _closing_lines(row):
+            print(line, file=sys.stderr)
     print(json.dumps(row) if as_json else _text(row))
+
+
+def _closing_lines(row: dict[str, Any]) -> list[str]:
+    """What was decided about the labels, what was not imported and why, what was changed."""
+    from sims_core.common.shown import shown
+
+    lines = list(row["notes"])
+    if classes := row.get("classes"):
+        first = ", ".join(f"{i} = {shown(c)}" for i, c in enumerate(classes[:MAX_SHOWN]))
+        more = f", ... ({len(classes)} classes)" if len(classes) > MAX_SHOWN else ""
+        lines.append(f"classes in order: {first}{more}")
+    for what, counted in (("not imported", row["left_out"]), ("imported", row.get("remarks", {}))):
+        for reason, each in counted.items():
+            named = ", ".join(each["first"]) + (
+                ", ..." if each["count"] > len(each["first"]) else ""
+            )
+            lines.append(f"{what}: {each['count']} x {reason}: {named}")
+    return lines
 
 
 def _reading(imported: Path, labels: Path | None = None) -> Execution:
@@ -146,18 +241,35 @@ def _reading(imported: Path, labels: Path | None = None) -> Execution:
 
 def _import(
     store: Store, source: Path, labels: str | None, options: dict[str, Any]
-) -> tuple[ImportedSet, bool]:
-    """Runs the stage unless the store has its artifact."""
+) -> tuple[ImportedSet, bool, dict[str, Any]]:
+    """Runs the stage unless the store has its artifact; returns what there is to tell, too."""
     from infra.cli.progress import run_shown
-    from sims_core.data.importing import NO_LABELS, imported_set, plan_import
+    from sims_core.data.importing import (
+        ProfilesFound,
+        imported_set,
+        known_details,
+        plan_import,
+    )
+    from sims_core.data.raw import NO_LABELS
     from sims_core.data.stages import IMPORT
 
     file = None if labels in (None, NO_LABELS) else _existing(Path(labels))
     execution = _reading(source, file)
-    config = plan_import(execution.files, labels=None if file else labels, **options)
-    request = IMPORT.request(config)
-    cached = run_shown(store, execution, request)
-    return imported_set(config, store.open_artifact(request.ref)), cached
+    plan = plan_import(execution.files, labels=None if file else labels, **options)
+    told: dict[str, Any] = {"notes": list(plan.notes), "left_out": plan.left_out.row()}
+    config = plan.config
+    try:
+        cached = run_shown(store, execution, IMPORT.request(config))
+    except ProfilesFound:
+        config = config.model_copy(update={"srgb": True})
+        cached = run_shown(store, execution, IMPORT.request(config))
+    ref = IMPORT.request(config).ref
+    if not known_details(store.manifest(ref).details):
+        told["notes"].append(
+            "imported by an earlier version, which did not look for colour profiles, several "
+            "frames, 16 bits and transparency of grey pictures"
+        )
+    return imported_set(config, store.open_artifact(ref)), cached, told
 
 
 def _encode(

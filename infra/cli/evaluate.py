@@ -3,59 +3,79 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from infra.cli.references import SUFFIX, FileQuestion, ReferenceOut
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
+from sims_core.common.shown import shown
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.studies.comparison import Comparison
 
+ImagesArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGES",
+        help="cifar10, cifar10:test, mnist, fashion, digits; a name of `sims data import`; "
+        "images/<digits> as `sims store ls` prints it; or the path of an images artifact.",
+    ),
+]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        metavar="REFERENCE",
+        help="What they are compared with; FILE.npz of mu and sigma: FID only.",
+    ),
+]
+FeaturesOption = Annotated[
+    Literal["inception", "resnet20", "resnet56", "classifier"],
+    typer.Option("--features", help="Feature space; classifier: trained on the reference."),
+]
+CountOption = Annotated[
+    int | None, typer.Option("--count", metavar="N", help="A random sample of N of the images.")
+]
+ReferenceCountOption = Annotated[
+    int | None,
+    typer.Option("--reference-count", metavar="M", help="A random sample of M of the reference."),
+]
+AllowSmallNOption = Annotated[
+    bool,
+    typer.Option("--allow-small-n", help="Measure also where an FID is mostly its bias."),
+]
+KidSubsetSizeOption = Annotated[
+    int | None,
+    typer.Option("--kid-subset-size", help="Of KID's 100 subsets (500, or all if fewer)."),
+]
+InceptionScoreOption = Annotated[
+    bool,
+    typer.Option("--inception-score", help="Too, of weights that have the logits layer."),
+]
+MetricsOption = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="NAME", help="A further one; again for several."),
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Of samples, KID's subsets and the classifier.")
+]
+
 
 def evaluate(
-    images: Annotated[
-        str,
-        typer.Argument(
-            metavar="IMAGES",
-            help="cifar10, cifar10:test, mnist, fashion, digits; a name of `sims data import`; "
-            "images/<digits> as `sims store ls` prints it; or the path of an images artifact.",
-        ),
-    ],
-    against: Annotated[
-        str, typer.Option("--against", metavar="REFERENCE", help="What they are compared with.")
-    ],
-    features: Annotated[
-        Literal["inception", "resnet20", "resnet56", "classifier"],
-        typer.Option("--features", help="Feature space; classifier: trained on the reference."),
-    ] = "inception",
-    count: Annotated[
-        int | None, typer.Option("--count", metavar="N", help="The first N of the images.")
-    ] = None,
-    reference_count: Annotated[
-        int | None,
-        typer.Option("--reference-count", metavar="M", help="The first M of the reference."),
-    ] = None,
-    allow_small_n: Annotated[
-        bool,
-        typer.Option("--allow-small-n", help="Measure also where an FID is mostly its bias."),
-    ] = False,
-    kid_subset_size: Annotated[
-        int | None,
-        typer.Option("--kid-subset-size", help="Of KID's 100 subsets (500, or all if fewer)."),
-    ] = None,
-    inception_score: Annotated[
-        bool,
-        typer.Option("--inception-score", help="Too, of weights that have the logits layer."),
-    ] = False,
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option("--metric", metavar="NAME", help="A further one; again for several."),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of KID's subsets and of the classifier.")
-    ] = 0,
+    images: ImagesArgument,
+    against: AgainstOption = None,
+    reference_out: ReferenceOut = None,
+    features: FeaturesOption = "inception",
+    count: CountOption = None,
+    reference_count: ReferenceCountOption = None,
+    allow_small_n: AllowSmallNOption = False,
+    kid_subset_size: KidSubsetSizeOption = None,
+    inception_score: InceptionScoreOption = False,
+    metrics: MetricsOption = None,
+    seed: SeedOption = 0,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,6 +90,16 @@ def evaluate(
         settings = Settings.read()
         settings.execution()
         unopened = Store(settings.store.expanduser().absolute())
+        if reference_out is not None or against is None or against.endswith(SUFFIX):
+            asked = FileQuestion(against, reference_out, features, count, allow_small_n)
+            asked.check(
+                metric=metrics,
+                inception_score=inception_score,
+                kid_subset_size=kid_subset_size,
+                reference_count=reference_count,
+            )
+            print(asked.answer(find_images(unopened, images), settings.files(), as_json))
+            return
         comparison = plan_comparison(
             find_images(unopened, images),
             find_images(unopened, against),
@@ -83,6 +113,8 @@ def evaluate(
             metrics=metrics or (),
             seed=seed,
         )
+        for warning in comparison.warnings:
+            print(f"warning: {shown(warning)}", file=sys.stderr)
         row = _measure(comparison)
         print(json.dumps(row) if as_json else _text(row))
 
@@ -102,11 +134,18 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         outcomes = Runner(store, Settings.read().execution(), progress).run("", stages)
     metrics = [stage.ref for stage in stages if stage.ref.kind == "metrics"]
     return {
-        "images": {"name": comparison.images.name, "artifact": comparison.images.ref.location},
+        "images": {
+            "name": comparison.images.name,
+            "artifact": comparison.images.ref.location,
+            "sample_seed": comparison.sample_seed("images"),
+        },
         "against": {
             "name": comparison.reference.name,
             "artifact": comparison.reference.ref.location,
+            "sample_seed": comparison.sample_seed("reference"),
         },
+        "seed": comparison.seed,
+        "warnings": comparison.warnings,
         "features": evaluation.features,
         "weights_sha256": evaluation.weights_sha256,
         "metrics": read_figures(store, metrics),
@@ -118,6 +157,12 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def _of(row: dict[str, Any], role: str, count: int) -> str:
+    """How many images of which set, and whether they are a sample."""
+    sample = f" (a random sample, seed {row['seed']})"
+    return f"{count} of {row[role]['name']}" + ("" if row[role]["sample_seed"] is None else sample)
+
+
 def _text(row: dict[str, Any]) -> str:
     """All figures in a line, with a digit more than a report has; and where they are stored."""
     from sims_core.evaluation.metric import figures_in
@@ -126,12 +171,12 @@ def _text(row: dict[str, Any]) -> str:
     notes = {"kid": f" ({row['kid_subsets']} subsets of {row['kid_subset_size']})"}
     figures = []
     for figure in figures_in(metrics):
-        shown = f"{metrics[figure.name]:z.{figure.decimals + 1}f}"
+        value = f"{metrics[figure.name]:z.{figure.decimals + 1}f}"
         spread = f" +- {metrics[figure.spread]:.{figure.decimals + 1}f}" if figure.spread else ""
-        figures.append(f"{figure.title} {shown}{spread}{notes.get(figure.name, '')}")
+        figures.append(f"{figure.title} {value}{spread}{notes.get(figure.name, '')}")
     return (
-        f"{', '.join(figures)}: n = {metrics['n_generated']} of {row['images']['name']} against "
-        f"{metrics['n_real']} of {row['against']['name']}, {row['features']} features"
+        f"{', '.join(figures)}: n = {_of(row, 'images', metrics['n_generated'])} against "
+        f"{_of(row, 'against', metrics['n_real'])}, {row['features']} features"
         + (f" (weights {weights[:8]})" if weights else "")
         + f"\nmetrics: {row['store']}/{row['artifact']}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
-    from sims_core.nets.config import ImportedModel
+    from sims_core.nets.config import ImportedModel, ModelConfig
     from sims_core.store.store import Store
 
 model_app = typer.Typer(no_args_is_help=True, help="Bring your own base model into the store.")
@@ -24,7 +25,8 @@ def model_import(
         Path,
         typer.Argument(
             help="Folder of a diffusers pipeline or network (UNet2DModel with a DDPM, DDIM or PNDM "
-            "scheduler, safetensors), or a model artifact of a store."
+            "scheduler, safetensors), a network pickle (.pkl) of EDM or EDM2, or a model artifact "
+            "of a store."
         ),
     ],
     name: Annotated[str, typer.Option("--name", help="What to call it in this store.")],
@@ -33,7 +35,8 @@ def model_import(
         typer.Option(
             "--sigma-data",
             min=1e-3,
-            help="Deviation of its training data in [-1, 1]; weighs the auxiliary's loss.",
+            help="Deviation of its training data in [-1, 1], where the file does not say it; "
+            "weighs the auxiliary's loss.",
         ),
     ] = 0.5,
     store: StoreOption = None,
@@ -59,7 +62,7 @@ def model_import(
         cached = run_shown(opened, execution.model_copy(update={"files": files}), request)
         MODELS.give(opened, name, model)
         row = {**_row(opened, name, model), "cached": cached}
-        print(json.dumps(row) if as_json else _text(row))
+        print(json.dumps(row) if as_json else "\n".join([_text(row), *_more(row)]))
 
 
 def _row(store: Store, name: str, model: ImportedModel) -> dict[str, Any]:
@@ -72,6 +75,8 @@ def _row(store: Store, name: str, model: ImportedModel) -> dict[str, Any]:
         model.model.schedule,
     )
     details = store.manifest(ref).details if store.path(ref).exists() else {}
+    known = model.model.conditioned
+    prediction = schedule.prediction_type if schedule else known.kind if known else "edm"
     return {
         "name": name,
         "artifact": ref.location,
@@ -79,9 +84,44 @@ def _row(store: Store, name: str, model: ImportedModel) -> dict[str, Any]:
         "image_size": net.image_size,
         "num_classes": net.num_classes,
         "parameters": details.get("parameters"),
-        "prediction": schedule.prediction_type if schedule else "edm",
+        "prediction": prediction,
         "zero_snr": bool(schedule and schedule.rescale_betas_zero_snr),
+        **(_description(model.model) if known else {}),
+        **({"file": details["file"]} if "file" in details else {}),
     }
+
+
+def _description(model: ModelConfig) -> dict[str, Any]:
+    """The parts of one of EDM's and EDM2's models."""
+    dumped = model.model_dump(mode="json")
+    low, high = model.conditioned.sigma_range if model.conditioned else (0.0, math.inf)
+    return {
+        "network": dumped["net"],
+        "preconditioning": model.conditioned and model.conditioned.model_dump(mode="json"),
+        "loss": dumped.get("loss"),
+        "sigma_min": low,
+        "sigma_max": None if math.isinf(high) else high,
+    }
+
+
+def _more(row: dict[str, Any]) -> list[str]:
+    """Lines about one of EDM's and EDM2's models."""
+    if "network" not in row:
+        return []
+
+    def listed(values: dict[str, Any]) -> str:
+        values = {key: value for key, value in values.items() if key != "kind"}
+        return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
+
+    net = listed(row["network"])
+    lines = [f"network {row['network']['kind']}: {net}"]
+    scheme = row["preconditioning"]
+    high = "any" if row["sigma_max"] is None else f"{row['sigma_max']:g}"
+    levels = f"noise levels {row['sigma_min']:g} to {high}"
+    lines.append(f"preconditioning {scheme['kind']}: {listed(scheme)}; {levels}")
+    if (loss := row["loss"]) is not None:
+        lines.append(f"loss {loss['kind']}: {listed(loss)}; fine-tunes of it use this one")
+    return [f"  {line}" for line in [*lines, *row.get("file", {}).get("said", [])]]
 
 
 def _text(row: dict[str, Any]) -> str:

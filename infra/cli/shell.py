@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from sims_core.common.errors import BadInput, SimsError
+from sims_core.common.shown import shown
 
 StoreOption = Annotated[
     Path | None,
@@ -21,7 +22,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 
 def _fail(message: str, code: int) -> typer.Exit:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {shown(message)}", file=sys.stderr)
     return typer.Exit(code)
 
 

@@ -8,6 +8,9 @@ from pydantic import (
     ValidationError,
 )
 
+WHOLE = "whole"
+"""In the context of a dump: fields that are left out where nothing is said are given as null."""
+
 
 class Frozen(BaseModel):
     """Immutable, and unknown keys are refused."""

@@ -20,6 +20,7 @@ TRAIN_AUXILIARY: Final = "train auxiliary"
 GENERATE: Final = "generate"
 PREVIEW: Final = "preview"
 EVALUATE: Final = "evaluate"
+SAMPLE: Final = "sample"
 
 # Of a stage: with the seed in its configuration.
 INITIALISE: Final = "initialise"

@@ -149,6 +149,8 @@ class ImportConfig(Frozen):
     channels: Literal[1, 3] | None = None
     """Images are converted to grey or RGB; None: all must be what the first one is."""
     skip_broken: bool = False
+    srgb: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Colours of other profiles were converted to sRGB; where there were none it is not named."""
 
 
 class AutoencoderConfig(Frozen):

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import pickle
+import pickletools
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,9 @@ from typing import Any
 import numpy as np
 
 from sims_core.common.errors import BadInput
+from sims_core.common.shown import shown
+from sims_core.data.bounded_tar import first_member, opened
+from sims_core.data.hostile import MAX_MEMBER, check_classes, reason, regular
 from sims_core.data.types import Images, Labels
 
 CIFAR_ROW = 1 + 3 * 32 * 32
@@ -24,10 +30,6 @@ CIFAR_ROW = 1 + 3 * 32 * 32
 
 CIFAR_FOLDERS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
 """Folder inside each of the two official archives, and how its batches' names end."""
-
-
-MAX_MEMBER = 1 << 28
-"""No file inside an archive may unpack to more bytes."""
 
 
 class _Stub:
@@ -62,6 +64,14 @@ class _BatchUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("has a persistent id")
 
 
+def _check_memo(content: bytes) -> None:
+    """Raises ValueError where the pickle numbers its memo beyond what its own size can fill: the
+    unpickler makes a table of that length."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(content):
+            raise ValueError(f"its memo has an entry {argument}")
+
+
 def read_cifar_python(content: bytes, name: str) -> tuple[Images, Labels]:
     """One batch of cifar-10-python.tar.gz: a pickle of Python 2 with arrays of numpy.
 
@@ -69,6 +79,7 @@ def read_cifar_python(content: bytes, name: str) -> tuple[Images, Labels]:
         BadInput: it is anything but such a batch; nothing of it was executed.
     """
     try:
+        _check_memo(content)
         batch = _BatchUnpickler(io.BytesIO(content), encoding="bytes").load()
         _, shape, dtype, fortran, pixels = batch[b"data"].state
         labels = batch[b"labels"]
@@ -78,9 +89,7 @@ def read_cifar_python(content: bytes, name: str) -> tuple[Images, Labels]:
             raise ValueError("a label is not one of 0 .. 9")
         images = np.frombuffer(pixels, dtype=np.uint8).reshape(len(labels), 3, 32, 32)
     except Exception as error:  # a hostile pickle can raise nearly anything
-        raise BadInput(
-            f"{name}: not a batch of CIFAR-10: {error or type(error).__name__}"
-        ) from None
+        raise BadInput(f"{shown(name)}: not a batch of CIFAR-10: {reason(error)}") from None
     return images, np.array(labels, dtype=np.int64)
 
 
@@ -107,7 +116,7 @@ def read_cifar_archive(path: Path, split: str) -> Iterator[tuple[Images, Labels]
         BadInput: the archive is cut, or a batch is missing or wrong.
     """
     try:
-        with tarfile.open(path) as tar:
+        with opened(path) as tar:
             for batch in cifar_batches(split):
                 member, read = _cifar_member(tar, path, batch)
                 yield read(_read_member(tar, member, path), f"{path}: {member.name}")
@@ -134,12 +143,8 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> b
 
 def is_cifar_archive(path: Path) -> bool:
     """Whether the tar file's first members lie in a folder of CIFAR-10's archives."""
-    try:
-        with tarfile.open(path) as tar:
-            first = tar.next()
-            return first is not None and first.name.split("/")[0] in CIFAR_FOLDERS
-    except (tarfile.TarError, EOFError, OSError):
-        return False
+    first = first_member(path)
+    return first is not None and first.name.split("/")[0] in CIFAR_FOLDERS
 
 
 def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -149,9 +154,9 @@ def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         BadInput: it is no idx file of bytes, or cut.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(regular(path)) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(MAX_MEMBER + 1)
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise BadInput(f"{path}: unreadable: {error}") from None
     if len(content) > MAX_MEMBER:
         raise BadInput(f"{path}: unpacks to more than {MAX_MEMBER >> 20} MiB")
@@ -159,7 +164,7 @@ def read_idx(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         raise BadInput(f"{path}: not an idx file of bytes")
     shape = np.frombuffer(content, dtype=">u4", count=content[3], offset=4).tolist()
     values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * content[3])
-    if not shape or int(np.prod(shape, dtype=object)) != len(values):
+    if not 1 <= len(shape) <= 4 or math.prod(shape) != len(values):
         raise BadInput(f"{path}: holds {len(values)} values instead of {shape}")
     return values.reshape(shape)
 
@@ -189,7 +194,36 @@ def read_idx_pair(images_path: Path, labels_path: Path) -> tuple[Images, Labels]
             f"{images_path}: images {list(images.shape)} and labels {list(labels.shape)} "
             "do not belong together"
         )
+    _check_pixels(images[:, None], images_path)
     return images[:, None], labels.astype(np.int64)
+
+
+def _check_pixels(images: Images, path: Path) -> None:
+    """Raises BadInput unless images [N, C, H, W] are grey or RGB and have pixels."""
+    _, channels, height, width = images.shape
+    if channels not in (1, 3) or not height or not width:
+        raise BadInput(
+            f"{path}: images of {channels} x {height} x {width} (channels x height x width); "
+            "wanted 1 or 3 channels of at least one pixel"
+        )
+
+
+def _check_headers(members: zipfile.ZipFile, path: Path) -> None:
+    """Raises BadInput if an array claims more bytes than its file in the archive has."""
+    for member in members.infolist():
+        if member.file_size > MAX_MEMBER:
+            raise BadInput(f"{path}: an array unpacks to more than {MAX_MEMBER >> 20} MiB")
+        with members.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            if version not in ((1, 0), (2, 0)):
+                raise BadInput(f"{path}: {member.filename} is an array of an unknown version")
+            one = version == (1, 0)
+            read = (
+                np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(file)
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize > member.file_size:
+            raise BadInput(f"{path}: {member.filename} is no array of numbers that it has room for")
 
 
 def read_npz(path: Path, split: str) -> tuple[Images, Labels]:
@@ -200,14 +234,15 @@ def read_npz(path: Path, split: str) -> tuple[Images, Labels]:
     """
     try:
         with zipfile.ZipFile(path) as members:
-            if any(member.file_size > MAX_MEMBER for member in members.infolist()):
-                raise BadInput(f"{path}: an array unpacks to more than {MAX_MEMBER >> 20} MiB")
+            _check_headers(members, path)
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
     except KeyError:
         raise BadInput(f"{path}: has no arrays x_{split} and y_{split}") from None
-    except (EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{path}: unreadable: {str(error).splitlines()[0]}") from None
+    except BadInput:
+        raise
+    except Exception as error:  # hostile headers can raise nearly anything
+        raise BadInput(f"{path}: unreadable: {reason(error)}") from None
     labels = labels.squeeze(1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
     whole_numbers = np.issubdtype(labels.dtype, np.integer)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not whole_numbers:
@@ -215,4 +250,7 @@ def read_npz(path: Path, split: str) -> tuple[Images, Labels]:
     if labels.shape != images.shape[:1]:
         raise BadInput(f"{path}: {len(images)} images and {labels.shape} labels")
     images = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
+    _check_pixels(images, path)
+    if labels.dtype == np.uint64:  # beyond int64 it would turn negative
+        check_classes(labels, path)
     return images, labels.astype(np.int64)

@@ -11,6 +11,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -85,6 +86,45 @@ def _encode(sample: Images | Latents) -> tuple[str, bytes]:
     return "npy", buffer.getvalue()
 
 
+class ShardWriter:
+    """Writes one shard, sample by sample, under a temporary name until it is closed.
+
+    Args:
+        first_index: index of its first sample in the set; keys are `index` or `index_seed`
+            (hexadecimal).
+    """
+
+    def __init__(self, path: Path, first_index: int) -> None:
+        self.path, self.partial = path, path.with_suffix(".partial")
+        self.first_index, self.count = first_index, 0
+        self._stream = self.partial.open("wb")
+        self._tar = wds.TarWriter(self._stream, mtime=0)
+
+    def add(self, extension: str, content: bytes, label: int | None, seed: int | None) -> None:
+        """The next sample: its encoded content, class (written as text `.cls`) and seed."""
+        key = f"{self.first_index + self.count:08d}"
+        if seed is not None:
+            key += f"_{seed:08x}"
+        members: dict[str, str | bytes] = {"__key__": key, extension: content}
+        if label is not None:
+            members["cls"] = str(label).encode()
+        self._tar.write(members)
+        self.count += 1
+
+    def close(self) -> None:
+        """Ends the shard and gives it its name."""
+        self._tar.close()
+        self._stream.close()
+        os.replace(self.partial, self.path)
+
+    def abandon(self) -> None:
+        """Lets the file go; what was written has no name that anybody reads."""
+        with suppress(OSError):  # a full disk, which was told already
+            self._tar.close()
+        with suppress(OSError):
+            self._stream.close()
+
+
 def write_shard(
     path: Path,
     samples: Images | Latents,
@@ -100,18 +140,16 @@ def write_shard(
         labels: class of each image, written as text `.cls`.
         seeds: seed of each generated image.
     """
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as stream, wds.TarWriter(stream, mtime=0) as tar:
+    shard = ShardWriter(path, first_index)
+    try:
         for offset, sample in enumerate(samples):
-            key = f"{first_index + offset:08d}"
-            if seeds is not None:
-                key += f"_{seeds[offset]:08x}"
             extension, content = _encode(sample)
-            members: dict[str, str | bytes] = {"__key__": key, extension: content}
-            if labels is not None:
-                members["cls"] = str(labels[offset]).encode()
-            tar.write(members)
-    os.replace(partial, path)
+            label = None if labels is None else labels[offset]
+            shard.add(extension, content, label, None if seeds is None else seeds[offset])
+    except BaseException:
+        shard.abandon()
+        raise
+    shard.close()
 
 
 @dataclass(frozen=True)
@@ -172,6 +210,23 @@ def stream_images(folder: Path, start: int, stop: int) -> Iterator[Images]:
     """Images start..stop of a verified images artifact one by one, uint8 [C, H, W]."""
     for sample in stream_samples(folder, start, stop):
         yield sample.content
+
+
+def stream_picked(folder: Path, indices: Sequence[int]) -> Iterator[Images]:
+    """The images of these numbers, which ascend, of a verified images artifact.
+
+    Shards without any of them are not opened, images that are not picked not decoded.
+    """
+    first, picked = 0, iter(indices)
+    wanted = next(picked, None)
+    for shard in read_index(folder).shards:
+        last = first + shard.count
+        if wanted is not None and wanted < last:
+            for number, members in enumerate(_members([folder / shard.file]), first):
+                if number == wanted:
+                    yield _decode(members).content
+                    wanted = next(picked, None)
+        first = last
 
 
 def read_samples(shards: Sequence[Path]) -> tuple[NDArray[Any], Labels | None]:
@@ -239,8 +294,19 @@ def index_shards(
     return index
 
 
+GRID_BYTES = 1 << 28
+"""The grid has fewer than 64 images where so many would be larger than this."""
+
+
+def channel_sums(image: Images) -> NDArray[np.int64]:
+    """Sum and sum of squares of each channel's pixels, [2, C]."""
+    wide = image.reshape(len(image), -1).astype(np.int64)
+    return np.stack([wide.sum(1), (wide * wide).sum(1)])
+
+
 class ImageWriter:
-    """Writes a set of images shard by shard as they come; memory does not grow with the set.
+    """Writes a set of images shard by shard as they come; one image is held at a time, and those
+    of the grid.
 
     Args:
         folder: an empty folder.
@@ -249,42 +315,60 @@ class ImageWriter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.count = 0
-        self._images: list[Images] = []
-        self._labels: list[int] = []
+        self._shard: ShardWriter | None = None
         self._first: list[Images] = []
         self._shards: list[Shard] = []
         self._classes: Counter[int] = Counter()
         self._sums: NDArray[np.int64] = np.zeros((2, 1), dtype=np.int64)
 
+    @property
+    def in_grid(self) -> bool:
+        """Whether the next image is one of those that the grid shows."""
+        held = sum(image.nbytes for image in self._first)
+        return self.count < GRID_IMAGES and held < GRID_BYTES
+
     def add(self, image: Images, label: int | None) -> None:
         """The next image, uint8 [C, H, W]. All have the same shape, and labels, or none has."""
-        if self.count < GRID_IMAGES:
+        self.add_encoded(encode_png(image), channel_sums(image), image, label)
+
+    def add_encoded(
+        self, png: bytes, sums: NDArray[np.int64], image: Images, label: int | None
+    ) -> None:
+        """As `add`, where the image is encoded already.
+
+        Args:
+            sums: its `channel_sums`.
+        """
+        if self.in_grid:
             self._first.append(image)
-        wide = image.reshape(len(image), -1).astype(np.int64)
-        self._sums = self._sums + np.stack([wide.sum(1), (wide * wide).sum(1)])
-        self._images.append(image)
+        self._sums = self._sums + sums
+        if self._shard is None:
+            name = shard_name(len(self._shards))
+            self._shard = ShardWriter(self.folder / name, self.count)
+        self._shard.add("png", png, label, None)
         if label is not None:
-            self._labels.append(label)
             self._classes[label] += 1
         self.count += 1
-        if len(self._images) == IMAGES_PER_SHARD:
-            self._write_shard()
+        if self._shard.count == IMAGES_PER_SHARD:
+            self._end_shard()
 
-    def _write_shard(self) -> None:
-        name = shard_name(len(self._shards))
-        first_index = self.count - len(self._images)
-        images, labels = np.stack(self._images), self._labels or None
-        write_shard(self.folder / name, images, first_index, labels=labels)
-        self._shards.append(Shard(file=name, count=len(images)))
-        self._images, self._labels = [], []
+    def _end_shard(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+            self._shards.append(Shard(file=self._shard.path.name, count=self._shard.count))
+            self._shard = None
+
+    def abandon(self) -> None:
+        """Lets an unfinished shard go, of a set that is given up."""
+        if self._shard is not None:
+            self._shard.abandon()
 
     def finish(self) -> dict[str, Any]:
         """Writes the rest and the index; returns the manifest's details.
 
         Mean and deviation are those of each channel, scaled to [-1, 1].
         """
-        if self._images:
-            self._write_shard()
+        self._end_shard()
         first = np.stack(self._first)
         (self.folder / GRID_FILE).write_bytes(image_grid(first))
         index = index_shards(self.folder, first.shape[1:], self._shards, self._classes)

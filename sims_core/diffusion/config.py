@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -22,6 +23,30 @@ class NoiseSchedule(Frozen):
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     num_train_timesteps: Annotated[int, Field(ge=2)] = 1000
     rescale_betas_zero_snr: bool = False
+
+    @property
+    def sigma_max(self) -> float:
+        """Largest finite noise level sqrt(1 - a) / sqrt(a), a the product of 1 - beta."""
+        steps, product, roots = self.num_train_timesteps, 1.0, []
+        for index in range(steps):
+            product *= 1 - self._beta(index)
+            roots.append(math.sqrt(product))
+        if self.rescale_betas_zero_snr:  # the last of them becomes 0: no noise level is left there
+            first, last = roots[0], roots[-1]
+            roots = [(root - last) * first / (first - last) for root in roots[:-1]]
+        return math.sqrt(1 - roots[-1] ** 2) / roots[-1]
+
+    def _beta(self, index: int) -> float:
+        steps = self.num_train_timesteps
+        if self.beta_schedule == "squaredcos_cap_v2":
+            ends = ((place / steps + 0.008) / 1.008 * math.pi / 2 for place in (index, index + 1))
+            start, end = (math.cos(angle) ** 2 for angle in ends)
+            return min(1 - end / start, 0.999)
+        share = index / (steps - 1)
+        if self.beta_schedule == "linear":
+            return self.beta_start + share * (self.beta_end - self.beta_start)
+        low, high = math.sqrt(self.beta_start), math.sqrt(self.beta_end)
+        return (low + share * (high - low)) ** 2
 
 
 class SamplerConfig(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -92,10 +93,18 @@ class Sampler(Protocol):
     ) -> Tensor: ...
 
 
-def make_sampler(config: SamplerConfig) -> Sampler:
-    """The configured sampler."""
+def make_sampler(
+    config: SamplerConfig, round_sigma: Callable[[Tensor], Tensor] = lambda sigma: sigma
+) -> Sampler:
+    """The configured sampler.
+
+    Args:
+        round_sigma: noise levels to the nearest that the network knows, as EDM's Algorithm 1 does
+            for networks of a few levels.
+    """
     solve = heun_sample if config.solver == "heun" else euler_sample
     sigmas = karras_sigmas(config.num_steps, config.sigma_min, config.sigma_max, config.rho)
+    sigmas[:-1] = round_sigma(sigmas[:-1])
 
     def sample(denoiser: Denoiser, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         return solve(denoiser, noise, sigmas, labels)

@@ -183,6 +183,19 @@ class ExtractorConfig(Frozen):
 class FeaturesConfig(Frozen):
     count: int | None = Field(default=None, ge=1)
     """First so many images; None is all."""
+    sample_seed: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """With it the `count` images are a random sample of the set, in the set's order."""
+
+
+class ReferenceFileConfig(Frozen):
+    """A mean and a covariance from a file, named by its content."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class StatisticsFidConfig(Frozen):
+    count: int
+    """Images behind the features."""
 
 
 class EvaluateConfig(Frozen):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
-from sims_core.data.image_set import read_index, stream_images
+from sims_core.data.image_set import read_index, stream_images, stream_picked
 from sims_core.data.types import Images
 from sims_core.engine.stage import StageContext
 from sims_core.evaluation.config import FeaturesConfig
@@ -68,6 +68,16 @@ def _read_finished(paths: Sequence[Path]) -> list[dict[str, Tensor]]:
     return finished
 
 
+def _stream_chosen(
+    folder: Path, config: FeaturesConfig, count: int, available: int, done: int
+) -> Iterator[Images]:
+    """The images that features are made of, after the first `done` of them."""
+    if config.sample_seed is None or count == available:
+        return stream_images(folder, done, count)
+    drawn = np.random.default_rng(config.sample_seed).choice(available, count, replace=False)
+    return stream_picked(folder, np.sort(drawn)[done:].tolist())
+
+
 def extract_features(context: StageContext[FeaturesConfig]) -> dict[str, Any]:
     """Stage `features`: inputs `images` and `classifier` or `extractor`.
 
@@ -84,7 +94,7 @@ def extract_features(context: StageContext[FeaturesConfig]) -> dict[str, Any]:
     size = context.execution.sampling_batch_size
     paths = [context.state / f"{start:09d}.safetensors" for start in range(0, count, size)]
     batches = _read_finished(paths)
-    rest = stream_images(folder, len(batches) * size, count)
+    rest = _stream_chosen(folder, context.config, count, available, len(batches) * size)
     for path in paths[len(batches) :]:
         images = np.stack(list(islice(rest, size)))
         batches.append(_batch_features(images, extractor, cuda))

@@ -13,6 +13,8 @@ from sims_core.evaluation.config import (
     FeaturesConfig,
     MetricConfig,
     ReferenceConfig,
+    ReferenceFileConfig,
+    StatisticsFidConfig,
 )
 
 CLASSIFIER = Stage(
@@ -42,6 +44,20 @@ EVALUATE = Stage(
     "evaluate", 2, "metrics", EvaluateConfig, "sims_core.evaluation.measuring:evaluate"
 )
 METRIC = Stage("metric", 1, "metrics", MetricConfig, "sims_core.evaluation.measuring:measure_one")
+IMPORT_REFERENCE = Stage(
+    "import_reference",
+    1,
+    "statistics",
+    ReferenceFileConfig,
+    "sims_core.evaluation.reference_files:import_reference",
+)
+STATISTICS_FID = Stage(
+    "statistics_fid",
+    1,
+    "metrics",
+    StatisticsFidConfig,
+    "sims_core.evaluation.reference_files:fid_against_statistics",
+)
 REFERENCE = Stage(
     "reference", 1, "reference", ReferenceConfig, "sims_core.evaluation.points:make_reference"
 )
@@ -55,5 +71,5 @@ EVALUATE_POINTS = Stage(
 
 STAGES: tuple[Stage[Any], ...] = (
     *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE, METRIC),
-    *(REFERENCE, EVALUATE_POINTS),
+    *(IMPORT_REFERENCE, STATISTICS_FID, REFERENCE, EVALUATE_POINTS),
 )

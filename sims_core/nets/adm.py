@@ -18,6 +18,7 @@ from sims_core.nets.layers import (
     Conv,
     LabelDropout,
     ResidualBlock,
+    Told,
     class_rows,
     group_norm,
     sinusoidal_features,
@@ -28,7 +29,7 @@ EPS = 1e-5
 """Epsilon of the group normalisations."""
 
 
-class ADM(nn.Module):
+class ADM(Told):
     """F(x [N, channels, H, W], c_noise [N], labels) -> [N, outputs, H, W].
 
     labels are class indices [N], rows [N, num_classes] or None.

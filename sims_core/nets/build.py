@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sims_core.common.errors import BadInput
 from sims_core.diffusion.ddpm import VPDenoiser
 from sims_core.diffusion.denoiser import EDMDenoiser, NetDenoiser
 from sims_core.nets.config import ImageNet, ModelConfig, Net
 from sims_core.nets.mlp import ReplicatedLinear
+from sims_core.nets.preconditioning import IDDPMPreconditioned, precondition
+from sims_core.nets.preconditioning_config import IDDPMPreconditioning
 
 
 def build_net(config: Net) -> nn.Module:
@@ -41,9 +43,20 @@ def image_net(config: ModelConfig) -> ImageNet:
 
 def make_denoiser(net: nn.Module, config: ModelConfig) -> NetDenoiser:
     """The preconditioning that the configuration says, round `net`."""
+    if config.conditioned is not None:
+        return precondition(net, config.conditioned, config.sigma_data)
     if config.schedule is None:
         return EDMDenoiser(net, config.sigma_data)
     return VPDenoiser(net, config.sigma_data, config.schedule)
+
+
+def round_to_known(config: ModelConfig) -> Callable[[Tensor], Tensor]:
+    """What takes noise levels to the nearest that the model knows: iDDPM's knows a few, all others
+    know every one."""
+    known = config.conditioned
+    if not isinstance(known, IDDPMPreconditioning):
+        return lambda sigma: sigma
+    return IDDPMPreconditioned(nn.Identity(), config.sigma_data, known).round_sigma
 
 
 def _initialise_replicates(layer: ReplicatedLinear, generators: Sequence[torch.Generator]) -> None:
@@ -59,6 +72,7 @@ def initialise(net: nn.Module, *generators: torch.Generator) -> None:
     """PyTorch's default initialisation drawn from a generator instead of the global state.
 
     The last layer is set to zero, so that training starts at D(x; sigma) = c_skip x, as EDM's does.
+    A network that has initial weights of its own draws those.
 
     Args:
         generators: one, or for a replicated network one a replicate: replicate r depends on
@@ -68,6 +82,10 @@ def initialise(net: nn.Module, *generators: torch.Generator) -> None:
         TypeError: a layer with parameters of its own that this function does not know.
     """
     generator = generators[0]
+    own_way: Callable[[torch.Generator], None] | None = getattr(net, "initialise", None)
+    if own_way is not None:
+        own_way(generator)
+        return
     last = getattr(net, "last_layer", None)
     for name, module in net.named_modules():
         own = dict(module.named_parameters(recurse=False))

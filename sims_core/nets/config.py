@@ -2,72 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from sims_core.common.frozen import Frozen
-from sims_core.common.variants import Variants
-from sims_core.diffusion.config import NoiseSchedule
+from sims_core.common.frozen import WHOLE, Frozen
+from sims_core.diffusion.config import NoiseSchedule, SamplerConfig
+from sims_core.nets.base import NETS, ImageNet, Net, NetConfig, PointNet
+from sims_core.nets.edm_config import ADMConfig, EDM2Config, SongUNetConfig
+from sims_core.nets.preconditioning_config import (
+    EDM2Preconditioning,
+    LossConfig,
+    Preconditioning,
+    PreconditioningConfig,
+)
 
-
-class Net(Frozen):
-    """A network. Each architecture is a subclass, told apart by `kind`."""
-
-    BUILT_BY: ClassVar[str]
-    """`module:class` of the network, which is made from this configuration alone."""
-    TRAINED_BY: ClassVar[str]
-    """`module:function` that computes stage `train` for such a network."""
-    TINY: ClassVar[bool] = False
-    """Whether its matrices are so small that a second thread costs more than it brings."""
-
-    kind: str
-
-
-NETS: Variants[Net] = Variants("network", "kind", Net)
-"""Every architecture: a class is one by `@NETS.add(<kind>)`."""
-NetConfig = Annotated[SerializeAsAny[Net], BeforeValidator(NETS.read)]
-
-
-class PointNet(Net):
-    """A model of points."""
-
-    TRAINED_BY: ClassVar[str] = "sims_core.training.points:train_point_model"
-    TINY: ClassVar[bool] = True
-
-    def for_data(self, dim: int, replicates: int) -> Self:
-        """The network for so many replicates of points.
-
-        Raises:
-            ValueError: it is for points of another dimension.
-        """
-        return self
-
-    @property
-    def covariance_factor(self) -> float:
-        """What the covariance of what is sampled is multiplied by."""
-        return 1.0
-
-
-class ImageNet(Net):
-    """A model of images or latents of shape [N, channels, image_size, image_size]."""
-
-    TRAINED_BY: ClassVar[str] = "sims_core.training.compute:train_images"
-
-    image_size: Annotated[int, Field(ge=4)]
-    channels: Annotated[int, Field(ge=1)]
-    num_classes: Annotated[int, Field(ge=0)] = 0
-    """Classes that the network is conditioned on; 0 is unconditional."""
-
-    @property
-    def drops_out(self) -> bool:
-        """Whether activations are dropped in training."""
-        return False
-
-    @property
-    def is_told_of_augmentation(self) -> bool:
-        """Whether it is told, in training, how an image was augmented."""
-        return False
+__all__ = [
+    "NETS",
+    "ADMConfig",
+    "BaseConfig",
+    "DiffusersUNetConfig",
+    "EDM2Config",
+    "ExactGaussianConfig",
+    "ImageNet",
+    "ImportedModel",
+    "MLPConfig",
+    "MergeConfig",
+    "ModelConfig",
+    "Net",
+    "NetConfig",
+    "PointNet",
+    "SongUNetConfig",
+    "UNetConfig",
+]
 
 
 @NETS.add("mlp")
@@ -195,6 +169,93 @@ class ModelConfig(Frozen):
     sigma_data: Annotated[float, Field(gt=0)] = 0.5
     schedule: NoiseSchedule | None = None
     """DDPM's noise that an imported network was trained with; None is EDM's preconditioning."""
+    preconditioning: PreconditioningConfig | None = None
+    """That of EDM's and EDM2's networks; None is what `schedule` says, else the network's own, else
+    EDM's."""
+    loss: LossConfig | None = None
+    """What it is trained and fine-tuned with; None is the preconditioning's own, at the noise
+    levels of `training.P_mean` and `training.P_std`."""
+
+    @property
+    def conditioned(self) -> Preconditioning | None:
+        """The preconditioning round the network, where it is one of EDM's table; None: that of
+        `schedule`, or EDM's of `sigma_data`."""
+        return self.preconditioning or self.net.preconditioning(self.sigma_data)
+
+    def sampler_for(self, sampler: SamplerConfig) -> SamplerConfig:
+        """The sampler within the noise levels that the network was trained at.
+
+        Raises:
+            ValueError: none is left.
+        """
+        low, high = 0.0, math.inf
+        if self.schedule is not None:  # below its least level it is asked for that one
+            high = self.schedule.sigma_max
+        elif self.conditioned is not None:
+            low, high = self.conditioned.sigma_range
+        low, high = max(sampler.sigma_min, low), min(sampler.sigma_max, high)
+        if (low, high) == (sampler.sigma_min, sampler.sigma_max):
+            return sampler
+        if low >= high:
+            raise ValueError(
+                f"the sampler's noise levels {sampler.sigma_min:g} to {sampler.sigma_max:g} are "
+                "all beyond those that the network was trained at"
+            )
+        return sampler.model_copy(update={"sigma_min": low, "sigma_max": high})
+
+    @property
+    def without_loss(self) -> ModelConfig:
+        """What is sampled: the same network and preconditioning, however it is trained."""
+        return self.model_copy(update={"loss": None})
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(
+        self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Younger fields are left out at None: digests of models without them are as they were."""
+        fields: dict[str, Any] = dump(self)
+        if not (info.context or {}).get(WHOLE):
+            for name in ("preconditioning", "loss"):
+                if fields.get(name) is None:
+                    fields.pop(name, None)
+        return fields
+
+    @model_validator(mode="after")
+    def _preconditioning_fits(self) -> ModelConfig:
+        config, net = self.conditioned, self.net
+        if config is not None and self.schedule is not None:
+            raise ValueError("a model has a schedule or a preconditioning, not both")
+        if (config is not None or self.loss is not None) and not isinstance(net, ImageNet):
+            raise ValueError(f"preconditioning and loss are of image networks, not of {net.kind}")
+        if self.loss is not None and self.schedule is not None:
+            raise ValueError(
+                "a model with a schedule is fine-tuned with EDM's loss: leave out loss"
+            )
+        if isinstance(config, EDM2Preconditioning) != isinstance(net, EDM2Config):
+            raise ValueError(
+                f"a {net.kind} network cannot be preconditioned as "
+                f"{config.kind if config else 'edm'}: edm2 belongs to edm2"
+            )
+        if (self.loss is not None and self.loss.kind == "edm2") and net.kind != "edm2":
+            raise ValueError("EDM2's loss needs EDM2's network, which carries u(sigma)")
+        if (own := getattr(config, "sigma_data", self.sigma_data)) != self.sigma_data:
+            raise ValueError(
+                f"preconditioning.sigma_data is {own:g}, sigma_data {self.sigma_data:g}: they must "
+                "be equal"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _outputs_fit(self) -> ModelConfig:
+        if not isinstance(self.net, SongUNetConfig | ADMConfig):
+            return self
+        doubled = self.preconditioning is not None and self.preconditioning.kind == "iddpm"
+        wanted = self.net.channels * (2 if doubled else 1)
+        if self.net.outputs != wanted:
+            raise ValueError(
+                f"net.out_channels is {self.net.outputs}, this preconditioning wants {wanted}"
+            )
+        return self
 
 
 class ImportedModel(Frozen):
@@ -202,6 +263,13 @@ class ImportedModel(Frozen):
 
     model: ModelConfig
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class MergeConfig(Frozen):
+    """How the weights of a base and an auxiliary become those of one model."""
+
+    w: float
+    """base + w (base - auxiliary)."""
 
 
 class BaseConfig(Frozen):

@@ -13,7 +13,14 @@ from torch.nn import functional as F
 
 from sims_core.nets.dropout import seed_dropouts
 from sims_core.nets.edm_config import EDM2Config
-from sims_core.nets.layers import Resample, attend, class_rows, split_heads
+from sims_core.nets.layers import (
+    AugmentLabels,
+    Resample,
+    Told,
+    attend,
+    class_rows,
+    split_heads,
+)
 from sims_core.nets.unet_layout import BlockPlan
 
 EPS = 1e-4
@@ -154,7 +161,7 @@ class MPBlock(nn.Module):
         return result
 
 
-class EDM2UNet(nn.Module):
+class EDM2UNet(Told):
     """F(x [N, channels, H, W], c_noise [N], labels) -> [N, channels, H, W].
 
     labels are class indices [N], rows [N, num_classes] or None. The network carries u(sigma) along,
@@ -183,6 +190,7 @@ class EDM2UNet(nn.Module):
         self.logvar_fourier = MPFourier(config.logvar_channels)
         self.logvar_linear = MPWeights(config.logvar_channels, 1)
         self.dropout = seed_dropouts(self)
+        self.told = AugmentLabels()  # of none: nothing in the network looks at them
 
     def embed(self, c_noise: Tensor, labels: Tensor | None, x: Tensor) -> Tensor:
         """What every block is told: [N, embedding]."""

@@ -6,11 +6,12 @@ Everything is bounded: a configuration that validates describes a network that c
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from sims_core.common.frozen import Frozen
+from sims_core.nets.base import NETS, ImageNet
+from sims_core.nets.preconditioning_config import EDM2Preconditioning
 from sims_core.nets.unet_layout import (
     LayoutRules,
     UNetLayout,
@@ -36,7 +37,7 @@ Balance = Annotated[float, Field(ge=0, le=1)]
 Taps = Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], Field(min_length=2)]
 
 
-class _UNetBase(Frozen):
+class _UNetBase(ImageNet):
     """What the three families share. Images are square, [N, channels, image_size, image_size]."""
 
     image_size: Annotated[int, Field(ge=2, le=4096)]
@@ -57,6 +58,10 @@ class _UNetBase(Frozen):
     def widths(self) -> tuple[int, ...]:
         """Channels at each resolution, the finest first."""
         return tuple(self.model_channels * multiplier for multiplier in self.channel_mult)
+
+    @property
+    def drops_out(self) -> bool:
+        return self.dropout > 0
 
     @property
     def layout(self) -> UNetLayout:
@@ -129,6 +134,15 @@ class _EDMBase(_UNetBase):
         """Whether the network can be told of this project's augmentation."""
         return self.augment_dim == AUGMENT_DIM
 
+    @property
+    def is_told_of_augmentation(self) -> bool:
+        return self.augment_labels
+
+    @property
+    def drops_out(self) -> bool:
+        """The classes that are hidden in training are drawn as dropout is."""
+        return self.dropout > 0 or (self.num_classes > 0 and self.label_dropout > 0)
+
     def normalised(self) -> set[int]:
         """Channel counts of all group normalisations."""
         counts = {count for b in self.layout.blocks for count in (b.in_channels, b.out_channels)}
@@ -146,12 +160,15 @@ class _EDMBase(_UNetBase):
         return self
 
 
+@NETS.add("song")
 class SongUNetConfig(_EDMBase):
     """DDPM++ and NCSN++ (arXiv 2011.13456) as EDM trains them (arXiv 2206.00364, appendix F).
 
-    The defaults are DDPM++ of CIFAR-10; NCSN++ has embedding_type fourier, encoder_type residual,
-    channel_mult_noise 2 and resample_filter 1,3,3,1.
+    The defaults are DDPM++ of FFHQ-64 but for its dropout; NCSN++ has embedding_type fourier,
+    encoder_type residual, channel_mult_noise 2 and resample_filter 1,3,3,1.
     """
+
+    BUILT_BY: ClassVar[str] = "sims_core.nets.song:SongUNet"
 
     kind: Literal["song"] = "song"
     model_channels: Width = 128
@@ -216,11 +233,14 @@ class SongUNetConfig(_EDMBase):
         return self
 
 
+@NETS.add("adm")
 class ADMConfig(_EDMBase):
     """ADM (arXiv 2105.05233) as EDM trains it (arXiv 2206.00364, appendix F).
 
     The defaults are ImageNet-64's but for its size, channels and classes.
     """
+
+    BUILT_BY: ClassVar[str] = "sims_core.nets.adm:ADM"
 
     kind: Literal["adm"] = "adm"
     model_channels: Width = 192
@@ -258,11 +278,14 @@ class ADMConfig(_EDMBase):
         return self
 
 
+@NETS.add("edm2")
 class EDM2Config(_UNetBase):
     """EDM2's magnitude-preserving network (arXiv 2312.02696, config G).
 
     The defaults are EDM2-S but for its image size, channels and classes.
     """
+
+    BUILT_BY: ClassVar[str] = "sims_core.nets.edm2:EDM2UNet"
 
     kind: Literal["edm2"] = "edm2"
     model_channels: Width = 192
@@ -303,6 +326,9 @@ class EDM2Config(_UNetBase):
     def augment_labels(self) -> bool:
         """EDM2 is told of no augmentation."""
         return False
+
+    def preconditioning(self, sigma_data: float) -> EDM2Preconditioning:
+        return EDM2Preconditioning(sigma_data=sigma_data)
 
     @property
     def layout(self) -> UNetLayout:

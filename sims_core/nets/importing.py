@@ -1,15 +1,17 @@
-"""Other people's models into the store: diffusers folders, and our own model artifacts.
+"""Other people's models into the store: diffusers folders, network pickles, and our own artifacts.
 
-Weights are read from safetensors only: nothing is unpickled.
+Weights are read from safetensors, or from network pickles of EDM and EDM2 by a reader that runs
+nothing: nothing is unpickled.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from torch import Tensor
 
 from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput
@@ -18,6 +20,7 @@ from sims_core.engine.stage import StageContext
 from sims_core.nets.build import build_net, make_denoiser
 from sims_core.nets.config import ImageNet, ImportedModel, ModelConfig
 from sims_core.nets.diffusers_files import _net_config, _schedule, find_weights_file, read_weights
+from sims_core.nets.edm_source import read_pickled_model
 from sims_core.nets.saved import (
     MODEL_FILE,
     NET_FOLDER,
@@ -33,6 +36,14 @@ class ModelSource:
 
     model: ModelConfig
     weights: Path
+    state: dict[str, Tensor] | None = None
+    """The weights, where they had to be read to find out what the model is."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What else there is to say of the file."""
+
+    def read(self) -> dict[str, Tensor]:
+        """The network's weights."""
+        return read_weights(self.weights) if self.state is None else self.state
 
     @property
     def imported(self) -> ImportedModel:
@@ -43,13 +54,21 @@ def find_model_source(folder: Path, sigma_data: float = 0.5) -> ModelSource:
     """What lies in `folder`: a diffusers pipeline or network, or one of our model artifacts.
 
     Args:
-        sigma_data: standard deviation of the data that a diffusers network was trained on.
+        folder: may also be a file, which then must be a network pickle of EDM or EDM2.
+        sigma_data: standard deviation of the data that the network was trained on, where what is
+            found does not say it.
 
     Raises:
         BadInput: nothing of that kind, or one that cannot be wrapped exactly; says why.
     """
+    if _is_file(folder):
+        found = read_pickled_model(folder, sigma_data)
+        return ModelSource(found.model, folder, found.weights, found.details)
     if not folder.is_dir():
-        raise BadInput(f"{folder} is no folder: give one with a diffusers UNet2DModel")
+        raise BadInput(
+            f"{folder} is no folder and no regular file: give a folder with a diffusers "
+            "UNet2DModel, or a network pickle (.pkl) of EDM or EDM2"
+        )
     if (folder / MODEL_FILE).exists():
         return _find_ours(folder)
     net_folder = next((f for f in (folder / "unet", folder) if (f / "config.json").exists()), None)
@@ -64,6 +83,18 @@ def find_model_source(folder: Path, sigma_data: float = 0.5) -> ModelSource:
         schedule=_schedule(folder),
     )
     return ModelSource(model, find_weights_file(net_folder))
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a regular file: pipes and devices are none, reading them may never end.
+
+    Raises:
+        BadInput: that cannot be found out.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _find_ours(folder: Path) -> ModelSource:
@@ -92,6 +123,7 @@ def import_model(context: StageContext[ImportedModel]) -> dict[str, Any]:
     if source.imported != config:
         raise BadInput(f"{folder} changed while it was imported: run the command again")
     net = build_net(config.model.net)
-    load_weights(stored_module(net), read_weights(source.weights), str(source.weights))
+    load_weights(stored_module(net), source.read(), str(source.weights))
     save_model(make_denoiser(net, config.model), config.model, context.directory)
-    return {"parameters": sum(parameter.numel() for parameter in net.parameters())}
+    count = sum(parameter.numel() for parameter in net.parameters())
+    return {"parameters": count, **({"file": source.details} if source.details else {})}

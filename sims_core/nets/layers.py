@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sims_core.nets.dropout import DropoutKeys
 from sims_core.nets.unet_layout import BlockPlan, Resampling, group_count
 
 
@@ -18,6 +19,18 @@ class AugmentLabels:
     def __init__(self) -> None:
         self.labels: Tensor | None = None
         """[N, augment_dim]; to be set before each forward pass in training."""
+
+
+class Told(nn.Module):
+    """A network that is told, before each pass in training, of the batch that comes next."""
+
+    dropout: DropoutKeys
+    told: AugmentLabels
+
+    def tell(self, dropout: Tensor | None, augment_labels: Tensor | None) -> None:
+        """Dropout keys [N] and augmentation labels [N, augment_dim]."""
+        self.dropout.keys = dropout
+        self.told.labels = augment_labels
 
 
 def class_rows(labels: Tensor | None, num_classes: int, x: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sims_core.diffusion.denoiser import per_sample
+from sims_core.diffusion.denoiser import NetDenoiser, per_sample
+from sims_core.nets.config import ModelConfig
 from sims_core.nets.preconditioning import (
     EDM2Preconditioned,
-    Preconditioned,
     iddpm_levels,
     vp_sigma,
 )
@@ -46,6 +46,24 @@ def default_loss(config: Preconditioning) -> Loss:
     return VELoss(sigma_min=config.sigma_min, sigma_max=config.sigma_max)
 
 
+def model_loss(model: ModelConfig, P_mean: float, P_std: float) -> Loss | None:
+    """What a model is trained with: its own loss, else its preconditioning's.
+
+    Args:
+        P_mean, P_std: of ln(sigma), where the model has no loss of its own and the
+            preconditioning's has such numbers.
+
+    Returns:
+        None: EDM's loss of `model.sigma_data` with these numbers, for any data.
+    """
+    if model.loss is not None or model.conditioned is None:
+        return model.loss
+    loss = default_loss(model.conditioned)
+    if isinstance(loss, EDMLoss | EDM2Loss):
+        return loss.model_copy(update={"P_mean": P_mean, "P_std": P_std})
+    return loss
+
+
 def training_sigmas(loss: Loss, count: int, generator: torch.Generator) -> Tensor:
     """Noise levels of a batch, float32 [count], from a CPU generator."""
     if isinstance(loss, EDMLoss | EDM2Loss):
@@ -69,7 +87,7 @@ def loss_weight(loss: Loss, sigma: Tensor) -> Tensor:
 
 
 def denoising_errors(
-    denoiser: Preconditioned,
+    denoiser: NetDenoiser,
     loss: Loss,
     clean: Tensor,
     sigma: Tensor,

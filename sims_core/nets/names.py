@@ -9,7 +9,13 @@ from sims_core.common.frozen import one_line
 from sims_core.nets.config import BaseConfig, ImportedModel
 from sims_core.store.names import Names
 
-MODELS = Names("model", "models", ImportedModel, "sims model import FOLDER")
+MODELS = Names(
+    "model",
+    "models",
+    ImportedModel,
+    "sims model import FOLDER",
+    hint=", where FOLDER may be a network pickle (.pkl) of EDM or EDM2",
+)
 
 
 def check_model_name(name: str) -> str:

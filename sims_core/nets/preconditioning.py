@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +79,9 @@ class EDM2Preconditioned(EDMPreconditioned):
 
     def log_variance(self, sigma: Tensor) -> Tensor:
         """u(sigma) of noise levels [N]: [N]."""
-        log_variance: nn.Module = self.net.log_variance  # type: ignore[assignment]
-        result: Tensor = log_variance(sigma.log() / 4)
+        # Processes that share a batch wrap the network; u(sigma) is then the wrapped one's.
+        net: Any = getattr(self.net, "module", self.net)
+        result: Tensor = net.log_variance(sigma.log() / 4)
         return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -21,12 +22,22 @@ class EDMPreconditioning(Frozen):
     sigma_max: Positive | None = None
     """Largest noise level that the network is used at; None: any."""
 
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Least and largest noise level at which the network can be used."""
+        return self.sigma_min, self.sigma_max or math.inf
+
 
 class EDM2Preconditioning(Frozen):
     """EDM's, round a network that carries u(sigma) for its loss (arXiv 2312.02696, Eq. 21)."""
 
     kind: Literal["edm2"] = "edm2"
     sigma_data: Positive = 0.5
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Least and largest noise level at which the network can be used."""
+        return 0.0, math.inf
 
 
 class VPPreconditioning(Frozen):
@@ -42,6 +53,13 @@ class VPPreconditioning(Frozen):
     epsilon_t: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     """Smallest t of sampling."""
 
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Least and largest noise level at which the network can be used, of t epsilon_t and 1."""
+        ends = (self.epsilon_t, 1.0)
+        low, high = (self.beta_d * t**2 / 2 + self.beta_min * t for t in ends)
+        return math.sqrt(math.expm1(low)), math.sqrt(math.expm1(min(high, 700.0)))
+
 
 class VEPreconditioning(Frozen):
     """Of networks trained with the variance-exploding SDE (arXiv 2011.13456)."""
@@ -49,6 +67,11 @@ class VEPreconditioning(Frozen):
     kind: Literal["ve"] = "ve"
     sigma_min: Positive = 0.02
     sigma_max: Positive = 100.0
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Least and largest noise level at which the network can be used."""
+        return self.sigma_min, self.sigma_max
 
 
 class IDDPMPreconditioning(Frozen):
@@ -60,6 +83,18 @@ class IDDPMPreconditioning(Frozen):
     C_2: Annotated[float, Field(ge=0, le=1)] = 0.008
     """Offset of the cosine schedule."""
     M: Annotated[int, Field(ge=2, le=100_000)] = 1000
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Least and largest noise level that the network knows: u_{M-1} and u_0 (EDM, Table 1)."""
+        kept = [
+            math.sin(0.5 * math.pi * j / self.M / (self.C_2 + 1)) ** 2 for j in range(self.M + 1)
+        ]
+        product, least = 1.0, math.inf
+        for j in range(self.M, 0, -1):  # 1 + u^2 is the product of the reciprocal ratios
+            product /= max(kept[j - 1] / kept[j], self.C_1)
+            least = min(least, product)
+        return math.sqrt(least - 1), math.sqrt(product - 1)
 
 
 Preconditioning = (

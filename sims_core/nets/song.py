@@ -21,6 +21,7 @@ from sims_core.nets.layers import (
     LabelDropout,
     Resample,
     ResidualBlock,
+    Told,
     class_rows,
     group_norm,
     sinusoidal_features,
@@ -33,7 +34,7 @@ ALMOST_ZERO = 1e-5
 """Scale of the initial weights of what each block and the network end with."""
 
 
-class SongUNet(nn.Module):
+class SongUNet(Told):
     """F(x [N, channels, H, W], c_noise [N], labels) -> [N, outputs, H, W].
 
     labels are class indices [N], rows [N, num_classes] or None.

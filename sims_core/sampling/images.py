@@ -25,7 +25,7 @@ from sims_core.diffusion.sampler import Sampler, make_sampler
 from sims_core.engine.execution import Execution, check_precision
 from sims_core.engine.memory import explain_out_of_memory
 from sims_core.engine.stage import StageContext
-from sims_core.nets.build import image_net
+from sims_core.nets.build import image_net, round_to_known
 from sims_core.nets.config import ImageNet, ModelConfig
 from sims_core.nets.saved import load_model, read_model_config
 from sims_core.sampling.config import GenerateConfig
@@ -140,7 +140,8 @@ def _sample_shards(
 
     def prepare() -> Maker:
         denoiser, net = load_denoiser(context)
-        sample = make_sampler(config.sampler)
+        model = read_model_config(context.open("base"))
+        sample = make_sampler(config.sampler, round_to_known(model))
         shape = (net.channels, net.image_size, net.image_size)
 
         def make(start: int, count: int, report: Callable[[int], None]) -> Content:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from pydantic import ValidationError
 
-from sims_core.common.errors import BadInput
+from sims_core.common.errors import BadInput, StoreError
 from sims_core.common.files import write_atomically
 from sims_core.common.frozen import Frozen
 from sims_core.store.store import Store
@@ -36,8 +36,13 @@ class Names(Generic[T]):
     def give(self, store: Store, name: str, thing: T) -> None:
         """Lets `name` stand for `thing` from now on."""
         path = self._path(store, name)
-        path.parent.mkdir(exist_ok=True)
-        write_atomically(path, thing.model_dump_json())
+        try:
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, thing.model_dump_json())
+        except (IsADirectoryError, FileExistsError, NotADirectoryError) as error:
+            raise StoreError(
+                f"{error.filename2 or error.filename} is in the way: move it"
+            ) from None
 
     def find(self, store: Store, name: str) -> T:
         """What `name` stands for.
@@ -54,7 +59,7 @@ class Names(Generic[T]):
                 f"no {self.what} {name!r} in the store {store.root} (imported: {known}); bring it "
                 f"by {command}{self.hint}"
             ) from None
-        except ValidationError:
+        except (ValidationError, OSError):
             raise BadInput(
                 f"{self._path(store, name)} is unreadable: import {name} again by {command}"
             ) from None

@@ -7,25 +7,28 @@ a whole comparison) is computed once for both.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from sims_core.common import purposes
 from sims_core.common.errors import BadInput, DamagedArtifact
 from sims_core.common.frozen import one_line
+from sims_core.common.seeding import derive_seed
 from sims_core.data.config import (
     Contents,
     DigitsData,
     ImageData,
     ImportedImages,
+    ImportedSet,
     KnownImages,
 )
 from sims_core.data.known_sets import KNOWN_SETS
-from sims_core.data.names import DATASETS
+from sims_core.data.names import DATASETS, images_of
 from sims_core.data.stages import data_request
 from sims_core.engine.execution import DataFiles
 from sims_core.evaluation.config import EvaluationConfig, FeaturesConfig
@@ -74,6 +77,10 @@ class ImageSource:
     contents: Contents
     request: StageRequest | None = None
     """What brings it into the store; None: it is there."""
+    formats: Mapping[str, int] = field(default_factory=dict)
+    """Of an imported set: how many of its pictures were encoded how; empty: not known."""
+    original_sides: tuple[int, int] | None = None
+    """Of an imported set: smallest and largest of the shorter sides before any resizing."""
 
     @property
     def shape(self) -> str:
@@ -102,8 +109,9 @@ def find_images(store: Store, name: str) -> ImageSource:
     if known:
         return _of_data(name if ":" in name else f"{name}:train", known)
     if imported:
-        found = ImportedImages(name=name, imported=DATASETS.find(store, name))
-        return _of_data(name, found)
+        dataset = DATASETS.find(store, name)
+        source = _of_data(name, ImportedImages(name=name, imported=dataset))
+        return replace(source, **_originals(store, dataset))
     return _of_artifact(store, name, _by_digest(store, name) or _by_path(store, name))
 
 
@@ -114,6 +122,19 @@ def _of_data(name: str, data: ImageData) -> ImageSource:
     if data.contents is None:
         raise BadInput(f"data set {name!r} was not looked up: see sims_core.studies.resolve")
     return ImageSource(name, request.ref, data.contents, request)
+
+
+def _originals(store: Store, dataset: ImportedSet) -> dict[str, Any]:
+    """What an import noted of its pictures' encoding and size; nothing where it did not."""
+    try:
+        details = store.manifest(images_of(dataset)).details
+    except DamagedArtifact:  # told where the images are read
+        return {}
+    sides = details.get("original_sides")
+    return {
+        "formats": details.get("formats", {}),
+        "original_sides": (sides[0], sides[1]) if sides else None,
+    }
 
 
 def _of_artifact(store: Store, name: str, ref: ArtifactRef) -> ImageSource:
@@ -181,15 +202,57 @@ def _valid_names(store: Store) -> str:
     )
 
 
+def _lossy_share(formats: Mapping[str, int]) -> float:
+    """Of pictures that were JPEG."""
+    jpeg = formats.get("JPEG", 0) + formats.get("MPO", 0)
+    return jpeg / max(sum(formats.values()), 1)
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """The first `evaluation.num_images` of a set against the first so many of another."""
+    """`evaluation.num_images` of a set against `reference_count` of another.
+
+    Where that is not all of a set, it is a random sample: a set may be sorted by class.
+    """
 
     images: ImageSource
     reference: ImageSource
     reference_count: int
     evaluation: EvaluationConfig
     seed: int = 0
+
+    def sample_seed(self, role: Literal["images", "reference"]) -> int | None:
+        """Seed of the sample that is drawn from a set; None: all of it is taken."""
+        reference = role == "reference"
+        source = self.reference if reference else self.images
+        count = self.reference_count if reference else self.evaluation.num_images
+        return (
+            derive_seed(self.seed, purposes.SAMPLE, role) if count < source.contents.count else None
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes figures of two imported sets mislead: other encodings, other sizes."""
+        one, other = self.images, self.reference
+        if not one.formats or not other.formats:
+            return []
+        warnings = []
+        lossy = [_lossy_share(each.formats) for each in (one, other)]
+        if abs(lossy[0] - lossy[1]) > 0.5:
+            jpeg, rest = (one, other) if lossy[0] > lossy[1] else (other, one)
+            warnings.append(
+                f"most images of {jpeg.name} were JPEG and most of {rest.name} were not: metrics "
+                "see the encoding too"
+            )
+        if one.original_sides and other.original_sides and one.original_sides[1] > 0:
+            (low, high), (least, most) = one.original_sides, other.original_sides
+            if high < least or most < low:
+                warnings.append(
+                    f"the images of {one.name} had sides of {low} to {high} pixels before they "
+                    f"were imported, those of {other.name} {least} to {most}: metrics see the "
+                    "resizing too"
+                )
+        return warnings
 
     @property
     def stages(self) -> tuple[PlannedStage, ...]:
@@ -204,11 +267,12 @@ class Comparison:
             if source.request is not None:
                 planner.add(f"prepare {role}", source.request)
         extractor = extractor or plan_extractor(planner, reference)
-        config = FeaturesConfig(count=self.reference_count)
+        sample = self.sample_seed("reference")
+        config = FeaturesConfig(count=self.reference_count, sample_seed=sample)
         request = FEATURES.request(config, images=reference, **extractor)
         features = planner.add("reference features", request)
         setup = Setup(reference, {"features": features}, extractor)
-        plan_image_metrics(planner, setup, self.images.ref)
+        plan_image_metrics(planner, setup, self.images.ref, self.sample_seed("images"))
         return tuple({stage.ref: stage for stage in planner.stages}.values())
 
 
@@ -230,28 +294,24 @@ def plan_comparison(
 
     Args:
         files: where the weights of the features are looked for.
-        count, reference_count: the first so many images; None is all.
+        count, reference_count: a random sample of so many images; None is all.
         kid_subset_size: None is 500, or as many as the smaller set has if those are fewer.
         metrics: names of further ones.
-        seed: of KID's subsets and of a classifier; a run with the same one shares them.
+        seed: of samples, KID's subsets and a classifier; a run with the same one shares them.
 
     Raises:
         BadInput: too few images, more than there are, features that do not fit them, or a metric
             that is not known.
     """
     counts = (
-        _count("--count", count, images),
-        _count("--reference-count", reference_count, reference),
+        count_of("--count", count, images),
+        count_of("--reference-count", reference_count, reference),
     )
     _check_features_fit(features, inception_score, images, reference)
     fewest = min(counts)
     if fewest < FEWEST_IMAGES:
         raise BadInput(f"{fewest} images are too few: want at least {FEWEST_IMAGES} of each set")
-    subset = min(KID_SUBSET_SIZE, fewest) if kid_subset_size is None else kid_subset_size
-    if not 2 <= subset <= fewest:
-        raise BadInput(
-            f"--kid-subset-size {subset} must be from 2 to {fewest}, the images of the smaller set"
-        )
+    subset = _kid_subset(kid_subset_size, fewest)
     try:
         evaluation = EvaluationConfig(
             features=features,
@@ -266,17 +326,32 @@ def plan_comparison(
     if not allow_small_n:
         evaluation = evaluation.model_copy(update={"allow_small_n": False})
         for source, n in zip((images, reference), counts, strict=True):
-            _check_enough(evaluation, source, n)
+            check_enough(evaluation, source, n)
     evaluation = pin_weights(evaluation, files)
-    if inception_score and evaluation.weights_sha256 == INCEPTION_WITHOUT_LOGITS:
+    _check_logits(evaluation)
+    return Comparison(images, reference, counts[1], evaluation, seed)
+
+
+def _kid_subset(wanted: int | None, fewest: int) -> int:
+    subset = min(KID_SUBSET_SIZE, fewest) if wanted is None else wanted
+    if not 2 <= subset <= fewest:
+        raise BadInput(
+            f"--kid-subset-size {subset} must be from 2 to {fewest}, the images of the smaller set"
+        )
+    return subset
+
+
+def _check_logits(evaluation: EvaluationConfig) -> None:
+    """Raises BadInput if the Inception Score is wanted of weights that it cannot be made from."""
+    if evaluation.inception_score and evaluation.weights_sha256 == INCEPTION_WITHOUT_LOGITS:
         raise BadInput(
             "these Inception weights have no logits layer, which the Inception Score is made from: "
             "leave --inception-score out, or set SIMS_INCEPTION_WEIGHTS to weights with that layer"
         )
-    return Comparison(images, reference, counts[1], evaluation, seed)
 
 
-def _count(option: str, wanted: int | None, source: ImageSource) -> int:
+def count_of(option: str, wanted: int | None, source: ImageSource) -> int:
+    """How many images are meant. Raises BadInput if there are not so many."""
     available = source.contents.count
     if wanted is not None and not 1 <= wanted <= available:
         raise BadInput(
@@ -285,7 +360,7 @@ def _count(option: str, wanted: int | None, source: ImageSource) -> int:
     return wanted or available
 
 
-def _check_enough(evaluation: EvaluationConfig, source: ImageSource, count: int) -> None:
+def check_enough(evaluation: EvaluationConfig, source: ImageSource, count: int) -> None:
     """Raises BadInput if an FID of so few images would be mostly its bias."""
     fewest, features = evaluation.fewest_images, evaluation.features
     if count >= fewest:

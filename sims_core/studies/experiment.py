@@ -12,6 +12,7 @@ from sims_core.data.config import DataConfig, DigitsData
 from sims_core.diffusion.config import SamplerConfig
 from sims_core.evaluation.config import EvaluationConfig, PointEvaluationConfig
 from sims_core.methods.catalog import METHODS, Method, MethodConfig
+from sims_core.methods.self_synthetic import SelfSynthetic
 from sims_core.methods.sims import Sims
 from sims_core.nets.config import SHARED_BY_NETS, BaseConfig, ModelConfig
 from sims_core.training.config import TrainingConfig
@@ -35,10 +36,15 @@ class Experiment(Frozen):
     """What is measured on points."""
 
     def template(self, kind: str) -> Method:
-        """What the arms of a method are made from."""
+        """What the arms of a method are made from.
+
+        One that fine-tunes on self-synthetic data has S and auxiliary as `sims` has them, unless
+        `methods` says otherwise: so both share these artifacts.
+        """
         if kind == self.sims.kind:
             return self.sims
-        return self.methods.get(kind) or METHODS.classes[kind].model_validate({})
+        method = self.methods.get(kind) or METHODS.classes[kind].model_validate({})
+        return method.with_recipe_of(self.sims) if isinstance(method, SelfSynthetic) else method
 
     @model_validator(mode="before")
     @classmethod
@@ -46,7 +52,7 @@ class Experiment(Frozen):
         """What `sims.auxiliary_net` leaves out about the images is as in `model.net`."""
         try:
             net, given = values["model"]["net"], values["sims"]["auxiliary_net"]
-            filled = {name: net[name] for name in SHARED_BY_NETS} | given
+            filled = {name: net[name] for name in SHARED_BY_NETS if name in net} | given
         except (KeyError, TypeError):  # models already, or nothing to fill in
             return values
         return {**values, "sims": {**values["sims"], "auxiliary_net": filled}}

@@ -49,8 +49,6 @@ class Kind(ABC):
 
     REPORT: ClassVar[str]
     """`module:object` of what a report shows of it; a `sims_core.reports.kind.KindReport`."""
-    SHORT_STAGES: ClassVar[bool] = False
-    """Whether its stages take so little time that Prefect's cost for each would be most of it."""
     NO_SWEEP: ClassVar[str] = ""
     """Why self-improvement over omega and budget is not for such data; empty: it is."""
 

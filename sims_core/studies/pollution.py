@@ -13,7 +13,7 @@ differ by what is added only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pydantic import Field
@@ -127,6 +127,11 @@ def _slug(name: str) -> str:
     return name.replace(" ", "_").replace("|", "").replace("=", "")
 
 
+def _named(name: str, planner: Planner) -> tuple[PlannedStage, ...]:
+    """The stages with the model that they are of, which tells their labels apart."""
+    return tuple(replace(stage, model=name) for stage in planner.stages)
+
+
 def _first_generation(
     experiment: Experiment, seed: int, setup: Setup, at_least: int
 ) -> tuple[Measured, ArtifactRef]:
@@ -135,7 +140,7 @@ def _first_generation(
     base = planner.base(planner.mix(roles.MIX, setup.real, []))
     generated = planner.kind.generation(planner, setup, Sampled(base), at_least)
     name = f"first generation seed={seed}"
-    return Measured(name, seed, tuple(planner.stages)), generated
+    return Measured(name, seed, _named(name, planner)), generated
 
 
 def _second_generation(
@@ -148,7 +153,7 @@ def _second_generation(
     base = planner.base(data)
     sampled = scenario.method.models(planner, data, base)
     planner.kind.generation(planner, setup, sampled, at_least=0)
-    return Measured(scenario.name, scenario.seed, tuple(planner.stages), scenario)
+    return Measured(scenario.name, scenario.seed, _named(scenario.name, planner), scenario)
 
 
 def plan_pollution(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
+
 from pydantic import ValidationError
 
 from sims_core.common.errors import BadInput
@@ -9,14 +12,25 @@ from sims_core.common.frozen import one_line
 from sims_core.data.config import ImportedImages, ImportedSet
 from sims_core.data.names import DATASETS
 from sims_core.latents.stages import modelled_by
-from sims_core.nets.config import BaseConfig
+from sims_core.nets.config import BaseConfig, ModelConfig
 from sims_core.nets.names import MODELS
+from sims_core.nets.preconditioning_config import EDM2Loss, EDMLoss
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
+from sims_core.training.config import TrainingConfig
+
+logger = logging.getLogger("sims_core.studies")
 
 
-def resolve_base(experiment: Experiment, store: Store) -> Experiment:
+def resolve_base(experiment: Experiment, store: Store, chosen: Collection[str] = ()) -> Experiment:
     """The experiment with its imported base, if it has one, looked up: its network is the model.
+
+    Whatever is fine-tuned from it is trained with the base's own loss, at the base's own noise
+    levels; samplers keep within those that it was trained at.
+
+    Args:
+        chosen: dotted names of the settings that a user has set: `training.P_mean` and
+            `training.P_std` among them go before the base's own.
 
     Raises:
         BadInput: it was not imported, or does not fit the data.
@@ -27,9 +41,46 @@ def resolve_base(experiment: Experiment, store: Store) -> Experiment:
     found = MODELS.find(store, name)
     base = BaseConfig(imported=name, model=found)
     try:
-        return Experiment.model_validate({**dict(experiment), "base": base, "model": found.model})
+        model, training = _own_noise(found.model, experiment.training, chosen)
+        sampler = model.sampler_for(experiment.sampler)
+        if sampler != experiment.sampler:
+            logger.warning(
+                "model %s knows noise levels of %g to %g only: they are sampler.sigma_min and "
+                "sampler.sigma_max",
+                *(name, sampler.sigma_min, sampler.sigma_max),
+            )
+        changed = {"base": base, "model": model, "training": training, "sampler": sampler}
+        return Experiment.model_validate({**dict(experiment), **changed})
+    except BadInput as error:
+        raise BadInput(f"model {name}: {error}") from None
     except ValidationError as error:
         raise BadInput(f"model {name}: {one_line(error).removeprefix('value: ')}") from None
+    except ValueError as error:
+        raise BadInput(f"model {name}: {error}") from None
+
+
+def _own_noise(
+    model: ModelConfig, training: TrainingConfig, chosen: Collection[str]
+) -> tuple[ModelConfig, TrainingConfig]:
+    """Model and training with one P_mean and P_std: those that were chosen, else the model's own.
+
+    Raises:
+        BadInput: some were chosen for a loss that has no such numbers.
+    """
+    if (loss := model.loss) is None:
+        return model, training
+    names = ("P_mean", "P_std")
+    ours = {name: getattr(training, name) for name in names if f"training.{name}" in chosen}
+    if not isinstance(loss, EDMLoss | EDM2Loss):
+        if ours:
+            raise BadInput(
+                f"training.{min(ours)} has no meaning for its loss ({loss.kind}), which has noise "
+                "levels of its own: leave it out"
+            )
+        return model, training
+    loss = loss.model_copy(update=ours)
+    theirs = {name: getattr(loss, name) for name in names}
+    return model.model_copy(update={"loss": loss}), training.model_copy(update=theirs)
 
 
 def _check_sigma_data(experiment: Experiment, store: Store, dataset: ImportedSet) -> None:

@@ -17,6 +17,8 @@ from sims_core.data.epochs import batch_indices
 from sims_core.data.ranges import scaled
 from sims_core.diffusion.noise import generator
 from sims_core.nets.dropout import WORD
+from sims_core.nets.losses import training_sigmas
+from sims_core.nets.preconditioning_config import EDMLoss, Loss
 from sims_core.nets.unet import AUGMENT_LABELS
 from sims_core.training.augmentation import augment, draw_augmentations
 from sims_core.training.config import TrainingConfig
@@ -77,6 +79,7 @@ def draw_batch(
     step: int,
     with_dropout: bool = False,
     with_augment_labels: bool = False,
+    loss: Loss | None = None,
 ) -> Batch:
     """The whole batch of `step`, on the data's device and (what is drawn) on the CPU.
 
@@ -85,12 +88,14 @@ def draw_batch(
         labels: classes [N], or None.
         with_dropout: whether the network wants a dropout key for each image.
         with_augment_labels: whether it wants to be told of augmentation.
+        loss: whose noise levels are drawn; None: those of the configuration's P_mean and P_std.
     """
     count = config.batch_size
     indices = batch_indices(step, count, len(data), seed).to(data.device)
     clean = data[indices]
     own = generator(seed, purposes.NOISE, step)
-    ln_sigma = config.P_mean + config.P_std * torch.randn(count, generator=own)
+    drawn = loss or EDMLoss(P_mean=config.P_mean, P_std=config.P_std)
+    sigma = training_sigmas(drawn, count, own)
     noise = torch.randn(clean.shape, generator=own)
     flips, keys = None, None
     if config.x_flip:
@@ -106,4 +111,4 @@ def draw_batch(
     if with_augment_labels and told is None:
         told = torch.zeros(count, AUGMENT_LABELS)
     classes = None if labels is None else labels[indices.to(labels.device)]
-    return Batch(clean, ln_sigma.exp(), noise, classes, flips, keys, affine, told)
+    return Batch(clean, sigma, noise, classes, flips, keys, affine, told)

@@ -22,7 +22,7 @@ from sims_core.diffusion.config import SamplerConfig
 from sims_core.diffusion.sampler import make_sampler
 from sims_core.engine.memory import explain_out_of_memory
 from sims_core.engine.stage import StageContext
-from sims_core.nets.build import image_net
+from sims_core.nets.build import image_net, round_to_known
 from sims_core.nets.config import ImageNet
 from sims_core.sampling.images import image_labels, sample_images
 from sims_core.training.config import TrainStageConfig
@@ -137,7 +137,7 @@ def draw_grid(training: Training, folder: Path, finish: Callable[[Tensor], Image
     seeds = [image_seed(derive_seed(training.seed, purposes.GRID), i) for i in range(GRID_SAMPLES)]
     images = sample_images(
         training.snapshot(),
-        make_sampler(SamplerConfig()),
+        make_sampler(training.model.sampler_for(SamplerConfig()), round_to_known(training.model)),
         seeds,
         (net.channels, net.image_size, net.image_size),
         GRID_SAMPLES,

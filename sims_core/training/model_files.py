@@ -69,7 +69,7 @@ def load_initial(context: StageContext[TrainStageConfig]) -> NetDenoiser | None:
     if "initial" not in context.inputs:
         return None
     initial, config = load_model(context.open("initial"))
-    if config != context.config.model:
+    if config.without_loss != context.config.model.without_loss:
         raise BadInput("a fine-tune needs the network and sigma_data of the model it starts from")
     return initial
 

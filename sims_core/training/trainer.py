@@ -25,6 +25,7 @@ from sims_core.engine.execution import Execution
 from sims_core.engine.stage import Progress, no_progress
 from sims_core.nets.build import build_net, initialise, make_denoiser
 from sims_core.nets.config import ModelConfig
+from sims_core.nets.losses import denoising_errors, model_loss
 from sims_core.training.acceleration import Acceleration
 from sims_core.training.batches import Batch, draw_batch
 from sims_core.training.config import TrainingConfig
@@ -101,6 +102,7 @@ class Training:
         execution: Execution | None = None,
     ) -> None:
         self.model, self.config, self.data, self.seed = model, config, data, seed
+        self.loss = model_loss(model, config.P_mean, config.P_std)
         self.labels = labels
         self.execution = execution or Execution(device=str(data.device))
         net = build_net(model.net)
@@ -143,6 +145,7 @@ class Training:
             *(self.data, self.labels, self.config, self.seed, self.step),
             with_dropout=getattr(self.model.net, "drops_out", False),
             with_augment_labels=getattr(self.model.net, "is_told_of_augmentation", False),
+            loss=self.loss,
         )
         if self.acceleration.processes > 1:
             own = self.acceleration.part(len(batch))
@@ -173,14 +176,14 @@ class Training:
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def _loss(self, batch: Batch) -> Tensor:
-        """EDM's loss of some images, a scalar."""
+        """The model's own loss of some images, a scalar; EDM's where it has none."""
         tell: Any = getattr(self.denoiser.net, "tell", None)
         if tell is not None:
             tell(batch.dropout, batch.augment_labels)
-        errors = squared_errors(
-            self._prepared, batch.images, batch.sigma, batch.noise, batch.labels
-        )
-        return errors.mean()
+        seen = (batch.images, batch.sigma, batch.noise, batch.labels)
+        if self.loss is not None:
+            return denoising_errors(self._prepared, self.loss, *seen).mean()
+        return squared_errors(self._prepared, *seen).mean()
 
     def save(self, path: Path) -> None:
         state = {

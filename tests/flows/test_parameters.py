@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from flows.sims_loop import sims_loop
 from sims_core.common.errors import BadInput
 from sims_core.data.config import ImportedSet
 from sims_core.data.names import DATASETS
+from sims_core.nets.config import ImportedModel
+from sims_core.nets.names import MODELS
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 
@@ -62,8 +65,15 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
     parameters = check_parameters(flow.fn, preset, {})
     assert preset.full_name == name
     data, store = preset.experiment.data, Store(tmp_path)
+    if preset.needs:
+        lines = "; ".join(need.line for need in preset.needs)
+        with pytest.raises(BadInput, match=rf"lacks: {re.escape(lines)}$"):
+            make_plan(preset.flow, parameters, store)
+        model = preset.experiment.model
+        base = ImportedModel(model=model, weights_sha256="3" * 64)
+        MODELS.give(store, preset.experiment.base.imported, base)
     if data.source == "imported":
-        with pytest.raises(BadInput, match=f"`sims data import SOURCE --name {data.name}`"):
+        with pytest.raises(BadInput, match=rf"`sims data import \w+ --name {data.name}"):
             make_plan(preset.flow, parameters, store)
         imported = as_imported(preset)
         if imported.encoding is not None:
@@ -72,8 +82,16 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
                 make_plan(preset.flow, parameters, store)
         DATASETS.give(store, data.name, imported)
     plan = make_plan(preset.flow, parameters, store)
+    if preset.flow == "pollution":
+        sizes, seeds = {0, *parameters["pollution_sizes"]}, parameters["seeds"]
+        assert len(plan.first) == len(seeds)
+        assert len(plan.second) == len(sizes) * len(seeds) * len(
+            {each.scenario.curve for each in plan.second}
+        )
+        return
     if preset.flow == "self-improvement":
-        assert plan.undecided == 4 * (2 + parameters["finalists"])
+        stages = 6 if plan.experiment.data.encoding else 4  # latents are decoded
+        assert plan.undecided == stages * (2 + parameters["finalists"])
         assert {each.candidate.omega for each in plan.selection} == {0, *parameters["omegas"]}
         return
     assert plan.generations == parameters["generations"]

@@ -112,6 +112,8 @@ def _give_names(store: Store, preset_name: str) -> None:
             }
         )
         DATASETS.give(store, experiment.data.name, imported)
+    if (base := experiment.base.imported) is not None:
+        MODELS.give(store, base, ImportedModel(model=experiment.model, weights_sha256="3" * 64))
     model = ModelConfig(net=UNetConfig(block_out_channels=(16, 32)), sigma_data=0.6)
     MODELS.give(store, "mine", ImportedModel(model=model, weights_sha256="2" * 64))
 

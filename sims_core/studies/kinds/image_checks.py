@@ -6,6 +6,9 @@ from sims_core.data.config import ImageData
 from sims_core.nets.config import ImageNet, Net
 from sims_core.studies.experiment import Experiment
 
+_TOLD_BY = {"unet": "augment_labels=true", "song": "augment_dim=9", "adm": "augment_dim=9"}
+"""By kind of network: the setting that lets it be told of augmentation."""
+
 
 def check_images(experiment: Experiment, data: ImageData) -> None:
     """Raises ValueError if data, networks, training and evaluation do not fit together."""
@@ -13,7 +16,8 @@ def check_images(experiment: Experiment, data: ImageData) -> None:
     if not isinstance(net, ImageNet):
         raise ValueError(f"a {net.kind} network cannot model {data.source} data")
     _check_shape(net, data)
-    _check_classes(net, data)
+    _check_classes(experiment, net, data)
+    _check_noise_levels(experiment)
     _check_latents_are_not_augmented(experiment, data)
     _check_networks_are_told_of_augmentation(experiment)
     _check_auxiliary_fits(experiment, net)
@@ -40,19 +44,41 @@ def _check_shape(net: ImageNet, data: ImageData) -> None:
     )
 
 
-def _check_classes(net: ImageNet, data: ImageData) -> None:
+def _check_noise_levels(experiment: Experiment) -> None:
+    sampler = experiment.sampler
+    known = experiment.model.sampler_for(sampler)
+    for name in ("sigma_min", "sigma_max"):
+        if (wanted := getattr(known, name)) != (given := getattr(sampler, name)):
+            raise ValueError(
+                f"sampler.{name} {given:g} is beyond the noise levels of this model: set it to "
+                f"{wanted!r}"
+            )
+
+
+def _check_classes(experiment: Experiment, net: ImageNet, data: ImageData) -> None:
     if (found := data.modelled) is None or not net.num_classes:
         return
     if not found.num_classes:
         raise ValueError(
             f"model.net.num_classes is {net.num_classes}, but the images of {data.title} have no "
-            "labels: set it to 0, or import them with --labels"
+            + _remedy(experiment, "labels: set it to 0, or import them with --labels")
         )
     if net.num_classes != found.num_classes:
         raise ValueError(
             f"model.net.num_classes is {net.num_classes}, {data.title} has {found.num_classes} "
-            f"classes: set it to {found.num_classes}, or to 0 for none"
+            + _remedy(experiment, f"classes: set it to {found.num_classes}, or to 0 for none")
         )
+
+
+def _remedy(experiment: Experiment, own: str) -> str:
+    """What can be done about classes that do not fit: `own` where the network is ours to change."""
+    if (name := experiment.base.imported) is None:
+        return own
+    what = own.partition(":")[0]
+    return (
+        f"{what}: {name} was trained with its classes and keeps them, so import the images with "
+        "labels of the same ones"
+    )
 
 
 def _check_latents_are_not_augmented(experiment: Experiment, data: ImageData) -> None:
@@ -72,7 +98,9 @@ def _check_networks_are_told_of_augmentation(experiment: Experiment) -> None:
         nets = {"model.net": experiment.model.net, **nets}
     for name, net in nets.items():
         if isinstance(net, ImageNet) and not net.is_told_of_augmentation:
-            remedy = f"set {name}.augment_labels=true or" if net.kind == "unet" else "set"
+            remedy = "set"
+            if net.kind in _TOLD_BY:
+                remedy = f"set {name}.{_TOLD_BY[net.kind]} or"
             raise ValueError(
                 f"training.augment {experiment.training.augment} needs a network that is told of "
                 f"it, and {name} is not: {remedy} training.augment=0"

@@ -146,15 +146,17 @@ def plan_images(
     return latents, planner.add(role, request)
 
 
-def plan_image_metrics(planner: Planner, setup: Setup, generated: ArtifactRef) -> None:
-    """Features of the first `num_images` of `generated`, and their metrics.
+def plan_image_metrics(
+    planner: Planner, setup: Setup, generated: ArtifactRef, sample_seed: int | None = None
+) -> None:
+    """Features of the first `num_images` of `generated`, or of a random sample, and their metrics.
 
     The standard ones share a stage; each further one has its own, so that adding one computes
     nothing else again.
     """
     evaluation = planner.experiment.evaluation
     seed = derive_seed(planner.seed, purposes.EVALUATE)
-    config = FeaturesConfig(count=evaluation.num_images)
+    config = FeaturesConfig(count=evaluation.num_images, sample_seed=sample_seed)
     request = FEATURES.request(config, images=generated, **setup.extractor)
     features = planner.add(roles.FEATURES, request)
     metrics = EvaluateConfig(

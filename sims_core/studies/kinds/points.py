@@ -23,7 +23,6 @@ class Points(Kind):
     """Replicates of points in d dimensions, drawn anew for each of them."""
 
     REPORT: ClassVar[str] = "sims_core.reports.points:POINTS"
-    SHORT_STAGES: ClassVar[bool] = True
     NO_SWEEP: ClassVar[str] = (
         "self-improvement is for images; for points see scan_omegas of sims-loop"
     )

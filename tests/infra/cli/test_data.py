@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from infra.cli import data
+from infra.cli.main import app
 from sims_core.data.config import DigitsData
 from sims_core.data.digits import load_digits_uint8
 from sims_core.data.grid import encode_png
@@ -194,3 +199,109 @@ def test_a_whole_run_on_real_cifar10_images(sims, data_folder, tmp_path):
     summary = json.loads(done.stdout)
     assert all(arm["generations"][0]["metrics"]["fid"] > 0 for arm in summary["arms"])
     assert "cifar10 (train), 128 real images of 32 x 32" in Path(summary["report"]).read_text()
+
+
+def test_the_last_lines_say_what_was_not_imported_and_what_the_classes_are(
+    sims, digits_folder, tmp_path
+):
+    (digits_folder / "notes.avif").write_bytes(b"x")
+    (digits_folder / "b\x1b[2J.md").write_text("x")
+    done = data_import(sims, tmp_path / "store", digits_folder, "--name", "own", "--json")
+    lines = done.stderr.splitlines()
+    assert "classes in order: 0 = 0, 1 = 1, 2 = 2" in lines[-3]
+    assert lines[-2:] == [
+        "not imported: 1 x no picture: b\\x1b[2J.md",
+        "not imported: 1 x a picture of a kind that is not read (.avif): notes.avif",
+    ]
+    row = json.loads(done.stdout)
+    assert row["left_out"]["no picture"] == {"count": 1, "first": ["b\\x1b[2J.md"]}
+    assert (row["notes"], row["remarks"], row["formats"]) == ([], {}, {"PNG": 200})
+    again = data_import(sims, tmp_path / "store", digits_folder, "--name", "own", "--json")
+    assert json.loads(again.stdout)["left_out"] == row["left_out"], "also where it was there"
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """`sims data import` in this process."""
+
+    def run(store, source, *options):
+        monkeypatch.setenv("SIMS_STORE", str(store))
+        return CliRunner().invoke(app, ["data", "import", str(source), *options])
+
+    return run
+
+
+def test_colours_of_another_profile_are_converted_and_counted(in_process, tmp_path):
+    (tmp_path / "s").mkdir()
+    Image.new("L", (8, 8), 100).save(tmp_path / "s" / "a.png")
+    Image.new("L", (8, 8), 100).save(tmp_path / "s" / "b.png", icc_profile=grey_profile())
+    done = in_process(tmp_path / "store", tmp_path / "s", "--name", "own", "--json")
+    assert done.exit_code == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert [each["count"] for each in row["remarks"].values()] == [1]
+    assert "imported: 1 x a colour profile other than sRGB, converted to sRGB: b.png" in done.stderr
+    assert row["mean"][0] > 100 / 127.5 - 1, "linear light of 100 is a brighter sRGB"
+    again = in_process(tmp_path / "store", tmp_path / "s", "--name", "own", "--json")
+    assert json.loads(again.stdout)["cached"]
+
+
+def grey_profile():
+    """A grey profile of gamma 1, written by hand (ICC.1:2001-04)."""
+    tags = [
+        (b"wtpt", b"XYZ " + bytes(4) + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)),
+        (b"kTRC", b"curv" + bytes(4) + struct.pack(">I", 0)),
+        (b"desc", b"desc" + bytes(4) + struct.pack(">I", 2) + b"g\0" + bytes(78)),
+        (b"cprt", b"text" + bytes(4) + b"none\0\0\0\0"),
+    ]
+    table, data = b"", b""
+    for name, content in tags:
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    size = 132 + len(table) + len(data)
+    header = struct.pack(">I4sI4s4s4s", size, b"none", 0x02400000, b"mntr", b"GRAY", b"XYZ ")
+    header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 0xF6D6, 0x10000, 0xD32D)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
+
+
+def test_a_name_that_another_import_gave_meanwhile(
+    in_process, digits_folder, tmp_path, monkeypatch
+):
+    """The later of two imports with other options under one name does not win in silence."""
+    store = tmp_path / "store"
+    assert in_process(store, digits_folder, "--name", "x", "--size", "4").exit_code == 0
+    first = (store / "datasets" / "x.json").read_text()
+    (store / "datasets" / "x.json").unlink()
+    whole = data._import
+
+    def slowly(*arguments):
+        done = whole(*arguments)
+        (store / "datasets" / "own.json").write_text(first)  # what another process does
+        return done
+
+    monkeypatch.setattr(data, "_import", slowly)
+    done = in_process(store, digits_folder, "--name", "own")
+    assert done.exit_code == 2
+    assert "--name own: another import has given this name to artifacts/images/" in done.stderr
+    assert (store / "datasets" / "own.json").read_text() == first
+    done = in_process(store, digits_folder, "--name", "own", "--size", "4")
+    assert done.exit_code == 0, "the same set"
+
+
+@pytest.mark.parametrize("thing", ["datasets/own.json", "locks/dataset-own.lock"])
+def test_things_in_the_way_of_a_name(thing, in_process, digits_folder, tmp_path):
+    store = tmp_path / "store"
+    (store / thing).mkdir(parents=True)
+    done = in_process(store, digits_folder, "--name", "own")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert thing in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_lock_that_is_a_link_is_not_followed(in_process, digits_folder, tmp_path):
+    store, precious = tmp_path / "store", tmp_path / "precious"
+    precious.write_text("content")
+    (store / "locks").mkdir(parents=True)
+    (store / "locks" / "dataset-own.lock").symlink_to(precious)
+    assert in_process(store, digits_folder, "--name", "own").exit_code == 1
+    assert precious.read_text() == "content"

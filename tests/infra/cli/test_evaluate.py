@@ -59,7 +59,10 @@ def test_a_runs_images_against_real_ones(sims, evaluate, tiny_store):
         f"KID {metrics['kid']:.6f} +- {metrics['kid_std']:.6f} (100 subsets of 40), "
         f"Precision {metrics['precision']:.4f}, Recall {metrics['recall']:.4f}: n = 40"
     )
-    assert f"n = 40 of {generated(tiny_store)} against 1797 of digits:train, classifier" in first
+    assert (
+        f"n = 40 of {generated(tiny_store)} (a random sample, seed 0) against 1797 of "
+        "digits:train, classifier"
+    ) in first
     assert second == f"metrics: {tiny_store / row['artifact']}"
 
 

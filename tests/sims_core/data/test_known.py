@@ -261,8 +261,8 @@ class _Evil:
         (b"\x80\x02\x82\x01.", "extension"),
         (pickle.dumps({b"labels": [1]}, protocol=3), "data"),
         (pickle.dumps([1, 2], protocol=3), "indices"),
-        (b"", "out of input"),
-        (b"not a pickle", "invalid load key"),
+        (b"", "exhausted before seeing STOP"),
+        (b"not a pickle", "opcode .* unknown"),
     ],
 )
 def test_a_hostile_pickle_is_refused_and_executes_nothing(content, reason, capfd):

@@ -37,13 +37,13 @@ from sims_core.data.stages import IMPORT
 from sims_core.diffusion.noise import generator
 from sims_core.diffusion.sampler import make_sampler
 from sims_core.engine.execution import DataFiles, Execution
+from sims_core.evaluation.figures import read_metrics
 from sims_core.latents import coding as latents_module
 from sims_core.latents.autoencoder import check_images_fit, find_autoencoder
 from sims_core.latents.config import DecodeConfig
 from sims_core.latents.stages import DECODE, ENCODE, IMPORT_AUTOENCODER, encode_request, modelled_by
 from sims_core.methods.standard import Standard
 from sims_core.nets.config import UNetConfig
-from sims_core.reports.found import read_metrics
 from sims_core.sampling.images import load_for_sampling, sample_images
 from sims_core.studies.comparison import find_images, plan_comparison
 from sims_core.studies.experiment import Experiment

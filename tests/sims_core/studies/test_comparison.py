@@ -1,6 +1,7 @@
 """Two stored sets compared: which sets, in which features, and the figures of torch-fidelity."""
 
 import os
+import re
 import shutil
 
 import numpy as np
@@ -8,10 +9,13 @@ import pytest
 import torch_fidelity
 
 from sims_core.catalog import run_stage
+from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput, DamagedArtifact
 from sims_core.data.config import Contents, DigitsData, ImportConfig, ImportedSet
 from sims_core.data.digits import load_digits_uint8
+from sims_core.data.image_set import read_images, stream_picked
 from sims_core.data.names import DATASETS, images_of
+from sims_core.data.stages import IMPORT
 from sims_core.engine.execution import DataFiles, Execution
 from sims_core.evaluation.config import ClassifierConfig, EvaluationConfig
 from sims_core.evaluation.extractors import CLASSIFIER_EXTRACTOR
@@ -249,8 +253,63 @@ def assert_same_figures(got, expected):
     assert got["fid"] > 0.01
 
 
+def sampled(planned, role, available, count):
+    """Which images a sample has, said anew."""
+    drawn = np.random.default_rng(planned.sample_seed(role)).choice(available, count, replace=False)
+    return sorted(drawn.tolist())
+
+
+def test_a_part_of_a_set_is_a_sample_of_all_of_it(store, put_images, random_images):
+    """Not the first so many, which of a set that is sorted by class are of a few classes."""
+    ref = put_images(store, random_images(200), [i // 20 for i in range(200)], per_shard=70)
+    name = f"images/{ref.digest[:12]}"
+    planned = compare(store, name, name, count=60, seed=3, **SMALL)
+    assert planned.sample_seed("reference") is None, "all of it"
+    chosen = sampled(planned, "images", 200, 60)
+    assert len({index // 20 for index in chosen}) == 10, "every class is in it"
+    whole, _ = read_images(sorted(store.path(ref).glob("*.tar")))
+    assert np.array_equal(np.stack(list(stream_picked(store.path(ref), chosen))), whole[chosen])
+    others = [
+        compare(store, name, name, count=60, seed=seed, **SMALL).stages[-1].ref for seed in (3, 4)
+    ]
+    assert planned.stages[-1].ref == others[0] != others[1]
+
+
+def given_import(store, name, formats, sides):
+    """A name for images whose import noted what they were encoded as and how large."""
+    config = ImportConfig(content=digest_of(name), layout="folder")
+    contents = Contents(count=70, channels=1, height=8, width=8, num_classes=0)
+    dataset = ImportedSet(config=config, contents=contents)
+    request = IMPORT.request(config)
+    folder = store.progress_path(request.ref)
+    folder.mkdir()
+    (folder / "x").write_bytes(b"")
+    details = {"formats": formats, "original_sides": sides}
+    store.commit(request, folder, execution={}, libraries={}, details=details)
+    DATASETS.give(store, name, dataset)
+
+
+@pytest.mark.parametrize(
+    ("formats", "sides", "warned"),
+    [
+        ({"PNG": 60, "JPEG": 10}, [32, 40], []),
+        ({"JPEG": 69, "WEBP": 1}, [32, 40], ["JPEG"]),
+        ({"PNG": 70}, [256, 256], ["sides of 8 to 32 pixels.*256 to 256"]),
+        ({"MPO": 70}, [256, 300], ["JPEG", "sides"]),
+    ],
+)
+def test_sets_of_other_encodings_or_sizes_are_warned_of(formats, sides, warned, store):
+    given_import(store, "a", {"PNG": 70}, [8, 32])
+    given_import(store, "b", formats, sides)
+    options = {"allow_small_n": True, "features": "resnet20"}
+    warnings = compare(store, "a", "b", **options).warnings
+    assert len(warnings) == len(warned)
+    for text, pattern in zip(warnings, warned, strict=True):
+        assert re.search(pattern, text)
+
+
 def test_figures_are_torch_fidelitys_in_a_classifiers_features(store, put_images):
-    """Of a noisy copy of some digits against others, the first so many of each."""
+    """Of a noisy copy of some digits against others, a sample of each that the seed names."""
     digits, labels = load_digits_uint8(DigitsData(num_images=300))
     noise = np.random.default_rng(0).integers(0, 60, digits.shape, dtype=np.uint8)
     noisy = np.maximum(digits, noise)[:100]
@@ -271,8 +330,8 @@ def test_figures_are_torch_fidelitys_in_a_classifiers_features(store, put_images
     got = run(store, planned)
     trained = next(stage.ref for stage in planned.stages if stage.role == "train classifier")
     expected = directly(
-        noisy[:90],
-        digits[100:250],
+        noisy[sampled(planned, "images", 100, 90)],
+        digits[100:][sampled(planned, "reference", 200, 150)],
         planned.stages[-1].request.config,
         feature_extractor=CLASSIFIER_EXTRACTOR,
         feature_extractor_weights_path=str(store.open_artifact(trained)),

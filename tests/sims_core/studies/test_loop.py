@@ -11,7 +11,8 @@ from sims_core.diffusion.config import SamplerConfig
 from sims_core.engine.execution import Execution
 from sims_core.evaluation.config import EvaluateConfig
 from sims_core.evaluation.stages import EVALUATE
-from sims_core.methods.sims import AuxData, Sims
+from sims_core.methods.self_synthetic import AuxData
+from sims_core.methods.sims import Sims
 from sims_core.methods.standard import Standard
 from sims_core.sampling.config import GenerateConfig
 from sims_core.sampling.stages import GENERATE

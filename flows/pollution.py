@@ -1,0 +1,29 @@
+"""Flow "pollution": what do polluting samples in the training set do to each method? (Fig. 5)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.arm import task_runner
+from flows.parameters import checked
+from flows.planned import PlannedRun
+from flows.registry import takes
+from flows.signatures.pollution import pollution as signature
+from sims_core.reports.summary import RunSummary
+from sims_core.settings import open_store
+from tasks.artifacts import show_report
+from tasks.report import report_run
+
+
+@flow(name="pollution", flow_run_name="{preset}", persist_result=False)
+@takes(signature)
+def pollution(parameters: dict[str, Any]) -> RunSummary:
+    """Plans the run of these flat parameters, runs its models as flat tasks, and reports."""
+    store = open_store()
+    run = PlannedRun.of("pollution", checked(signature, parameters), store)
+    whole, outcomes = task_runner(store, run.plan).run_plan(run.plan)
+    summary = report_run(store, run.ended(whole, outcomes))
+    show_report(summary)
+    return summary

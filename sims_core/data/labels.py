@@ -1,0 +1,244 @@
+"""Labels of images that have names: from a user's file, from dataset.json or metadata inside."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sims_core.common.errors import BadInput
+from sims_core.common.shown import shown
+from sims_core.data.class_folders import in_class_order
+from sims_core.data.columns import LABEL_COLUMNS, may_be_classes, refuse_without_choice
+from sims_core.data.hostile import class_of, parse_json, reason
+from sims_core.data.raw import LabelFile
+
+DATASET_FILE = "dataset.json"
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+LABEL_FILES = (DATASET_FILE, *METADATA_FILES)
+
+NAME_COLUMNS = ("file_name", "filename", "name", "path", "file", "image")
+HEADINGS = (*LABEL_COLUMNS, "class", "cls")
+
+MAX_WORD = 200
+
+Table = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class NamedLabels:
+    """The class of each image, and the names of the classes where they were words."""
+
+    labels: Mapping[str, int]
+    classes: tuple[str, ...] = ()
+
+
+def label_digest(content: bytes, column: str | None) -> str:
+    """What a configuration calls labels of a file: its SHA-256, and the column that was chosen."""
+    digest = hashlib.sha256(content).hexdigest()
+    return digest if column is None else f"{digest}:{column}"
+
+
+def find_label_file(
+    read: Callable[[str], bytes | None], column: str | None, wanted: bool, notes: list[str]
+) -> LabelFile | None:
+    """The labels that a folder or archive of pictures brings, by EDM's, StyleGAN's or Hugging
+    Face's file names.
+
+    Args:
+        read: all bytes of a file at the top; None: there is none.
+        column: of metadata; None: one that is called as labels are.
+        wanted: labels are to be found (else only what is beyond doubt counts).
+
+    Raises:
+        BadInput: the file is unreadable, or has columns that may be classes and none was chosen.
+    """
+    content = read(DATASET_FILE)
+    if content is not None:
+        value = parse_json(content, DATASET_FILE)
+        if isinstance(value, dict) and "labels" in value:
+            if not value["labels"]:
+                return LabelFile(DATASET_FILE, content, empty=True)
+            return LabelFile(DATASET_FILE, content)
+    for name in METADATA_FILES:
+        content = read(name)
+        if content is None:
+            continue
+        table = _table(content, name)
+        names = list(table[0]) if table else []
+        if not any(each in names for each in NAME_COLUMNS):
+            continue
+        chosen = column or next((each for each in HEADINGS if each in names), None)
+        if chosen is not None:
+            return LabelFile(name, content, chosen)
+        if wanted:
+            rest = [each for each in names if each not in NAME_COLUMNS]
+            refuse_without_choice(
+                name, [each for each in rest if may_be_classes(each, [r.get(each) for r in table])]
+            )
+            if rest:
+                notes.append(f"{name}: not imported: {shown(', '.join(rest))}")
+    return None
+
+
+def _table(content: bytes, name: str) -> Table:
+    """Rows of a CSV file with a heading, of JSON lines or of Parquet."""
+    try:
+        if name.endswith(".parquet"):
+            rows: Table = pq.read_table(pa.BufferReader(content)).to_pylist()
+            return rows
+        if name.endswith(".jsonl"):
+            lines = [line for line in content.splitlines() if line.strip()]
+            rows = [parse_json(line, f"{name}, line {n}") for n, line in enumerate(lines, 1)]
+        else:
+            text = io.StringIO(content.decode("utf-8-sig"), newline="")
+            rows = list(csv.DictReader(text, restval=None))
+    except (ValueError, csv.Error, pa.ArrowException, OSError) as error:
+        raise BadInput(f"{shown(name)}: unreadable: {reason(error)}") from None
+    if any(not isinstance(row, dict) or None in row for row in rows):
+        raise BadInput(f"{shown(name)}: has a row with other columns than the first")
+    return rows
+
+
+def inner_labels(file: LabelFile, names: Sequence[str]) -> NamedLabels:
+    """The labels of a file inside a source.
+
+    Raises:
+        BadInput: as `read_labels`.
+    """
+    if file.column is None:
+        return NamedLabels(_checked(_json_pairs(file.content, file.name), file.name, names))
+    return _of_table(_table(file.content, file.name), file.column, file.name, names)
+
+
+def read_labels(
+    content: bytes, where: str, names: Sequence[str], column: str | None = None
+) -> NamedLabels:
+    """The class of every image, from the user's file: CSV, or JSON of names or pairs.
+
+    Args:
+        where: the file's name; .json, .jsonl and .parquet are read as such, all else as CSV.
+        column: with the classes; then the file is a table with a heading.
+
+    Raises:
+        BadInput: the file is unreadable, names something else, misses or repeats an image, or has
+            a class that is not an integer of at least 0 (without `column`).
+    """
+    lower = where.lower()
+    if lower.endswith(".json") and column is None:
+        return NamedLabels(_checked(_json_pairs(content, where), where, names))
+    if lower.endswith((".json", ".jsonl", ".parquet")):
+        table = _json_table(content, where) if lower.endswith(".json") else _table(content, lower)
+        return _of_table(table, _column_of(table, column, where), where, names)
+    rows = _csv_rows(content, where)
+    if column is None and all(len(row) == 2 for row in rows):
+        if rows and rows[0][1].strip().lower() in ("label", "class"):
+            rows = rows[1:]
+        pairs = ((row[0].strip(), row[1].strip()) for row in rows)
+        return NamedLabels(_checked(pairs, where, names))
+    table = _table(content, f"{where}.csv")
+    return _of_table(table, _column_of(table, column, where), where, names)
+
+
+def _csv_rows(content: bytes, where: str) -> list[list[str]]:
+    try:
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        rows = [row for row in csv.reader(text) if row]
+    except (ValueError, csv.Error) as error:
+        raise _no_labels(where, reason(error)) from None
+    if any(len(row) < 2 for row in rows):
+        raise _no_labels(where)
+    return rows
+
+
+def _no_labels(where: str, told: str = "") -> BadInput:
+    return BadInput(
+        f"{where}: no labels in it{f' ({told})' if told else ''}; wanted: CSV lines name,label or "
+        'a JSON object {"name": label}'
+    )
+
+
+def _json_table(content: bytes, where: str) -> Table:
+    value = parse_json(content, where)
+    if not isinstance(value, list) or any(not isinstance(row, dict) for row in value):
+        raise _no_labels(where)
+    return value
+
+
+def _column_of(table: Table, column: str | None, where: str) -> str:
+    """The column with the classes; raises BadInput where that is not clear."""
+    names = [str(name) for name in table[0]] if table else []
+    chosen = column or next((name for name in HEADINGS if name in names), None)
+    if chosen is None or chosen not in names:
+        option = f"--label-column {chosen}: " if chosen else ""
+        raise BadInput(
+            f"{option}{where} has the columns {', '.join(names) or 'of no table'}: wanted one "
+            "with the names of the images and one with their classes (--label-column)"
+        )
+    return chosen
+
+
+def _of_table(table: Table, column: str, where: str, names: Sequence[str]) -> NamedLabels:
+    """Labels of a table; where its classes are words, they are numbered in order."""
+    column = _column_of(table, column, where)
+    named = next((name for name in NAME_COLUMNS if table and name in table[0]), None)
+    if named is None or named == column:
+        raise BadInput(f"{where}: has no column with names of images, such as file_name")
+    values = [row.get(column) for row in table]
+    classes: tuple[str, ...] = ()
+    if any(isinstance(value, str) and class_of(value) is None for value in values):
+        if any(not isinstance(value, str | int) or _is_odd(value) for value in values):
+            raise BadInput(
+                f"{where}: the column {column} must hold integers from 0, or words of at most "
+                f"{MAX_WORD} letters"
+            )
+        classes = tuple(in_class_order([str(value) for value in values]))
+        numbers = {name: number for number, name in enumerate(classes)}
+        values = [numbers[str(value)] for value in values]
+    pairs = zip((row.get(named) for row in table), values, strict=True)
+    return NamedLabels(_checked(pairs, where, names), classes)
+
+
+def _is_odd(value: str | int) -> bool:
+    """Whether a class can be neither a number nor a word."""
+    return isinstance(value, str) and (not value.strip() or len(value) > MAX_WORD)
+
+
+def _json_pairs(content: bytes, where: str) -> Iterable[tuple[Any, Any]]:
+    """(name, label) of a JSON object of names, a list of pairs, or an object whose `labels` is such
+    a list (EDM's and StyleGAN's dataset.json)."""
+    value = parse_json(content, where)
+    if isinstance(value, dict) and not isinstance(value.get("labels", 0), int | str):
+        value = value["labels"]
+    pairs = list(value.items()) if isinstance(value, dict) else value
+    if not isinstance(pairs, list) or any(
+        not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs
+    ):
+        raise _no_labels(where)
+    return pairs
+
+
+def _checked(pairs: Iterable[tuple[Any, Any]], where: str, names: Sequence[str]) -> dict[str, int]:
+    """Every image's class; raises BadInput unless each image has one, and nothing else has."""
+    labels: dict[str, int] = {}
+    known = set(names)
+    for name, text in pairs:
+        label = class_of(text)
+        if label is None:
+            told = shown(repr(text), 100)
+            raise BadInput(f"{where}: the class of {name} must be an integer from 0, got {told}")
+        if not isinstance(name, str) or name not in known:
+            raise BadInput(f"{where}: {name!r} is no image of the source, such as {names[0]!r}")
+        if labels.setdefault(name, label) != label:
+            raise BadInput(f"{where}: {name} has two classes, {labels[name]} and {label}")
+    if missing := [name for name in names if name not in labels]:
+        raise BadInput(
+            f"{where}: {len(missing)} of {len(names)} images have no class: {missing[0]}"
+        )
+    return labels

@@ -1,0 +1,358 @@
+"""Images in tar files: WebDataset's samples, or pictures alone in a folder for each class."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import webdataset as wds
+
+from sims_core.common.errors import BadInput
+from sims_core.common.shown import shown
+from sims_core.data.bounded_tar import opened
+from sims_core.data.class_folders import ClassFolders, class_folders, is_split
+from sims_core.data.columns import LABEL_COLUMNS, may_be_classes, refuse_without_choice
+from sims_core.data.file_kinds import is_hidden, is_picture_name, kind_of
+from sims_core.data.hostile import MAX_MEMBER, class_of, only_our_errors, parse_json
+from sims_core.data.labels import LABEL_FILES, find_label_file
+from sims_core.data.pictures import BrokenImage
+from sims_core.data.raw import SUFFIXES, LabelFile, RawImage, Source, Tally
+from sims_core.data.shard_names import missing_parts, shard_gaps
+from sims_core.data.tables import choose_split
+
+MAX_TEXT = 1 << 22
+"""Bytes of a label or of a sample's JSON that are read."""
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    with only_our_errors(path):
+        try:
+            yield
+        except BadInput as error:
+            told = str(error)
+            raise BadInput(told if str(path) in told else f"{path}: unreadable: {told}") from None
+
+
+@dataclass
+class Contents:
+    """What tar files hold, by their headers alone."""
+
+    pictures: list[tuple[Path, str]] = field(default_factory=list)
+    others: list[tuple[Path, str]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Content of files of labels, which lie at the top of the only archive."""
+    first_json: tuple[str, bytes] | None = None
+    left_out: Tally = field(default_factory=Tally)
+
+
+def list_tars(paths: Sequence[Path]) -> Contents:
+    """Reads the headers of all members; of contents only what may hold labels of pictures.
+
+    Raises:
+        BadInput: an archive is cut or damaged, or a name stands in it twice.
+    """
+    contents = Contents()
+    for path in paths:
+        with _readable(path), opened(path, "r:*") as tar:
+            seen: set[str] = set()
+            for member in tar:
+                _list_member(contents, path, tar, member, seen, len(paths) == 1)
+    return contents
+
+
+def _list_member(
+    contents: Contents,
+    path: Path,
+    tar: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    seen: set[str],
+    alone: bool,
+) -> None:
+    name = member.name
+    if member.isdir():
+        return
+    if not member.isfile():
+        kind = "a link in an archive" if member.issym() or member.islnk() else "no regular file"
+        contents.left_out.add(kind, f"{path.name}: {name}")
+        return
+    if is_hidden(name):
+        contents.left_out.add("hidden", f"{path.name}: {name}")
+        return
+    if name in seen:
+        raise BadInput(f"{path}: holds two members of the name {name}")
+    seen.add(name)
+    if is_picture_name(name):
+        contents.pictures.append((path, name))
+        return
+    contents.others.append((path, name))
+    if alone and name.removeprefix("./") in LABEL_FILES:
+        contents.files[name.removeprefix("./")] = _content(path, tar, member, MAX_MEMBER)
+    elif contents.first_json is None and name.lower().endswith(".json"):
+        contents.first_json = (name, _content(path, tar, member, MAX_TEXT))
+
+
+def _content(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
+    if member.size > limit:
+        raise BadInput(f"{path}: {member.name} has more than {limit >> 20} MiB")
+    file = tar.extractfile(member)
+    return file.read() if file else b""
+
+
+def split_name(name: str, by_last_dot: bool) -> tuple[str, str]:
+    """Key of a member's sample, and the rest of its name.
+
+    WebDataset's: up to the first dot. By the last one where names themselves have dots.
+    """
+    if not by_last_dot:
+        key, rest = wds.tariterators.base_plus_ext(name)
+        return (name, "") if key is None else (key, rest)
+    folder, slash, base = name.rpartition("/")
+    stem, _, kind = base.rpartition(".")
+    return (f"{folder}{slash}{stem}", kind) if stem else (name, "")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How the members of tar files make samples."""
+
+    by_last_dot: bool
+    """Names have dots: 22.05.png and 22.06.png are two pictures, not two parts of `22`."""
+    column: str | None
+    """The field of a sample's JSON with the class; None: its .cls member."""
+    wanted: bool
+
+
+def _samples(contents: Contents, wanted: bool, column: str | None) -> Samples:
+    keys = [(path, split_name(name, False)[0]) for path, name in contents.pictures]
+    by_last_dot = len(set(keys)) < len(keys)
+    suffixes = {split_name(name, True)[1].lower() for _, name in contents.others}
+    if wanted and column is None and "cls" not in suffixes and contents.first_json is not None:
+        name, text = contents.first_json
+        column = _field(name, text)
+    return Samples(by_last_dot, column if wanted else None, wanted)
+
+
+def _field(name: str, text: bytes) -> str | None:
+    """The field of a sample's JSON with its class, if it is called so.
+
+    Raises:
+        BadInput: there are only others that may be classes.
+    """
+    value = parse_json(text, name)
+    if not isinstance(value, dict):
+        return None
+    found = next((each for each in (*LABEL_COLUMNS, "cls") if each in value), None)
+    if found is None:
+        refuse_without_choice(name, [k for k, v in value.items() if may_be_classes(k, [v])])
+    return found
+
+
+def _tell_parts(contents: Contents, samples: Samples) -> None:
+    """Counts what of the samples is not read.
+
+    Raises:
+        BadInput: a class has no picture, so that it would be lost.
+    """
+    keys = {(path, split_name(name, samples.by_last_dot)[0]) for path, name in contents.pictures}
+    for path, name in contents.others:
+        key, rest = split_name(name, samples.by_last_dot)
+        is_class = rest.lower() == ("json" if samples.column else "cls")
+        if (path, key) not in keys:
+            if is_class and samples.wanted:
+                raise BadInput(f"{path}: {name} has a class and no picture of a kind that is read")
+            contents.left_out.add(kind_of(name), f"{path.name}: {name}")
+        elif not (is_class and samples.wanted):
+            kind = rest.rpartition(".")[2].lower()
+            reason = f"a part of a sample that is no picture and no class (.{kind})"
+            contents.left_out.add(reason, f"{path.name}: {name}")
+
+
+def _groups(path: Path, samples: Samples) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Key and members (by the last part of their names, in small letters) of each sample.
+
+    Only pictures and what may hold a class are read, and at most MAX_MEMBER bytes of a sample.
+    """
+    key, members, size = None, dict[str, bytes](), 0
+    with opened(path, "r|*") as tar:
+        for member in tar:
+            if not member.isfile() or is_hidden(member.name):
+                continue
+            own, rest = split_name(member.name, samples.by_last_dot)
+            kind = rest.rpartition(".")[2].lower()
+            if key is not None and own != key:
+                yield key, members
+                members, size = {}, 0
+            key = own
+            if not (f".{kind}" in SUFFIXES or kind == "cls" or (kind == "json" and samples.column)):
+                continue
+            size += member.size
+            if kind in members or size > MAX_MEMBER:
+                why = f"two members .{kind}" if kind in members else "more than 256 MiB"
+                raise BadInput(f"{path}: {own} has {why}")
+            limit = MAX_MEMBER if f".{kind}" in SUFFIXES else MAX_TEXT
+            members[kind] = _content(path, tar, member, limit)
+    if key is not None:
+        yield key, members
+
+
+def _nothing(content: bytes | None) -> bytes:
+    if not content:
+        raise BrokenImage("has no bytes of an image")
+    return content
+
+
+def _label(members: dict[str, bytes], samples: Samples, name: str) -> int | None:
+    if samples.column is not None:
+        if "json" not in members:
+            return None
+        value = parse_json(members["json"], f"{name}.json")
+        value = value.get(samples.column) if isinstance(value, dict) else None
+        if value is None:
+            return None
+        told = shown(repr(value), 60)
+    elif "cls" in members:
+        value = members["cls"]
+        told = shown(repr(value[:20]))
+    else:
+        return None
+    if (label := class_of(value)) is None:
+        raise BadInput(f"{name}: its class {told} is not an integer from 0")
+    return label
+
+
+def _sample_images(paths: Sequence[Path], samples: Samples) -> Iterator[RawImage]:
+    for path in paths:
+        with _readable(path):
+            done: set[str] = set()
+            for key, members in _groups(path, samples):
+                name = f"{path}: {key}"
+                if key in done:
+                    raise BadInput(
+                        f"{name}: its parts lie apart in the archive: sort its members by name "
+                        "(tar --sort=name), or their classes would be lost"
+                    )
+                done.add(key)
+                label = _label(members, samples, name)
+                pictures = [kind for kind in members if f".{kind}" in SUFFIXES]
+                if len(pictures) > 1:
+                    both = f".{pictures[0]} and .{pictures[1]}"
+                    raise BadInput(f"{name} has two pictures, {both}, for one class: leave one")
+                if not pictures:  # told by `_tell_parts`
+                    continue
+                content = members[pictures[0]]
+                yield RawImage(name, partial(_nothing, content), label, held=len(content))
+
+
+def _plain_images(paths: Sequence[Path], folders: ClassFolders) -> Iterator[RawImage]:
+    """Pictures that stand alone, each with its own name."""
+    for path in paths:
+        with _readable(path), opened(path, "r|*") as tar:
+            for member in tar:
+                if (
+                    not member.isfile()
+                    or is_hidden(member.name)
+                    or not is_picture_name(member.name)
+                ):
+                    continue
+                content = _content(path, tar, member, MAX_MEMBER)
+                key = _relative(member.name)
+                name = f"{path}: {member.name}"
+                load = partial(_nothing, content)
+                yield RawImage(name, load, folders.label(key), key, held=len(content))
+
+
+def _relative(name: str) -> str:
+    return str(PurePosixPath(name.lstrip("/")))
+
+
+def open_tars(paths: Sequence[Path], wanted: bool, column: str | None) -> Source:
+    """Tar files, plain or compressed, of WebDataset's samples or of pictures alone.
+
+    Args:
+        wanted: labels are to be found.
+        column: a field of the samples' JSON, or a column of metadata, with the classes.
+
+    Raises:
+        BadInput: an archive is cut or damaged, holds no pictures, or has classes that nobody chose.
+    """
+    contents = list_tars(paths)
+    if not contents.pictures:
+        raise BadInput(f"{paths[0]}: has no pictures ({', '.join(SUFFIXES)})")
+    notes = shard_gaps(paths)
+    keys = {split_name(name, True)[0] for _, name in contents.pictures}
+    keys |= {split_name(name, False)[0] for _, name in contents.pictures}
+    parts = [name for _, name in contents.others if name not in LABEL_FILES]
+    alone = not any(
+        split_name(name, last)[0] in keys or split_name(name, True)[1].lower() == "cls"
+        for name in parts
+        for last in (True, False)
+    )
+    if alone:
+        return _open_plain(paths, contents, wanted, column, notes)
+    samples = _samples(contents, wanted, column)
+    if samples.column is not None:
+        notes.append(f"classes: the field {shown(samples.column)} of each sample's JSON")
+    if samples.by_last_dot:
+        notes.append("names have dots: what comes after the last one is the kind of a member")
+    _tell_parts(contents, samples)
+    return Source(
+        "tar" if samples.by_last_dot else "webdataset",
+        tuple(paths),
+        partial(_sample_images, tuple(paths), samples),
+        label_column=samples.column,
+        left_out=contents.left_out,
+        notes=notes,
+        missing=missing_parts(paths),
+    )
+
+
+def _open_plain(
+    paths: Sequence[Path], contents: Contents, wanted: bool, column: str | None, notes: list[str]
+) -> Source:
+    names = [_relative(name) for _, name in contents.pictures]
+    label_file: LabelFile | None = find_label_file(contents.files.get, column, wanted, notes)
+    folders = ClassFolders()
+    if wanted and label_file is None:
+        folders = class_folders(names, paths[0], notes)
+    for path, name in contents.others:
+        if label_file is None or name != label_file.name:
+            contents.left_out.add(kind_of(name), f"{path.name}: {name}")
+    return Source(
+        "webdataset",
+        tuple(paths),
+        partial(_plain_images, tuple(paths), folders),
+        classes=folders.classes,
+        keys=tuple(names) if len(set(names)) == len(names) else None,
+        label_file=label_file,
+        left_out=contents.left_out,
+        notes=notes,
+        missing=missing_parts(paths),
+    )
+
+
+def open_tar_folder(
+    folder: Path, files: Sequence[Path], split: str | None, wanted: bool, column: str | None
+) -> Source:
+    """Tar files of a folder; of several splits one must be chosen, lest they be mixed."""
+    splits = {name for name in map(_split_word, files) if name}
+    if split is None and len(splits) < 2:
+        return open_tars(files, wanted, column)
+    if split is None:
+        named = ", ".join(sorted(splits))
+        raise BadInput(f"{folder}: has the splits {named}: pick one with --split")
+    _, chosen = choose_split(files, folder, split)
+    source = open_tars(chosen, wanted, column)
+    for file in files:
+        if file not in chosen:
+            source.left_out.add("a file of another split", file.relative_to(folder))
+    return Source(**{**source.__dict__, "split": split})
+
+
+def _split_word(path: Path) -> str | None:
+    word = path.name.split(".")[0].split("-")[0].split("_")[0].rstrip("0123456789")
+    return word if is_split(word) else None

@@ -1,0 +1,122 @@
+"""The pollution flow in this process: shared work, speaking names, the report, with Prefect and
+without."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from infra.cli.runs import check_run, dry_run_lines, execute_directly
+from sims_core.common.errors import BadInput
+
+STUDY = {
+    "pollution_sizes": "16,48",
+    "methods": "standard,sims,neon,fine_tuned",
+    "omegas": "1",
+    "ws": "0.5",
+    "seeds": "0,1",
+    "run_name": "polluted",
+}
+MODELS = 3 * 2
+"""Second-generation bases: 0, 16 and 48 polluting images, two seeds."""
+
+
+@pytest.fixture(scope="module")
+def checked(tiny_texts):
+    def check(**changes):
+        return check_run("pollution/digits", tiny_texts(STUDY, **changes))
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def done(prefect_url, checked, tmp_path_factory):
+    """Through the flow, in an empty store: (store, summary, Prefect's new flow runs)."""
+    from flows.pollution import pollution
+
+    store = tmp_path_factory.mktemp("pollution") / "store"
+    with pytest.MonkeyPatch.context() as patch, get_client(sync_client=True) as client:
+        patch.setenv("SIMS_STORE", str(store))
+        before = {run.id for run in client.read_flow_runs()}
+        summary = pollution(**checked().parameters)
+        runs = [run for run in client.read_flow_runs() if run.id not in before]
+    return store, summary, runs
+
+
+def test_no_stage_is_computed_twice(done, checked):
+    store, summary, _ = done
+    plan = checked().plan
+    assert summary.stages.computed == len(list(plan)) == len({stage.ref for stage in plan})
+    assert summary.stages.cached == 0
+    manifests = store.glob("artifacts/*/*/manifest.json")
+    stages = [json.loads(path.read_text())["request"]["stage"] for path in manifests]
+    # A base for each first and second generation, an auxiliary that three methods share.
+    assert stages.count("train") == 2 + MODELS + MODELS
+    assert stages.count("merge") == MODELS
+
+
+def test_the_second_run_computes_nothing_and_a_method_only_its_own(done, checked, monkeypatch):
+    store, summary, _ = done
+    monkeypatch.setenv("SIMS_STORE", str(store))
+    again = execute_directly(checked())
+    assert again.stages.computed == 0
+    assert again.curves == summary.curves
+    more = json.loads(dry_run_lines(checked(ws="0.5,1"), as_json=True))
+    # merge, generate, preview, features, evaluate of each
+    assert more["stages"]["computed"] == 5 * MODELS
+
+
+def test_the_files_of_the_run_hold_its_figures(done):
+    store, _, _ = done
+    folder = store / "runs" / "polluted"
+    printed = json.loads((folder / "run.json").read_text())
+    assert printed["seeds"] == [0, 1]
+    rows = pq.read_table(folder / "metrics.parquet").to_pylist()
+    assert len(rows) == 2 + 4 * MODELS
+    assert {row["seed"] for row in rows} == {0, 1}
+    (standard,) = [curve for curve in printed["curves"] if curve["name"] == "standard"]
+    for point in standard["points"]:
+        values = [
+            row["fid"]
+            for row in rows
+            if row["model"] == "standard" and row["pollution"] == point["x"]
+        ]
+        assert point["figures"]["fid"]["values"] == values
+        assert point["figures"]["fid"]["n"] == 2
+    page = (folder / "report" / "index.html").read_text()
+    assert "neon w=0.5" in page
+    assert (folder / "report" / "figure.png").is_file()
+    assert (folder / "models" / "sims_omega1_D_p48_seed1" / "generate").is_dir()
+
+
+def test_tasks_have_speaking_names(done, wait_for):
+    _, _, (run,) = done
+    of_it = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+    with get_client(sync_client=True) as client:
+
+        def names():
+            found = {task.name for task in client.read_task_runs(flow_run_filter=of_it, limit=200)}
+            return found if len(found) > 60 else None
+
+        found = wait_for(names, 30, interval=0.5)
+    assert "first generation seed=0: train base" in found
+    assert "standard |D_p|=48 seed=1: train base" in found
+    assert "neon w=0.5 ideal seed=0: merge" in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": "1,-2"}, "parameter seeds.1: .*greater than or equal to 0, got -2"),
+        ({"pollution_sizes": "-1"}, "parameter pollution_sizes.0: .*got -1"),
+        ({"ws": "-1.5"}, "parameter ws.0: .*greater than or equal to -1, got -1.5"),
+        ({"methods": "ddo"}, "parameter methods.0: no method 'ddo'; there are: standard"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(checked, changes, message):
+    with pytest.raises(BadInput, match=message):
+        checked(**changes)
