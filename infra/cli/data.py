@@ -9,17 +9,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
 from sims_core.common.errors import BadInput, StoreError
-from sims_core.data.config import EncodeConfig, Encoding, ImportedSet
-from sims_core.engine.execution import Execution
-from sims_core.settings import Settings, writable_store
-from sims_core.store.store import Store
+
+if TYPE_CHECKING:  # what a command needs is imported when it runs
+    from sims_core.data.config import EncodeConfig, ImportedSet
+    from sims_core.engine.execution import Execution
+    from sims_core.store.store import Store
 
 data_app = typer.Typer(no_args_is_help=True, help="Bring your own images into the store.")
 MAX_SHOWN = 20
@@ -86,6 +87,7 @@ def data_import(
         use_store(store)
         apply_environment_defaults()
         from sims_core.data.names import check_name
+        from sims_core.settings import writable_store
 
         check_name(name)
         opened = writable_store()
@@ -131,7 +133,10 @@ def data_encode(
     with errors():
         use_store(store)
         apply_environment_defaults()
+        from sims_core.data.config import EncodeConfig
         from sims_core.data.names import DATASETS, check_images_are_whole, check_name
+        from sims_core.settings import Settings, writable_store
+        from sims_core.store.store import Store
 
         check_name(name)
         opened = Store.open(Settings.read().store, create=False)
@@ -227,6 +232,8 @@ def _closing_lines(row: dict[str, Any]) -> list[str]:
 
 def _reading(imported: Path, labels: Path | None = None) -> Execution:
     """How this machine runs a stage that reads what is being imported."""
+    from sims_core.settings import Settings
+
     execution = Settings.read().execution()
     update = {"imported": imported.expanduser().absolute(), "labels": labels}
     return execution.model_copy(update={"files": execution.files.model_copy(update=update)})
@@ -270,6 +277,7 @@ def _encode(
 ) -> tuple[ImportedSet, bool]:
     """Brings the autoencoder and runs the stage, unless the store has their artifacts."""
     from infra.cli.progress import run_shown
+    from sims_core.data.config import Encoding
     from sims_core.data.names import images_of
     from sims_core.latents.autoencoder import check_images_fit, find_autoencoder
     from sims_core.latents.stages import IMPORT_AUTOENCODER, encode_request
@@ -338,6 +346,8 @@ def data_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     with errors():
         use_store(store)
         from sims_core.data.names import DATASETS
+        from sims_core.settings import Settings
+        from sims_core.store.store import Store
 
         opened = Store.open(Settings.read().store, create=False)
         rows = [_row(name, DATASETS.find(opened, name)) for name in DATASETS.given(opened)]

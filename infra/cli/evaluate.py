@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,11 +12,9 @@ from infra.cli.references import SUFFIX, FileQuestion, ReferenceOut
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
 from sims_core.common.shown import shown
-from sims_core.evaluation.metric import figures_in
-from sims_core.settings import Settings, writable_store
-from sims_core.store.store import Store
-from sims_core.studies.comparison import Comparison, find_images, plan_comparison
-from sims_core.studies.running import Runner
+
+if TYPE_CHECKING:  # what a command needs is imported when it runs
+    from sims_core.studies.comparison import Comparison
 
 ImagesArgument = Annotated[
     str,
@@ -85,6 +83,10 @@ def evaluate(
     with errors():
         use_store(store)
         apply_environment_defaults()
+        from sims_core.settings import Settings
+        from sims_core.store.store import Store
+        from sims_core.studies.comparison import find_images, plan_comparison
+
         settings = Settings.read()
         settings.execution()
         unopened = Store(settings.store.expanduser().absolute())
@@ -122,6 +124,8 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
     from infra.cli.progress import run_progress, shown
     from sims_core.evaluation.figures import read_figures
     from sims_core.reports.summary import count_stages
+    from sims_core.settings import Settings, writable_store
+    from sims_core.studies.running import Runner
 
     store = writable_store()
     stages, evaluation = comparison.stages, comparison.evaluation
@@ -161,6 +165,8 @@ def _of(row: dict[str, Any], role: str, count: int) -> str:
 
 def _text(row: dict[str, Any]) -> str:
     """All figures in a line, with a digit more than a report has; and where they are stored."""
+    from sims_core.evaluation.metric import figures_in
+
     metrics, weights = row["metrics"], row["weights_sha256"]
     notes = {"kid": f" ({row['kid_subsets']} subsets of {row['kid_subset_size']})"}
     figures = []

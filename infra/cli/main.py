@@ -7,7 +7,8 @@ is one JSON object and nothing else; progress and messages go to standard error.
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,10 +20,10 @@ from infra.cli.shell import errors as _errors
 from infra.cli.shell import use_store as _use_store
 from infra.cli.stack import stack_app
 from infra.environment import apply_environment_defaults
-from sims_core.common.errors import DamagedArtifact
-from sims_core.settings import Settings
-from sims_core.store.artifacts import ArtifactRef
-from sims_core.store.store import Store
+
+if TYPE_CHECKING:  # what a command needs is imported when it runs: `sims --help` needs none of it
+    from sims_core.store.artifacts import ArtifactRef
+    from sims_core.store.store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -142,8 +143,7 @@ def deployments() -> None:
 def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the artifacts: kind, digest, size, stage."""
     with _errors():
-        _use_store(store)
-        opened = Store.open(Settings.read().store, create=False)
+        opened = _existing(store)
         rows = [_describe(opened, ref) for ref in opened.artifacts()]
         if as_json:
             print(json.dumps({"store": str(opened.root), "artifacts": rows}))
@@ -155,7 +155,18 @@ def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
         print(f"{len(rows)} artifacts in {opened.root}")
 
 
+def _existing(store: Path | None) -> Store:
+    """The store that is named, if it is there."""
+    from sims_core.settings import Settings
+    from sims_core.store.store import Store
+
+    _use_store(store)
+    return Store.open(Settings.read().store, create=False)
+
+
 def _describe(store: Store, ref: ArtifactRef) -> dict[str, str | int]:
+    from sims_core.common.errors import DamagedArtifact
+
     try:
         manifest = store.manifest(ref)
     except DamagedArtifact:
@@ -169,8 +180,7 @@ def _describe(store: Store, ref: ArtifactRef) -> dict[str, str | int]:
 def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Check every file against its manifest; exit 1 and one line for each that is damaged."""
     with _errors():
-        _use_store(store)
-        opened = Store.open(Settings.read().store, create=False)
+        opened = _existing(store)
         refs = opened.artifacts()
         damaged = [line for ref in refs for line in opened.damage(ref)]
         if as_json:

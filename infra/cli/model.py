@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
-from sims_core.nets.config import ImportedModel, ModelConfig
-from sims_core.settings import Settings, writable_store
-from sims_core.store.store import Store
+
+if TYPE_CHECKING:  # what a command needs is imported when it runs
+    from sims_core.nets.config import ImportedModel, ModelConfig
+    from sims_core.store.store import Store
 
 model_app = typer.Typer(no_args_is_help=True, help="Bring your own base model into the store.")
 
@@ -49,6 +50,7 @@ def model_import(
         from sims_core.nets.importing import find_model_source
         from sims_core.nets.names import MODELS, check_model_name
         from sims_core.nets.stages import IMPORT_MODEL
+        from sims_core.settings import Settings, writable_store
 
         check_model_name(name)
         folder = folder.expanduser().absolute()
@@ -140,6 +142,8 @@ def model_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     with errors():
         use_store(store)
         from sims_core.nets.names import MODELS
+        from sims_core.settings import Settings
+        from sims_core.store.store import Store
 
         opened = Store.open(Settings.read().store, create=False)
         rows = [_row(opened, name, MODELS.find(opened, name)) for name in MODELS.given(opened)]

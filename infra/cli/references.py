@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput
-from sims_core.engine.execution import DataFiles
-from sims_core.settings import Settings, writable_store
-from sims_core.studies.against_statistics import Measured, plan_features
-from sims_core.studies.comparison import Features, ImageSource
-from sims_core.studies.running import Runner
+
+if TYPE_CHECKING:  # what a command needs is imported when it runs
+    from sims_core.engine.execution import DataFiles
+    from sims_core.studies.against_statistics import Measured
+    from sims_core.studies.comparison import Features, ImageSource
 
 SUFFIX = ".npz"
 ReferenceOut = Annotated[
@@ -51,6 +51,8 @@ class FileQuestion:
 
     def answer(self, images: ImageSource, files: DataFiles, as_json: bool) -> str:
         """Writes a reference, or compares with one; what is printed."""
+        from sims_core.studies.against_statistics import plan_features
+
         measured = plan_features(images, files, self.features, self.count, self.allow_small_n)
         if self.reference_out is not None:
             row = write_reference_of(measured, self.reference_out)
@@ -70,18 +72,19 @@ def measure_against(measured: Measured, file: Path) -> dict[str, Any]:
         BadInput: the file is no reference.
     """
     from infra.cli.progress import run_progress, shown
-    from sims_core.catalog import run_stage
     from sims_core.evaluation.figures import read_metrics
     from sims_core.evaluation.reference_files import read_reference
+    from sims_core.settings import Settings, writable_store
+    from sims_core.studies.running import Runner
 
     read_reference(file)
     stages = measured.against(file_sha256(file))
     store, execution = writable_store(), Settings.read().execution()
     files = execution.files.model_copy(update={"imported": file})
-    run_stage(store, stages[0].request, execution.model_copy(update={"files": files}))
+    execution = execution.model_copy(update={"files": files})
     progress = run_progress(len(stages))
     with shown(progress):
-        Runner(store, Settings.read().execution(), progress).run("", stages)
+        Runner(store, execution, progress).run("", stages)
     metrics = stages[-1].ref
     return {
         "images": {"name": measured.images.name, "artifact": measured.images.ref.location},
@@ -116,6 +119,8 @@ def write_reference_of(measured: Measured, file: Path) -> dict[str, Any]:
     from infra.cli.progress import run_progress, shown
     from sims_core.evaluation.images import STATISTICS_FILE
     from sims_core.evaluation.reference_files import write_reference
+    from sims_core.settings import Settings, writable_store
+    from sims_core.studies.running import Runner
 
     if file.suffix != SUFFIX or not file.absolute().parent.is_dir():
         raise BadInput(f"--reference-out {file} must be an {SUFFIX} in a folder that is there")

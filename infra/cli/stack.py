@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
-from sims_core.settings import Settings
 
 stack_app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +30,7 @@ def stack_start(
 ) -> None:
     """Start what does not run yet, set up work pool and deployments, wait until all is well."""
     from infra.stack.stack import Stack
+    from sims_core.settings import Settings
 
     with errors():
         use_store(store)

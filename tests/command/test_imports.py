@@ -34,7 +34,8 @@ print(json.dumps([arm.model_dump(mode="json", exclude_defaults=True) for arm in 
 
 def test_the_command_line_starts_without_torch_and_prefect(python):
     code = (
-        "import sys, infra.cli.main; print([m for m in ('torch', 'prefect') if m in sys.modules])"
+        "import sys, infra.cli.main;"
+        "print([m for m in ('torch', 'prefect', 'pydantic', 'numpy') if m in sys.modules])"
     )
     done = python(code)
     assert done.stdout.strip() == "[]", done.stderr
