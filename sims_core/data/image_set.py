@@ -113,8 +113,12 @@ class ShardWriter:
 
     def close(self) -> None:
         """Ends the shard and gives it its name."""
-        self._tar.close()
-        self._stream.close()
+        try:
+            self._tar.close()
+            self._stream.close()
+        except BaseException:  # a full disk may show only now; the file must not stay open
+            self.abandon()
+            raise
         os.replace(self.partial, self.path)
 
     def abandon(self) -> None:

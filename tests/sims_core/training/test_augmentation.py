@@ -189,4 +189,4 @@ def test_an_imported_base_is_fine_tuned_as_it_can_be():
     assert fine_tuned.auxiliary_training(RECIPE, theirs.net).augment == 0
     assert fine_tuned.auxiliary_training(RECIPE, NET).augment == 0.12
     other = Experiment(model=theirs, base=base, training=RECIPE, sims={"auxiliary_net": NET}).sims
-    assert other.auxiliary_training(RECIPE, theirs.net).augment == 0.12
+    assert other.auxiliary_training(RECIPE, other.auxiliary_net).augment == 0.12
