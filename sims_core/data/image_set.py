@@ -108,7 +108,11 @@ class ShardWriter:
         members: dict[str, str | bytes] = {"__key__": key, extension: content}
         if label is not None:
             members["cls"] = str(label).encode()
-        self._tar.write(members)
+        try:
+            self._tar.write(members)
+        except BaseException:  # nobody else would close it
+            self.abandon()
+            raise
         self.count += 1
 
     def close(self) -> None:
@@ -123,9 +127,10 @@ class ShardWriter:
 
     def abandon(self) -> None:
         """Lets the file go; what was written has no name that anybody reads."""
-        with suppress(OSError):  # a full disk, which was told already
+        # A full disk, which was told already; or it was closed before.
+        with suppress(OSError, ValueError):
             self._tar.close()
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             self._stream.close()
 
 
