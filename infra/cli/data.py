@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from infra.cli.shell import JsonOption, StoreOption, errors, use_store
+from infra.cli.shell import (
+    JsonOption,
+    StoreOption,
+    errors,
+    existing_store,
+    print_list,
+    use_store,
+    worded,
+)
 from infra.environment import apply_environment_defaults
 from sims_core.common.errors import BadInput, StoreError
 
@@ -207,8 +215,9 @@ def _name(
     details = store.manifest(modelled_by(dataset)).details
     row = {**_row(name, dataset), **details, "cached": cached, **(told or {})}
     if told is not None:
+        row["notes"] = [worded(note) for note in row["notes"]]
         for line in _closing_lines(row):
-            print(line, file=sys.stderr)
+            print(worded(line), file=sys.stderr)
     print(json.dumps(row) if as_json else _text(row))
 
 
@@ -306,7 +315,7 @@ def _list_skipped(store: Store, dataset: ImportedSet) -> None:
         return
     skipped = json.loads(path.read_bytes())
     for image in skipped[:MAX_SHOWN]:
-        print(f"skipped {image['name']}: {image['reason']}", file=sys.stderr)
+        print(worded(f"skipped {image['name']}: {image['reason']}"), file=sys.stderr)
     print(f"skipped {len(skipped)} images, all listed in {path}", file=sys.stderr)
 
 
@@ -344,16 +353,8 @@ def _text(row: dict[str, Any]) -> str:
 def data_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the imported data sets: name, count, shape, classes, artifact."""
     with errors():
-        use_store(store)
+        opened = existing_store(store)
         from sims_core.data.names import DATASETS
-        from sims_core.settings import Settings
-        from sims_core.store.store import Store
 
-        opened = Store.open(Settings.read().store, create=False)
         rows = [_row(name, DATASETS.find(opened, name)) for name in DATASETS.given(opened)]
-        if as_json:
-            print(json.dumps({"store": str(opened.root), "datasets": rows}))
-            return
-        for row in rows:
-            print(_text(row))
-        print(f"{len(rows)} data sets in {opened.root}")
+        print_list(opened, "data sets", rows, _text, as_json)

@@ -7,15 +7,14 @@ is one JSON object and nothing else; progress and messages go to standard error.
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.data import data_app
 from infra.cli.evaluate import evaluate
 from infra.cli.model import model_app
-from infra.cli.shell import JsonOption, StoreOption
+from infra.cli.shell import JsonOption, StoreOption, existing_store, print_list
 from infra.cli.shell import errors as _errors
 from infra.cli.shell import use_store as _use_store
 from infra.cli.stack import stack_app
@@ -143,25 +142,13 @@ def deployments() -> None:
 def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the artifacts: kind, digest, size, stage."""
     with _errors():
-        opened = _existing(store)
+        opened = existing_store(store)
         rows = [_describe(opened, ref) for ref in opened.artifacts()]
-        if as_json:
-            print(json.dumps({"store": str(opened.root), "artifacts": rows}))
-            return
-        for row in rows:
-            print(
-                f"{row['kind']}/{str(row['digest'])[:12]}  {row['bytes']:>12} bytes  {row['stage']}"
-            )
-        print(f"{len(rows)} artifacts in {opened.root}")
+        print_list(opened, "artifacts", rows, _artifact_line, as_json)
 
 
-def _existing(store: Path | None) -> Store:
-    """The store that is named, if it is there."""
-    from sims_core.settings import Settings
-    from sims_core.store.store import Store
-
-    _use_store(store)
-    return Store.open(Settings.read().store, create=False)
+def _artifact_line(row: dict[str, Any]) -> str:
+    return f"{row['kind']}/{row['digest'][:12]}  {row['bytes']:>12} bytes  {row['stage']}"
 
 
 def _describe(store: Store, ref: ArtifactRef) -> dict[str, str | int]:
@@ -180,7 +167,7 @@ def _describe(store: Store, ref: ArtifactRef) -> dict[str, str | int]:
 def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Check every file against its manifest; exit 1 and one line for each that is damaged."""
     with _errors():
-        opened = _existing(store)
+        opened = existing_store(store)
         refs = opened.artifacts()
         damaged = [line for ref in refs for line in opened.damage(ref)]
         if as_json:

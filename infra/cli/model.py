@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.shell import JsonOption, StoreOption, errors, use_store
+from infra.cli.shell import (
+    JsonOption,
+    StoreOption,
+    errors,
+    existing_store,
+    print_list,
+    use_store,
+)
 from infra.environment import apply_environment_defaults
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
@@ -140,16 +147,8 @@ def _text(row: dict[str, Any]) -> str:
 def model_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the imported models: name, shape, parameters, what it predicts, artifact."""
     with errors():
-        use_store(store)
+        opened = existing_store(store)
         from sims_core.nets.names import MODELS
-        from sims_core.settings import Settings
-        from sims_core.store.store import Store
 
-        opened = Store.open(Settings.read().store, create=False)
         rows = [_row(opened, name, MODELS.find(opened, name)) for name in MODELS.given(opened)]
-        if as_json:
-            print(json.dumps({"store": str(opened.root), "models": rows}))
-            return
-        for row in rows:
-            print(_text(row))
-        print(f"{len(rows)} models in {opened.root}")
+        print_list(opened, "models", rows, _text, as_json)

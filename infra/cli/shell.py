@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sims_core.common.errors import BadInput, SimsError
 from sims_core.common.shown import shown
+
+if TYPE_CHECKING:  # what a command needs is imported when it runs
+    from sims_core.store.store import Store
 
 StoreOption = Annotated[
     Path | None,
@@ -21,8 +26,14 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 
 
+def worded(message: str) -> str:
+    """A message of the science with its options as a command line writes them: a single word in
+    backticks, `skip_broken`, becomes --skip-broken."""
+    return re.sub(r"`(\w+)`", lambda option: "--" + option[1].replace("_", "-"), message)
+
+
 def _fail(message: str, code: int) -> typer.Exit:
-    print(f"error: {shown(message)}", file=sys.stderr)
+    print(f"error: {shown(worded(message))}", file=sys.stderr)
     return typer.Exit(code)
 
 
@@ -44,3 +55,32 @@ def use_store(store: Path | None) -> None:
     """The settings of this process, and of the flow that it runs, name this store."""
     if store is not None:
         os.environ["SIMS_STORE"] = str(store.expanduser().absolute())
+
+
+def existing_store(store: Path | None) -> Store:
+    """The store that is named, if it is there."""
+    from sims_core.settings import Settings
+    from sims_core.store.store import Store
+
+    use_store(store)
+    return Store.open(Settings.read().store, create=False)
+
+
+def print_list(
+    store: Store,
+    what: str,
+    rows: Sequence[dict[str, Any]],
+    text: Callable[[dict[str, Any]], str],
+    as_json: bool,
+) -> None:
+    """What every `ls` prints: a line for each row and how many there are, or one JSON object.
+
+    Args:
+        what: what the rows are, in the plural; without spaces it is their key in the JSON object.
+    """
+    if as_json:
+        print(json.dumps({"store": str(store.root), what.replace(" ", ""): rows}))
+        return
+    for row in rows:
+        print(text(row))
+    print(f"{len(rows)} {what} in {store.root}")

@@ -1,4 +1,8 @@
-"""Errors that a user can act on, in one line: what was wrong and what would be valid."""
+"""Errors that a user can act on, in one line: what was wrong and what would be valid.
+
+A message writes an option as Python names it, in backticks: "pass `label_column`". The science
+knows no command line; the shell shows it as --label-column.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def full_message(root: Path) -> str:
     free = shutil.disk_usage(root).free / 2**20
     return (
         f"the disk of the store {root} is full ({free:.1f} MiB free): make room or pass another "
-        "--store, then run the same command again: it goes on where it stopped"
+        "`store`, then run the same command again: it goes on where it stopped"
     )
 
 

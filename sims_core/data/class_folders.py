@@ -95,7 +95,7 @@ def class_folders(names: Sequence[str], where: object, notes: list[str]) -> Clas
         if len(part) == 1:
             raise BadInput(
                 f"{shown(where)}: {shown(name)} lies in no sub-folder while others do (the "
-                "sub-folders are the classes): move it, or pass --labels FILE or --labels none"
+                "sub-folders are the classes): move it, or pass `labels` FILE or `labels` none"
             )
     level = 0
     while len(found := {part[level] for part in parts}) == 1 and not are_splits([*found]):
@@ -118,10 +118,10 @@ def _refuse_no_classes(
     if are_splits(classes):
         inside = f"; they lie in {shown('/'.join(parts[0][:level]))}: give that" if level else ""
         named = shown(", ".join(classes))
-        raise BadInput(f"{shown(where)}: has the splits {named}: pick one with --split{inside}")
+        raise BadInput(f"{shown(where)}: has the splits {named}: pick one with `split`{inside}")
     if _are_indices(parts, level):
         raise BadInput(
             f"{shown(where)}: the sub-folders {shown(', '.join(classes[:3]))} ... only number the "
-            "pictures, and there is no dataset.json with their classes: pass --labels none or "
-            "--labels FILE"
+            "pictures, and there is no dataset.json with their classes: pass `labels` none or "
+            "`labels` FILE"
         )

@@ -54,7 +54,7 @@ def refuse_without_choice(where: object, candidates: Sequence[str]) -> None:
     if candidates:
         raise BadInput(
             f"{shown(where)}: {shown(', '.join(candidates))} may be classes, and none is called "
-            "label: choose one by --label-column, or pass --labels none"
+            "label: choose one by `label_column`, or pass `labels` none"
         )
 
 
@@ -131,7 +131,7 @@ def find_columns(schema: pa.Schema, where: str, wanted: bool, column: str | None
     if label is not None and not pa.types.is_integer(kind := schema.field(label).type):
         words = column is not None and _is_words(kind)
         if not words:
-            mend = f": pass --label-column {label} to number them" if _is_words(kind) else ""
+            mend = f": pass `label_column` {label} to number them" if _is_words(kind) else ""
             raise BadInput(f"{where}: column {label} must hold integers{mend}")
     rest = tuple(name for name in schema.names if name not in (image, label))
     return Columns(image, label, () if words else None, rest)

@@ -55,7 +55,7 @@ def kind_of(name: str, first_bytes: Callable[[], bytes] = bytes) -> str:
     if lower.endswith((*ARCHIVES, *TAR_SUFFIXES)):
         return "an archive"
     if suffix in TABLES:
-        return f"a table ({suffix}): if it holds labels, pass it to --labels"
+        return f"a table ({suffix}): if it holds labels, pass it to `labels`"
     if looks_like_picture(first_bytes()):
         return "a picture without a known suffix: rename it"
     return "no picture"

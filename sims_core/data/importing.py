@@ -82,7 +82,7 @@ def plan_import(
         BadInput: there is nothing to import, files of it are missing, or the labels do not fit.
     """
     if labels == NO_LABELS and label_column is not None:
-        raise BadInput("--label-column chooses labels, and --labels none leaves them out")
+        raise BadInput("`label_column` chooses labels, and `labels` none leaves them out")
     own = labels is None and files.labels is None
     source = _open(files, split, own, label_column if own else None)
     notes, inner = list(source.notes), source.label_file
@@ -91,7 +91,7 @@ def plan_import(
     if source.missing and not skip_broken:
         raise BadInput(
             f"{shown(files.imported)}: {len(source.missing)} parts are missing, such as "
-            f"{source.missing[0]}; bring them, or pass --skip-broken"
+            f"{source.missing[0]}; bring them, or pass `skip_broken`"
         )
     if source.missing:
         notes.append(f"{len(source.missing)} parts are missing, such as {source.missing[0]}")
@@ -103,7 +103,7 @@ def plan_import(
             labels, told = _inner_labels(source, inner)
             notes += told
         elif inner is not None:
-            notes.append(f"--labels none: the labels of {inner.name} are left out")
+            notes.append(f"`labels` none: the labels of {inner.name} are left out")
         elif labels is None and source.label_column is not None:
             labels = BY_COLUMN + source.label_column
         config = {
@@ -122,7 +122,7 @@ def _check_used(source: Source, column: str) -> None:
     """Raises BadInput if a column was chosen and the source has nothing with columns."""
     inner = source.label_file
     if source.label_column is None and (inner is None or inner.column is None):
-        raise BadInput(f"--label-column {column}: a source like this ({source.layout}) has none")
+        raise BadInput(f"`label_column` {column}: a source like this ({source.layout}) has none")
 
 
 def _outer_labels(source: Source, path: Path, column: str | None) -> tuple[str, list[str]]:
@@ -130,7 +130,7 @@ def _outer_labels(source: Source, path: Path, column: str | None) -> tuple[str, 
     content = read_bounded(path)
     _named_labels(source, path, content, column)
     inner = source.label_file
-    told = [f"--labels {path}: {inner.name} is not used"] if inner is not None else []
+    told = [f"`labels` {path}: {inner.name} is not used"] if inner is not None else []
     return label_digest(content, column), told
 
 
@@ -156,8 +156,8 @@ def _open(files: DataFiles, split: str | None, wanted: bool, column: str | None)
 def _named_labels(source: Source, path: Path, content: bytes, column: str | None) -> NamedLabels:
     if source.label_names is None:
         raise BadInput(
-            f"--labels {path}: the images of a source like this ({source.layout}) have no file "
-            "names; its own labels are used, or none with --labels none"
+            f"`labels` {path}: the images of a source like this ({source.layout}) have no file "
+            "names; its own labels are used, or none with `labels` none"
         )
     return read_labels(content, str(path), source.label_names, column)
 
@@ -272,16 +272,16 @@ def _check_like_first(first: tuple[RawImage, Images], image: RawImage, pixels: I
     if len(pixels) != len(reference):
         raise BadInput(
             f"{image.name} is {kinds[len(pixels)]}, {named.name} is {kinds[len(reference)]}: "
-            "pass --channels 3 or --channels 1 to convert all"
+            "pass `channels` 3 or `channels` 1 to convert all"
         )
     if pixels.shape != reference.shape:
         raise BadInput(
             f"{image.name} is {pixels.shape[2]} x {pixels.shape[1]}, {named.name} is "
-            f"{reference.shape[2]} x {reference.shape[1]}: pass --size N to crop and resize all"
+            f"{reference.shape[2]} x {reference.shape[1]}: pass `size` N to crop and resize all"
         )
     if (image.label is None) != (named.label is None):
         unlabelled = image.name if image.label is None else named.name
-        raise BadInput(f"{unlabelled} has no class while others have one: pass --labels none")
+        raise BadInput(f"{unlabelled} has no class while others have one: pass `labels` none")
     if image.label is not None and not 0 <= image.label < MAX_CLASSES:
         raise BadInput(f"{image.name}: its class {image.label} is not in 0 .. {MAX_CLASSES - 1}")
 
@@ -361,7 +361,7 @@ def _write_images(
             )
         if decoded is None or ready.sums is None:
             if not config.skip_broken:
-                raise BadInput(f"{image.name}: {error}; mend or remove it, or pass --skip-broken")
+                raise BadInput(f"{image.name}: {error}; mend or remove it, or pass `skip_broken`")
             seen.skipped.append({"name": shown(image.name), "reason": shown(error)})
             continue
         first = first or (image, decoded.pixels)

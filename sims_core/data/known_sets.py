@@ -90,7 +90,7 @@ KNOWN_SETS = {
         publisher="torchvision.datasets:FashionMNIST",
         advice=(
             "install Debian's package dataset-fashion-mnist, or put the idx files "
-            "(train-images-idx3-ubyte.gz, ...) into a sub-folder `fashion` of a folder"
+            "(train-images-idx3-ubyte.gz, ...) into a sub-folder fashion of a folder"
         ),
         elsewhere=(DEBIAN_FASHION,),
     ),

@@ -176,10 +176,10 @@ def _column_of(table: Table, column: str | None, where: str) -> str:
     names = [str(name) for name in table[0]] if table else []
     chosen = column or next((name for name in HEADINGS if name in names), None)
     if chosen is None or chosen not in names:
-        option = f"--label-column {chosen}: " if chosen else ""
+        option = f"`label_column` {chosen}: " if chosen else ""
         raise BadInput(
             f"{option}{where} has the columns {', '.join(names) or 'of no table'}: wanted one "
-            "with the names of the images and one with their classes (--label-column)"
+            "with the names of the images and one with their classes (`label_column`)"
         )
     return chosen
 

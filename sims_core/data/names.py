@@ -17,7 +17,7 @@ DATASETS = Names(
     "datasets",
     ImportedSet,
     "sims data import SOURCE",
-    hint=", with --size N to crop and resize, or encode one that you have by `sims data encode`",
+    hint=", with `size` N to crop and resize, or encode one that you have by `sims data encode`",
 )
 
 
@@ -26,7 +26,7 @@ def check_name(name: str) -> str:
     try:
         return ImportedImages(name=name).name
     except ValidationError as error:
-        raise BadInput(f"--name: {one_line(error).removeprefix('name: ')}") from None
+        raise BadInput(f"`name`: {one_line(error).removeprefix('name: ')}") from None
 
 
 def images_of(dataset: ImportedSet) -> ArtifactRef:

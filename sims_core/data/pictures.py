@@ -118,7 +118,7 @@ def _decode(
 ) -> Decoded:
     width, height = opened.size
     if size is None and width * height > MAX_PIXELS:
-        raise BrokenImage(f"has {width} x {height} pixels: pass --size")
+        raise BrokenImage(f"has {width} x {height} pixels: pass `size`")
     remarks = list(_check_whole(opened))
     bits = _bits(opened)
     if bits > 8:

@@ -99,7 +99,7 @@ def _folder(path: Path, split: str | None, wanted: bool, column: str | None) -> 
     if scan.tars or tables:
         return _shards(path, scan, tables, split, wanted, column)
     if split is not None and inner is None:
-        raise BadInput(f"--split {split}: {path} has no sub-folder of that name")
+        raise BadInput(f"`split` {split}: {path} has no sub-folder of that name")
     return open_folder(path, scan, inner, wanted, column)
 
 
@@ -165,7 +165,7 @@ def _open(path: Path, split: str | None, wanted: bool, column: str | None) -> So
         return open_zip(path, split, wanted, column)
     if first_member(path) is not None:
         if split is not None:
-            raise BadInput(f"--split {split}: a WebDataset is imported whole; give its tar files")
+            raise BadInput(f"`split` {split}: a WebDataset is imported whole; give its tar files")
         return open_tars([path], wanted, column)
     raise BadInput(
         f"{path}: not something to import; wanted: a folder or zip of images, a WebDataset (tar "

@@ -43,7 +43,7 @@ def split_of(path: Path, split: str | None, splits: Sequence[str]) -> str:
     if not splits:
         raise BadInput(f"{shown(path)}: has no splits")
     if split is not None and split not in splits:
-        raise BadInput(f"--split {split}: {path} has {', '.join(splits)}")
+        raise BadInput(f"`split` {split}: {path} has {', '.join(splits)}")
     return split or splits[0]
 
 
@@ -200,7 +200,7 @@ def parquet_images(paths: Sequence[Path]) -> Iterator[RawImage]:
 def open_parquet(path: Path, split: str | None, wanted: bool, column: str | None) -> Source:
     """One Parquet file, taken whole."""
     if split is not None:
-        raise BadInput(f"--split {split}: {path} is one file, which is imported whole")
+        raise BadInput(f"`split` {split}: {path} is one file, which is imported whole")
     return _parquet_source([path], None, wanted, column)
 
 
@@ -279,7 +279,7 @@ def open_hugging_face(folder: Path, split: str | None, wanted: bool, column: str
             raise BadInput(f"{shown(folder)}/dataset_dict.json: {chosen} is no name of a folder")
         folder = folder / chosen
     elif split is not None:
-        raise BadInput(f"--split {split}: {folder} has no splits")
+        raise BadInput(f"`split` {split}: {folder} has no splits")
     state = _object(folder / "state.json")
     entries = state.get("_data_files")
     names = [

@@ -344,7 +344,7 @@ def open_tar_folder(
         return open_tars(files, wanted, column)
     if split is None:
         named = ", ".join(sorted(splits))
-        raise BadInput(f"{folder}: has the splits {named}: pick one with --split")
+        raise BadInput(f"{folder}: has the splits {named}: pick one with `split`")
     _, chosen = choose_split(files, folder, split)
     source = open_tars(chosen, wanted, column)
     for file in files:

@@ -250,7 +250,7 @@ def open_zip(path: Path, split: str | None, wanted: bool, column: str | None) ->
         members = _members(archive, left_out)
     prefix = f"{split}/" if split else ""
     if split and not any(name.startswith(prefix) and is_picture_name(name) for name in members):
-        raise BadInput(f"--split {split}: {path} has no folder of that name")
+        raise BadInput(f"`split` {split}: {path} has no folder of that name")
     inside = [name.removeprefix(prefix) for name in members if name.startswith(prefix)]
     if outside := [name for name in members if not name.startswith(prefix)]:
         left_out.add("outside the split", outside[0], len(outside))

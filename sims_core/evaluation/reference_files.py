@@ -129,7 +129,7 @@ def fid_against_statistics(context: StageContext[StatisticsFidConfig]) -> dict[s
     if theirs["mu"].shape != ours["mu"].shape:
         raise BadInput(
             f"the reference is of {len(theirs['mu'])} features, the images' have "
-            f"{len(ours['mu'])}: pass the --features that it was made with"
+            f"{len(ours['mu'])}: pass the `features` that it was made with"
         )
     fid = float(fid_statistics_to_metric(ours, theirs, verbose=False)[KEY_METRIC_FID])
     if not np.isfinite(fid):

@@ -74,13 +74,13 @@ def check_images_fit(autoencoder: AutoencoderConfig, contents: Contents) -> None
     if contents.channels != autoencoder.in_channels:
         raise BadInput(
             f"the autoencoder is for images of {autoencoder.in_channels} channels, these have "
-            f"{contents.channels}: import them with --channels {autoencoder.in_channels}"
+            f"{contents.channels}: import them with `channels` {autoencoder.in_channels}"
         )
     factor = autoencoder.downsampling
     if contents.height % factor or contents.width % factor or contents.height != contents.width:
         raise BadInput(
             f"the autoencoder wants square images of a multiple of {factor} pixels, these have "
-            f"{contents.height} x {contents.width}: import them with --size N"
+            f"{contents.height} x {contents.width}: import them with `size` N"
         )
 
 

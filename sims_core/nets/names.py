@@ -23,4 +23,4 @@ def check_model_name(name: str) -> str:
     try:
         return str(BaseConfig(imported=name).imported)
     except ValidationError as error:
-        raise BadInput(f"--name: {one_line(error).removeprefix('imported: ')}") from None
+        raise BadInput(f"`name`: {one_line(error).removeprefix('imported: ')}") from None

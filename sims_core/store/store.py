@@ -63,7 +63,7 @@ class Store:
         store = cls(root)
         if not create:
             if not (root / "artifacts").is_dir():
-                raise StoreError(f"there is no store at {root}: pass --store or set SIMS_STORE")
+                raise StoreError(f"there is no store at {root}: pass `store` or set SIMS_STORE")
             return store
         probe = root / "locks" / f"probe-{uuid.uuid4().hex}"
         try:
@@ -75,7 +75,7 @@ class Store:
                 raise StoreError(full_message(root)) from error
             raise StoreError(
                 f"the store {root} cannot be written: {error.strerror}; "
-                "pass a writable folder with --store or SIMS_STORE"
+                "pass a writable folder with `store` or SIMS_STORE"
             ) from error
         finally:
             with suppress(OSError):

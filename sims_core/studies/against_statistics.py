@@ -68,10 +68,10 @@ def plan_features(
     """
     if features == "classifier":
         raise BadInput(
-            "a classifier is trained on images, and there is no other set here: pass --features "
+            "a classifier is trained on images, and there is no other set here: pass `features` "
             "inception, resnet20 or resnet56"
         )
-    number = count_of("--count", count, images)
+    number = count_of("`count`", count, images)
     evaluation = EvaluationConfig(
         features=features,
         num_images=max(number, 2),

@@ -188,7 +188,7 @@ def _by_path(store: Store, name: str) -> ArtifactRef:
             return ArtifactRef(kind=kind, digest=folder.name)
     raise BadInput(
         f"{name} is no images artifact of the store {store.root} (a run's are its "
-        "arms/<arm>/t=01/generate): pass the --store that it is of, or bring a folder of pictures "
+        "arms/<arm>/t=01/generate): pass the `store` that it is of, or bring a folder of pictures "
         "in by `sims data import`"
     )
 
@@ -304,8 +304,8 @@ def plan_comparison(
             that is not known.
     """
     counts = (
-        count_of("--count", count, images),
-        count_of("--reference-count", reference_count, reference),
+        count_of("`count`", count, images),
+        count_of("`reference_count`", reference_count, reference),
     )
     _check_features_fit(features, inception_score, images, reference)
     fewest = min(counts)
@@ -336,7 +336,7 @@ def _kid_subset(wanted: int | None, fewest: int) -> int:
     subset = min(KID_SUBSET_SIZE, fewest) if wanted is None else wanted
     if not 2 <= subset <= fewest:
         raise BadInput(
-            f"--kid-subset-size {subset} must be from 2 to {fewest}, the images of the smaller set"
+            f"`kid_subset_size` {subset} must be from 2 to {fewest}, the images of the smaller set"
         )
     return subset
 
@@ -346,7 +346,7 @@ def _check_logits(evaluation: EvaluationConfig) -> None:
     if evaluation.inception_score and evaluation.weights_sha256 == INCEPTION_WITHOUT_LOGITS:
         raise BadInput(
             "these Inception weights have no logits layer, which the Inception Score is made from: "
-            "leave --inception-score out, or set SIMS_INCEPTION_WEIGHTS to weights with that layer"
+            "leave `inception_score` out, or set SIMS_INCEPTION_WEIGHTS to weights with that layer"
         )
 
 
@@ -366,10 +366,10 @@ def check_enough(evaluation: EvaluationConfig, source: ImageSource, count: int) 
     if count >= fewest:
         return
     others = evaluation.model_copy(update={"features": "resnet20"}).fewest_images
-    cheaper = f", or other --features (at least {others})" if others <= count else ""
+    cheaper = f", or other `features` (at least {others})" if others <= count else ""
     raise BadInput(
         f"{count} images of {source.name} are too few for an FID in {features} features: want at "
-        f"least {fewest}{cheaper}, or --allow-small-n to measure all the same"
+        f"least {fewest}{cheaper}, or `allow_small_n` to measure all the same"
     )
 
 
@@ -378,14 +378,14 @@ def _check_features_fit(
 ) -> None:
     """Raises BadInput if the features cannot be those of both sets."""
     if inception_score and features != "inception":
-        raise BadInput(f"--inception-score needs --features inception, not {features}")
+        raise BadInput(f"`inception_score` needs `features` inception, not {features}")
     if features == "classifier" and not reference.contents.num_classes:
         raise BadInput(
             f"a classifier is trained on the reference, and the images of {reference.name} have no "
-            "class labels: pass other --features"
+            "class labels: pass other `features`"
         )
     if features != "inception" and images.shape != reference.shape:
         raise BadInput(
             f"the images of {images.name} are {images.shape} (channels x height x width), those of "
-            f"{reference.name} {reference.shape}: only --features inception compares such sets"
+            f"{reference.name} {reference.shape}: only `features` inception compares such sets"
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import ClassVar
 
 from pydantic import Field
@@ -82,7 +83,14 @@ class ArmPlan:
 
     def artifacts(self, t: int) -> dict[str, ArtifactRef]:
         """Role to artifact of generation t."""
-        return {stage.role: stage.ref for stage in self.stages if stage.t == t}
+        return self._by_generation.get(t, {})
+
+    @cached_property
+    def _by_generation(self) -> dict[int, dict[str, ArtifactRef]]:
+        found: dict[int, dict[str, ArtifactRef]] = {}
+        for stage in self.stages:
+            found.setdefault(stage.t, {})[stage.role] = stage.ref
+        return found
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def _check_shape(net: ImageNet, data: ImageData) -> None:
     wanted = (net.channels, net.image_size, net.image_size)
     if (found.channels, found.height, found.width) == wanted:
         return
-    what, remedy = "images", ", or import the images with --size and --channels"
+    what, remedy = "images", ", or import the images with `size` and `channels`"
     if data.encoding is not None:
         what, remedy = "latents", ""
     elif net.channels not in (1, 3):
@@ -61,7 +61,7 @@ def _check_classes(experiment: Experiment, net: ImageNet, data: ImageData) -> No
     if not found.num_classes:
         raise ValueError(
             f"model.net.num_classes is {net.num_classes}, but the images of {data.title} have no "
-            + _remedy(experiment, "labels: set it to 0, or import them with --labels")
+            + _remedy(experiment, "labels: set it to 0, or import them with `labels`")
         )
     if net.num_classes != found.num_classes:
         raise ValueError(

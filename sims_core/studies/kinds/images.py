@@ -104,7 +104,7 @@ def _check_labels(data: ImageData) -> None:
     if data.contents is not None and not data.contents.num_classes:
         raise BadInput(
             f"the features of a classifier need class labels, and the images of {data.title} have "
-            "none: import them with --labels FILE, or from a sub-folder for each class"
+            "none: import them with `labels` FILE, or from a sub-folder for each class"
         )
 
 

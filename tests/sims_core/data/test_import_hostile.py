@@ -139,7 +139,7 @@ def test_label_files_of_any_form(content, put, png, import_all, tmp_path):
     if b"labels" in content or content.startswith((b"[[[[", b"\xff", b'{"a.png": 9')):
         refused(import_all, source, r"dataset\.json: ")
     elif content:  # no dataset.json in EDM's sense
-        assert "a table (.json): if it holds labels, pass it to --labels" in (
+        assert "a table (.json): if it holds labels, pass it to `labels`" in (
             import_all(source).left_out
         )
 
@@ -427,7 +427,7 @@ def test_many_pictures_of_9400_squared(size, put, tmp_path):
     content = large_png(9400)
     source = put("zip", tmp_path / "a.zip", {f"{n}.png": content for n in range(12)})
     said, mebibytes = peak(source, tmp_path, size)
-    assert said == "imported" if size else "has 9400 x 9400 pixels: pass --size" in said
+    assert said == "imported" if size else "has 9400 x 9400 pixels: pass `size`" in said
     assert mebibytes < 1000
 
 

@@ -53,7 +53,7 @@ def test_labels_that_are_given_stand_above_dataset_json(kind, put, png, import_a
     assert "dataset.json is not used" in got.notes
     without = import_all(source, "none")
     assert without.labels is None
-    assert "--labels none: the labels of dataset.json are left out" in without.notes
+    assert "`labels` none: the labels of dataset.json are left out" in without.notes
 
 
 def test_a_dataset_json_of_other_images_is_refused(put, png, import_all, tmp_path):
@@ -69,7 +69,7 @@ def test_folders_that_only_number_the_pictures_are_no_classes(
 ):
     names = (f"{folders[0]}/img00000007.png", f"{folders[1]}/img00001001.png")
     source = put(kind, tmp_path / "s", {name: png(0) for name in names})
-    with pytest.raises(BadInput, match=r"only number the pictures.*--labels none"):
+    with pytest.raises(BadInput, match=r"only number the pictures.*`labels` none"):
         import_all(source)
     assert import_all(source, "none").labels is None
 
@@ -122,7 +122,7 @@ def test_columns_that_may_be_classes_are_never_left_in_silence(
         pq.write_table(table, source)
     else:
         source = put_arrow(tmp_path / "a", table)
-    with pytest.raises(BadInput, match=f"{column} may be classes.*--label-column.*--labels none"):
+    with pytest.raises(BadInput, match=f"{column} may be classes.*`label_column`.*`labels` none"):
         import_all(source)
     got = import_all(source, label_column=column)
     assert got.labels == [4, 2]
@@ -147,7 +147,7 @@ def test_a_column_of_words_is_numbered_in_order(png, import_all, tmp_path):
     words = ["b", "a", "b", "10", "9"]
     table = pa.table({"image": [png(i) for i in range(5)], "label": words})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
-    with pytest.raises(BadInput, match="must hold integers: pass --label-column label to number"):
+    with pytest.raises(BadInput, match="must hold integers: pass `label_column` label to number"):
         import_all(tmp_path / "a.parquet")
     got = import_all(tmp_path / "a.parquet", label_column="label")
     assert got.details["classes"] == ["10", "9", "a", "b"]
@@ -218,7 +218,7 @@ def test_backslashes_of_windows_stand_between_folders(put, png, import_all, tmp_
 def test_folders_that_are_splits_under_any_spelling(names, kind, put, png, import_all, tmp_path):
     files = {f"{name}/{c}/0.png": png(0) for name in names for c in "ab"}
     source = put(kind, tmp_path / "s", files)
-    with pytest.raises(BadInput, match=f"has the splits .*{names[0]}.*--split"):
+    with pytest.raises(BadInput, match=f"has the splits .*{names[0]}.*`split`"):
         import_all(source)
     if kind != "tar":
         assert import_all(source, split=names[0]).labels == [0, 1]
@@ -279,7 +279,7 @@ def test_a_table_of_several_columns_wants_one_to_be_chosen(put, png, import_all,
     with pytest.raises(BadInput, match="has the columns file_name, width, kind: wanted"):
         import_all(source, table)
     assert import_all(source, table, label_column="kind").labels == [7, 8]
-    with pytest.raises(BadInput, match=r"--label-column kind: .*\(folder\) has none"):
+    with pytest.raises(BadInput, match=r"`label_column` kind: .*\(folder\) has none"):
         import_all(source, label_column="kind")
-    with pytest.raises(BadInput, match="--labels none leaves them out"):
+    with pytest.raises(BadInput, match="`labels` none leaves them out"):
         import_all(source, "none", label_column="kind")

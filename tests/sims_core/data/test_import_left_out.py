@@ -39,7 +39,7 @@ def test_everything_that_is_no_picture_is_counted_by_reason(kind, put, png, impo
         "no picture": 2,
         "hidden": 2,
         "an array (.npy)": 1,
-        "a table (.csv): if it holds labels, pass it to --labels": 1,
+        "a table (.csv): if it holds labels, pass it to `labels`": 1,
         "an archive": 1,
     }
     first = got.plan.left_out.row()["a picture without a known suffix: rename it"]["first"]
@@ -117,8 +117,8 @@ def test_what_img2dataset_writes(put, png, import_all, tmp_path):
     assert got.left_out == {
         "a part of a sample that is no picture and no class (.txt)": 4,
         "a part of a sample that is no picture and no class (.json)": 4,
-        "a table (.json): if it holds labels, pass it to --labels": 2,
-        "a table (.parquet): if it holds labels, pass it to --labels": 2,
+        "a table (.json): if it holds labels, pass it to `labels`": 2,
+        "a table (.parquet): if it holds labels, pass it to `labels`": 2,
     }
 
 
@@ -156,7 +156,7 @@ def test_a_part_that_is_missing_is_named(form, put, png, import_all, tmp_path):
         else:
             pq.write_table(table_of(png, [n]), path)
     missing = rf"1 parts are missing, such as train-00001-of-00003\.{form}"
-    with pytest.raises(BadInput, match=rf"{missing}; bring them, or pass --skip-broken"):
+    with pytest.raises(BadInput, match=rf"{missing}; bring them, or pass `skip_broken`"):
         import_all(tmp_path / "s")
     got = import_all(tmp_path / "s", skip_broken=True)
     assert levels(got) == [0, 2]

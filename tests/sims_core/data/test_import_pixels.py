@@ -218,6 +218,6 @@ def test_an_import_with_other_colours_converts_all_and_counts_them(put, png, imp
 def test_a_picture_that_stays_as_large_as_it_is_has_a_bound(monkeypatch):
     monkeypatch.setattr("sims_core.data.pictures.MAX_PIXELS", 63)
     content = coloured(np.zeros((8, 8, 3), np.uint8), None)
-    with pytest.raises(BrokenImage, match="has 8 x 8 pixels: pass --size"):
+    with pytest.raises(BrokenImage, match="has 8 x 8 pixels: pass `size`"):
         decode(content)
     assert decode(content, size=4).shape == (3, 4, 4)

@@ -147,7 +147,7 @@ def test_a_folder_of_parquet_files_has_splits(rgb, store, tmp_path):
         pq.write_table(pa.table({"img": pngs}), tmp_path / f"{name}.parquet")
     assert np.array_equal(bring(store, tmp_path)[1], rgb[:5]), "train is the first split"
     assert np.array_equal(bring(store, tmp_path, split="test")[1], rgb[5:])
-    with pytest.raises(BadInput, match=r"--split val: .* has train, test"):
+    with pytest.raises(BadInput, match=r"`split` val: .* has train, test"):
         bring(store, tmp_path, split="val")
 
 
@@ -293,7 +293,7 @@ def break_one(folder):
 
 def test_a_broken_image_stops_the_import_and_leaves_nothing(rgb, store, tmp_path):
     break_one(put_folder(tmp_path / "s", rgb))
-    with pytest.raises(BadInput, match=r"^b/3\.png: .*; mend or remove it, or pass --skip-broken"):
+    with pytest.raises(BadInput, match=r"^b/3\.png: .*; mend or remove it, or pass `skip_broken`"):
         bring(store, tmp_path / "s")
     assert store.artifacts() == []
 
@@ -394,22 +394,22 @@ def test_images_unlike_the_first_are_refused_with_what_mends_it(
 ):
     grey, large = random_images(1)[0], random_images(1, channels=3, size=9)[0]
     put_folder(tmp_path / "s", [*rgb, grey], [*NAMES, "c/z.png"])
-    with pytest.raises(BadInput, match=r"^c/z\.png is grey, a/0\.png is RGB: pass --channels 3"):
+    with pytest.raises(BadInput, match=r"^c/z\.png is grey, a/0\.png is RGB: pass `channels` 3"):
         bring(store, tmp_path / "s")
     assert bring(store, tmp_path / "s", channels=3)[1].shape == (8, 3, 8, 8)
     put_folder(tmp_path / "s", [large], ["c/z.png"])
-    with pytest.raises(BadInput, match=r"^c/z\.png is 9 x 9, a/0\.png is 8 x 8: pass --size N"):
+    with pytest.raises(BadInput, match=r"^c/z\.png is 9 x 9, a/0\.png is 8 x 8: pass `size` N"):
         bring(store, tmp_path / "s")
     assert bring(store, tmp_path / "s", size=8)[1].shape == (8, 3, 8, 8)
 
 
 def test_folders_that_are_ambiguous_are_refused(rgb, store, tmp_path):
     put_folder(tmp_path / "mixed", rgb[:2], ["a/0.png", "1.png"])
-    with pytest.raises(BadInput, match=r"1\.png lies in no sub-folder.*--labels none"):
+    with pytest.raises(BadInput, match=r"1\.png lies in no sub-folder.*`labels` none"):
         bring(store, tmp_path / "mixed")
     assert bring(store, tmp_path / "mixed", labels="none")[2] is None
     put_folder(tmp_path / "splits", rgb[:3], ["train/a/0.png", "train/b/0.png", "val/a/0.png"])
-    with pytest.raises(BadInput, match="has the splits train, val: pick one with --split"):
+    with pytest.raises(BadInput, match="has the splits train, val: pick one with `split`"):
         bring(store, tmp_path / "splits")
     assert bring(store, tmp_path / "splits", split="train")[2] == [0, 1]
 

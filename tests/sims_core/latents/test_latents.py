@@ -509,8 +509,8 @@ def test_an_autoencoder_that_is_gone_says_what_brings_it(store, autoencoder_fold
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((3, 8, 8), "1 channels, these have 3: import them with --channels 1"),
-        ((1, 9, 9), "a multiple of 2 pixels, these have 9 x 9: import them with --size"),
+        ((3, 8, 8), "1 channels, these have 3: import them with `channels` 1"),
+        ((1, 9, 9), "a multiple of 2 pixels, these have 9 x 9: import them with `size`"),
         ((1, 8, 10), "square images"),
     ],
 )

@@ -344,7 +344,7 @@ def test_full_disk_is_one_clear_line(store, code):
         raise OSError(code, os.strerror(code))
     message = str(error.value)
     assert f"the disk of the store {store.root} is full" in message
-    assert "--store" in message
+    assert "`store`" in message
     assert len(message.splitlines()) == 1
 
 

@@ -136,13 +136,13 @@ def test_what_is_no_set_of_this_store_is_one_line(
         f"images/{refs[1].digest[:5]}": "at least 6 digits",
         "images/000000": r"no artifact images/000000 in the store .*sims store ls",
         f"images/{refs[0].digest[:7]}": "is the beginning of images/.* and images/.*more digits",
-        "pictures": r"pictures is no images artifact of the store .*--store.*sims data import",
+        "pictures": r"pictures is no images artifact of the store .*`store`.*sims data import",
         "/": "/ is no images artifact",
         "x" * 5000: "no images 'xxx",
         "gone/away": "no images 'gone/away'",
         str(store.root / "artifacts" / "images"): "is no images artifact",
         str(model): "is an artifact of kind model, not images",
-        other_store(tmp_path, put_images, random_images(3)): "pass the --store that it is of",
+        other_store(tmp_path, put_images, random_images(3)): "pass the `store` that it is of",
     }
     for name, message in cases.items():
         with pytest.raises(BadInput, match=message) as error:
@@ -161,19 +161,19 @@ def test_a_damaged_set_is_not_measured(store, put_images, random_images):
     ("images", "reference", "options", "message"),
     [
         ("digits", "digits", {}, r"1797 images of digits:train are too few .* inception .*2049, or "
-         r"other --features \(at least 65\), or --allow-small-n"),
+         r"other `features` \(at least 65\), or `allow_small_n`"),
         ("cifar10", "cifar10:test", {"count": 64, "features": "resnet20"},
-         "64 images of cifar10:train are too few .* at least 65, or --allow-small-n"),
+         "64 images of cifar10:train are too few .* at least 65, or `allow_small_n`"),
         ("cifar10", "cifar10:test", {"reference_count": 2000}, "2000 images of cifar10:test are"),
-        ("cifar10", "cifar10:test", {"count": 50_001}, "--count 50001 must be from 1 to 50000"),
-        ("cifar10", "cifar10:test", {"reference_count": 0}, "--reference-count 0 must be from 1"),
+        ("cifar10", "cifar10:test", {"count": 50_001}, "`count` 50001 must be from 1 to 50000"),
+        ("cifar10", "cifar10:test", {"reference_count": 0}, "`reference_count` 0 must be from 1"),
         ("cifar10", "cifar10:test", {"kid_subset_size": 10_001}, "10001 must be from 2 to 10000"),
         ("cifar10", "cifar10:test", {"kid_subset_size": 1}, "1 must be from 2 to 10000"),
         ("digits", "digits", {"count": 3, **SMALL}, "3 images are too few: want at least 4"),
         ("cifar10", "mnist", {"features": "resnet20"},
-         "cifar10:train are 3 x 32 x 32 .* mnist:train 1 x 28 x 28: only --features inception"),
+         "cifar10:train are 3 x 32 x 32 .* mnist:train 1 x 28 x 28: only `features` inception"),
         ("digits", "unlabelled", SMALL, "the images of unlabelled have no class labels"),
-        ("digits", "digits", {"inception_score": True, **SMALL}, "needs --features inception"),
+        ("digits", "digits", {"inception_score": True, **SMALL}, "needs `features` inception"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_said_before_any_work(
@@ -209,7 +209,7 @@ def test_inception_score_wants_weights_that_have_it(store, monkeypatch):
         **{"features": "inception", "sha256": OFFICIAL_INCEPTION, "inception_score": True}
     }
     pinned["sha256"] = INCEPTION_WITHOUT_LOGITS
-    with pytest.raises(BadInput, match=r"no logits layer.*leave --inception-score out"):
+    with pytest.raises(BadInput, match=r"no logits layer.*leave `inception_score` out"):
         compare(store, "cifar10", "cifar10:test", inception_score=True)
 
 
