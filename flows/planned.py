@@ -46,7 +46,7 @@ def plan_once(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without garbage collection, which would go through a growing plan again and again: the time
+    """Suspends garbage collection, which would go through a growing plan again and again: the time
     would no longer be linear in the number of stages. A plan has no cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -77,7 +77,7 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """Of the folder under runs/."""
+        """The name of the folder under runs/."""
         given: str | None = self.parameters["run_name"]
         return given or default_run_name(self.flow, self.parameters)
 

@@ -81,7 +81,7 @@ IMAGENET64 = ModelConfig(
 IMAGENET512 = ModelConfig(
     net=EDM2Config(image_size=64, channels=4, num_classes=1000), loss=EDM2Loss()
 )
-"""Of all four, what the file holds goes before what stands here."""
+"""What an imported file says of itself goes before these four."""
 
 INCEPTION = EvaluationConfig(features="inception", num_images=50_000)
 

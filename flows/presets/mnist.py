@@ -4,7 +4,7 @@
     sims run sims-loop/fashion
 
 Data: MNIST and Fashion-MNIST, from the data folder (SIMS_DATA) or fetched; Fashion-MNIST also from
-Debian's package dataset-fashion-mnist; see docs/data.md. The time is reckoned from what a CPU core
+Debian's package dataset-fashion-mnist; see docs/data.md. The time is estimated from what a CPU core
 does with this network (140 images a second in training, 350 evaluations a second in sampling), not
 from a whole run. Network, budgets and sizes are our own choice (the paper has no such experiment).
 The figures are Frechet distances in the features of a small classifier of the same images.

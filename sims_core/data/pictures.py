@@ -32,7 +32,7 @@ ALONE_PIXELS = 1 << 22
 """Pictures with more are decoded one at a time, whatever the number of threads."""
 
 HELD_BYTES = 1 << 27
-"""Of encoded pictures that wait for a thread."""
+"""The most bytes of encoded pictures that wait for a thread."""
 
 FURTHER_PICTURES = "further pictures in one JPEG file (MPO), left out"
 
@@ -57,7 +57,7 @@ class Decoded:
     format: str | None = None
     """As Pillow calls the encoding; None: it came as an array."""
     width: int = 0
-    """Of the encoded picture."""
+    """Pixels of the picture as it was encoded, before any cropping."""
     height: int = 0
     remarks: tuple[str, ...] = ()
 
@@ -169,7 +169,8 @@ def _bits(opened: Image.Image) -> int:
 
 
 def _opaque(image: Image.Image, bits: int) -> Image.Image:
-    """Without its alpha, which must be full: what lies behind transparent pixels is not guessed.
+    """The picture without its alpha, which must be full: what lies behind transparent pixels is not
+    guessed.
 
     Raises:
         BrokenImage: it has transparent pixels.

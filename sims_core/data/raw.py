@@ -74,7 +74,7 @@ class LabelFile:
     content: bytes
     """All of it, as it was read."""
     column: str | None = None
-    """Of a table: the column with the classes."""
+    """The column of a table that has the classes."""
     empty: bool = False
     """It says that there are no labels."""
 
@@ -89,7 +89,7 @@ class Source:
     read: Callable[[], Iterator[RawImage]]
     split: str | None = None
     names: tuple[str, ...] | None = None
-    """Of all its images, where they are part of what it is: files of a folder, members of a zip."""
+    """The names of all its images, where names identify them: files of a folder, members of a zip."""
     classes: tuple[str, ...] = ()
     """Name of each class, where the source gives names."""
     keys: tuple[str, ...] | None = None

@@ -21,7 +21,7 @@ from sims_core.data.pictures import BrokenImage
 from sims_core.data.raw import SUFFIXES, RawImage, Source, Tally
 
 MAX_DEPTH = 64
-"""Of folders within folders."""
+"""How deep folders may lie within folders."""
 
 MAX_LINK_DEPTH = 2
 """A link to a folder is followed where it is a split, a class, or a folder within one."""

@@ -218,7 +218,8 @@ def locate_weights(context: StageContext[ExtractorConfig]) -> Path:
         except (OSError, RuntimeError) as error:
             problem = f" (fetching them failed: {error})"
     if path is None:
-        named = "SIMS_INCEPTION_WEIGHTS to their file, or " * (config.features == "inception")
+        is_inception = config.features == "inception"
+        named = "SIMS_INCEPTION_WEIGHTS to their file, or " if is_inception else ""
         raise BadInput(
             f"no weights for evaluation.features={config.features}{problem}: set {named}SIMS_DATA "
             f"to a folder with {IN_DATA_FOLDER[config.features]}"

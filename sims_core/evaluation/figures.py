@@ -13,7 +13,7 @@ from sims_core.store.store import Store
 METRICS_FILE = "metrics.json"
 
 METRICS_KIND: Final = "metrics"
-"""Of every artifact with such a file."""
+"""The kind of every artifact that holds a METRICS_FILE."""
 
 Figures = Mapping[str, int | float]
 """Figures by name, with their sample counts and the seed of what is drawn at random in them."""

@@ -90,7 +90,7 @@ def _read_set(context: StageContext[Any], name: str) -> MeasuredSet:
 
 
 def _with_labels(context: StageContext[Any], name: str, found: MeasuredSet) -> MeasuredSet:
-    """With the classes of the images, which lie with those that the features were made of."""
+    """The set with the classes of its images, which lie beside the pixels and not with the features."""
     images = context.store.manifest(context.inputs[name]).request.inputs["images"]
     samples = stream_samples(context.store.open_artifact(images), 0, len(found.features))
     labels = [sample.label for sample in samples]

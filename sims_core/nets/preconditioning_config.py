@@ -41,7 +41,7 @@ class EDM2Preconditioning(Frozen):
 
 
 class VPPreconditioning(Frozen):
-    """Of networks trained with the variance-preserving SDE (arXiv 2011.13456)."""
+    """That of networks trained with the variance-preserving SDE (arXiv 2011.13456)."""
 
     kind: Literal["vp"] = "vp"
     beta_d: Positive = 19.9
@@ -62,7 +62,7 @@ class VPPreconditioning(Frozen):
 
 
 class VEPreconditioning(Frozen):
-    """Of networks trained with the variance-exploding SDE (arXiv 2011.13456)."""
+    """That of networks trained with the variance-exploding SDE (arXiv 2011.13456)."""
 
     kind: Literal["ve"] = "ve"
     sigma_min: Positive = 0.02
@@ -75,7 +75,7 @@ class VEPreconditioning(Frozen):
 
 
 class IDDPMPreconditioning(Frozen):
-    """Of improved DDPM's networks (arXiv 2102.09672): M noise levels, twice the output channels."""
+    """That of improved DDPM's networks (arXiv 2102.09672): M noise levels, twice the channels."""
 
     kind: Literal["iddpm"] = "iddpm"
     C_1: Annotated[float, Field(gt=0, lt=1)] = 0.001

@@ -22,7 +22,7 @@ class BlockPlan:
     level: int
     """Level of resolution: 0 is the finest."""
     in_channels: int
-    """With those of the skip connection, if there is one."""
+    """Channels that come in, those of the skip connection among them if there is one."""
     out_channels: int
     heads: int = 0
     """Heads of self-attention; 0 is none."""

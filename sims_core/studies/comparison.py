@@ -78,9 +78,9 @@ class ImageSource:
     request: StageRequest | None = None
     """What brings it into the store; None: it is there."""
     formats: Mapping[str, int] = field(default_factory=dict)
-    """Of an imported set: how many of its pictures were encoded how; empty: not known."""
+    """How many pictures of an imported set were encoded how; empty: not known."""
     original_sides: tuple[int, int] | None = None
-    """Of an imported set: smallest and largest of the shorter sides before any resizing."""
+    """Smallest and largest of the pictures' shorter sides before any resizing, where it is known."""
 
     @property
     def shape(self) -> str:
@@ -203,7 +203,7 @@ def _valid_names(store: Store) -> str:
 
 
 def _lossy_share(formats: Mapping[str, int]) -> float:
-    """Of pictures that were JPEG."""
+    """The share of pictures that were JPEG."""
     jpeg = formats.get("JPEG", 0) + formats.get("MPO", 0)
     return jpeg / max(sum(formats.values()), 1)
 
