@@ -89,7 +89,7 @@ class Source:
     read: Callable[[], Iterator[RawImage]]
     split: str | None = None
     names: tuple[str, ...] | None = None
-    """The names of all its images, where names identify them: files of a folder, members of a zip."""
+    """Names of all its images, where names identify them: files of a folder, members of a zip."""
     classes: tuple[str, ...] = ()
     """Name of each class, where the source gives names."""
     keys: tuple[str, ...] | None = None

@@ -90,7 +90,7 @@ def _read_set(context: StageContext[Any], name: str) -> MeasuredSet:
 
 
 def _with_labels(context: StageContext[Any], name: str, found: MeasuredSet) -> MeasuredSet:
-    """The set with the classes of its images, which lie beside the pixels and not with the features."""
+    """The set with the classes of its images, which lie beside the pixels, not the features."""
     images = context.store.manifest(context.inputs[name]).request.inputs["images"]
     samples = stream_samples(context.store.open_artifact(images), 0, len(found.features))
     labels = [sample.label for sample in samples]

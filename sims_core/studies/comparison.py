@@ -80,7 +80,7 @@ class ImageSource:
     formats: Mapping[str, int] = field(default_factory=dict)
     """How many pictures of an imported set were encoded how; empty: not known."""
     original_sides: tuple[int, int] | None = None
-    """Smallest and largest of the pictures' shorter sides before any resizing, where it is known."""
+    """Smallest and largest of the pictures' shorter sides before any resizing, where known."""
 
     @property
     def shape(self) -> str:

@@ -38,7 +38,7 @@ class Scenario(Frozen):
     pollution: int = Field(ge=0, le=MOST_IMAGES)
     """|D_p|; 0 is the ideal scenario, real data only."""
     seed: int
-    """What the models are made with; real data and what measures them are those of the first seed."""
+    """That of the models; real data and what measures them are those of the first seed."""
 
     @property
     def curve(self) -> str:
