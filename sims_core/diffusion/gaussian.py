@@ -192,12 +192,22 @@ def _square_root(covariance: Tensor) -> Tensor:
     return root
 
 
-def moments(points: Tensor, unbiased: bool = False) -> tuple[Tensor, Tensor]:
+def moments(
+    points: Tensor, unbiased: bool = False, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean [..., d] and covariance [..., d, d] of points [..., n, d], float64.
 
     The covariance is the maximum-likelihood one (over n) unless `unbiased` (over n - 1).
+
+    Args:
+        weights: of the points instead of 1 / n, [n], sum 1; the covariance is that of maximum
+            likelihood then.
     """
     points = points.double()
+    if weights is not None:
+        mean = weights @ points
+        centred = points - mean[..., None, :]
+        return mean, (centred * weights[:, None]).mT @ centred
     mean = points.mean(-2)
     centred = points - mean[..., None, :]
     divisor = points.shape[-2] - int(unbiased)

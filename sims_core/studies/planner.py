@@ -131,6 +131,8 @@ class Planner:
     seed: int
     t: int = 0
     stages: list[PlannedStage] = field(default_factory=list)
+    _weighted: set[ArtifactRef | None] = field(default_factory=set)
+    """Mixes that are drawn with a real_fraction."""
 
     @property
     def kind(self) -> Kind:
@@ -162,9 +164,25 @@ class Planner:
         return derive_seed(self.seed, purpose, self.t)
 
     def mix(
-        self, role: str, kept: ArtifactRef | None, synthetic: Sequence[Pollution]
+        self,
+        role: str,
+        kept: ArtifactRef | None,
+        synthetic: Sequence[Pollution],
+        real_fraction: float | None = None,
     ) -> ArtifactRef:
-        """All of `kept` (data or a mix), and the first so many (None: all) of each `synthetic`."""
+        """All of `kept` (data or a mix), and the first so many (None: all) of each `synthetic`.
+
+        Args:
+            real_fraction: how often a training draws from `kept`; None: by counts.
+
+        Raises:
+            BadInput: `kept` is a mix that has a real_fraction itself.
+        """
+        if kept in self._weighted:
+            raise BadInput(
+                "aux_data real+synthetic is not defined where the loop draws by real_fraction: set "
+                "aux_data=synthetic, or leave real_fraction out"
+            )
         parts, inputs = [], {}
         if kept is not None:
             parts.append(MixPart(input="kept", synthetic=False))
@@ -173,7 +191,11 @@ class Planner:
             name = "synthetic" if len(synthetic) == 1 else f"synthetic_{number}"
             parts.append(MixPart(input=name, synthetic=True, count=count))
             inputs[name] = artifact
-        return self.add(role, MIX.request(MixConfig(parts=tuple(parts)), **inputs))
+        config = MixConfig(parts=tuple(parts), real_fraction=real_fraction)
+        mixed = self.add(role, MIX.request(config, **inputs))
+        if real_fraction is not None:
+            self._weighted.add(mixed)
+        return mixed
 
     def training_set(
         self, role: str, real: ArtifactRef | None, synthetic: ArtifactRef
