@@ -35,7 +35,7 @@ from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
-from sims_core.studies.resolve import resolve_base, resolve_data
+from sims_core.studies.resolve import resolve_base, resolve_data, resolve_methods
 from sims_core.studies.self_improvement import RANGE
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
@@ -43,6 +43,7 @@ Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Omegas = Annotated[list[Omega], Field(min_length=1)]
 Ws = Annotated[list[Annotated[float, Field(ge=-1, allow_inf_nan=False)]], Field(min_length=1)]
 PollutionSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+RealFraction = Annotated[float, Field(ge=0, le=1)]
 Budgets = Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
 ImageCount = Annotated[int, Field(ge=2, le=RANGE)]
 Finalists = Annotated[int, Field(ge=1, le=100)]
@@ -119,8 +120,13 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
         BadInput: a name that does not exist (the valid ones are named) or an invalid value.
     """
     config = experiment.model_dump(mode="json", context={WHOLE: True})
+    for kind, method in experiment.methods.items():  # what is not given may be as `sims` has it
+        given = {"kind", *method.model_fields_set}
+        config["methods"][kind] = {k: v for k, v in config["methods"][kind].items() if k in given}
     for name, value in overrides.items():
         path = name.split(".")
+        if path[0] == "methods" and len(path) > 2:
+            _open_method(config["methods"], path)
         level: Any = config
         for depth, key in enumerate(path):
             if not isinstance(level, dict) or key not in level:
@@ -134,6 +140,23 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
         return Experiment.model_validate(config)
     except ValidationError as error:
         raise BadInput(f"overrides: {one_line(error).removeprefix('value: ')}") from None
+
+
+def _open_method(methods: dict[str, Any], path: list[str]) -> None:
+    """Puts the default of a method's setting where an override wants to find it.
+
+    Raises:
+        BadInput: no such method, or no such setting of it.
+    """
+    kind, field = path[1:3]
+    if kind not in all_methods():
+        raise BadInput(f"overrides: no method {kind!r}; there are: {', '.join(all_methods())}")
+    whole = all_methods()[kind].model_validate({}).model_dump(mode="json")
+    if field not in whole:
+        raise BadInput(
+            f"overrides: no {'.'.join(path[:3])!r}; names in methods.{kind}: {', '.join(whole)}"
+        )
+    methods.setdefault(kind, {"kind": kind}).setdefault(field, whole[field])
 
 
 def chosen_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
@@ -162,6 +185,7 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     for name, value in parameters["overrides"].items():
         chosen |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else set()
     experiment = resolve_data(resolve_base(experiment, store, chosen), store)
+    experiment = resolve_methods(experiment, store)
     settings = Settings.read()
     kind_of(experiment.data).check_machine(experiment, settings.execution())
     evaluation = pin_weights(experiment.evaluation, settings.files())

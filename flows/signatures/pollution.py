@@ -41,7 +41,7 @@ def pollution(
         pollution_sizes: How many samples of a first-generation model join the real data; the ideal
             scenario, none, is always measured.
         methods: Which methods to compare.
-        omegas: Guidance strengths, one SIMS model each; 0 is standard training.
+        omegas: Guidance strengths, a model of each guided method each; 0 is standard training.
         ws: Strengths of Neon's merge of weights, one model each.
         seeds: Each model is made once for each of them; data and evaluation are those of the first.
         run_name: Name of the folder under runs/; made from the parameters if not given.

@@ -10,6 +10,7 @@ from flows.parameters import (
     Methods,
     Omegas,
     PollutionSizes,
+    RealFraction,
     RunName,
     ScanBudgets,
     ScanOmegas,
@@ -34,6 +35,7 @@ def sims_loop(
     loop: LoopKind = LoopKind.synthetic_augmentation,
     accumulation: Accumulation = Accumulation.replace_,
     pollution_sizes: PollutionSizes = [1797],  # noqa: B006
+    real_fraction: RealFraction | None = None,
     scan_omegas: ScanOmegas = [],  # noqa: B006
     scan_budgets: ScanBudgets = [],  # noqa: B006
     seed: Seed = 0,
@@ -46,10 +48,12 @@ def sims_loop(
         preset: Which experiment: data, networks, budgets, evaluation.
         generations: How many generations; t = 1 is trained on real data only.
         methods: Which methods to compare.
-        omegas: Guidance strengths, one SIMS arm each; 0 is standard training.
+        omegas: Guidance strengths, an arm of each guided method each; 0 is standard training.
         ws: Strengths of Neon's merge of weights, one arm each.
         loop: What each generation after the first is trained on.
         pollution_sizes: How many images of the generation before enter the training set.
+        real_fraction: Probability that a training image is drawn from the real part of the training
+            set, e.g. 0.618; as often as it has images if not given.
         accumulation: Whether synthetic data replace, join or share a budget with earlier ones.
         scan_omegas: Guidance strengths of a scan of the first generation (self-improvement).
         scan_budgets: Auxiliary budgets of that scan, in million images; none is the preset's.
@@ -66,8 +70,8 @@ def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
     sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
 
     def arm(method: Method, size: int) -> Arm:
-        loop, accumulation = parameters["loop"], parameters["accumulation"]
-        return Arm(method=method, loop=loop, pollution_size=size, accumulation=accumulation)
+        names = ("loop", "accumulation", "real_fraction")
+        return Arm(method=method, pollution_size=size, **{n: parameters[n] for n in names})
 
     return plan_loop(
         experiment,

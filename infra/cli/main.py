@@ -78,7 +78,7 @@ def run(
 ) -> None:
     """Run a preset in this process; what the store already holds is not computed again."""
     from infra.cli.runs import check_run, dry_run_lines, execute, execute_directly
-    from sims_core.reports.summary import arm_line
+    from sims_core.reports.summary import arm_line, curve_line
 
     with _errors():
         _use_store(store)
@@ -95,6 +95,8 @@ def run(
             print(summary.answer)
         for arm in summary.arms:
             print(arm_line(arm, summary.figure))
+        for curve in summary.curves:
+            print(curve_line(curve, summary.figure))
         counts = summary.stages
         print(
             f"stages: {counts.computed} computed in {counts.seconds:.0f} s, {counts.cached} cached"

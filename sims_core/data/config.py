@@ -284,6 +284,17 @@ class MixPart(Frozen):
 
 class MixConfig(Frozen):
     parts: tuple[MixPart, ...] = Field(min_length=1)
+    real_fraction: float | None = Field(
+        default=None, gt=0, lt=1, exclude_if=lambda value: value is None
+    )
+    """How often a training draws from the parts that are not synthetic; None: as often as each
+    image of all, by counts."""
+
+    @model_validator(mode="after")
+    def _both_to_weigh(self) -> MixConfig:
+        if self.real_fraction is not None and len({part.synthetic for part in self.parts}) < 2:
+            raise ValueError("real_fraction weighs real parts against synthetic ones: want both")
+        return self
 
 
 class PointSourceConfig(Frozen):

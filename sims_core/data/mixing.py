@@ -14,6 +14,7 @@ from torch import Tensor
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import Frozen
 from sims_core.data.config import MixConfig, MixPart
+from sims_core.data.epochs import Shares
 from sims_core.data.image_set import read_index, stream_samples
 from sims_core.data.points import read_points
 from sims_core.data.ranges import scaled_latents
@@ -35,19 +36,29 @@ class MixedPart(Frozen):
 
 
 class TrainingSet(Frozen):
-    """D^t: its parts in order. Which image is synthetic is recorded, never told to the training."""
+    """D^t: its parts in order. Which image is synthetic is recorded, and told to a training only
+    where it is to draw real ones with a probability of their own."""
 
     parts: tuple[MixedPart, ...]
+    real_fraction: float | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def count(self) -> int:
         return sum(part.count for part in self.parts)
 
+    @property
+    def shares(self) -> Shares | None:
+        """Which places hold real data, and how often they are drawn; None: all are, equally."""
+        if self.real_fraction is None:
+            return None
+        marks = [torch.full((part.count,), part.synthetic) for part in self.parts]
+        return Shares(self.real_fraction, torch.cat(marks))
+
 
 def mix(context: StageContext[MixConfig]) -> dict[str, Any]:
     """Stage `mix`: checks the counts and writes mix.json."""
     parts = tuple(found for part in context.config.parts for found in _resolve(context, part))
-    training_set = TrainingSet(parts=parts)
+    training_set = TrainingSet(parts=parts, real_fraction=context.config.real_fraction)
     (context.directory / MIX_FILE).write_text(training_set.model_dump_json())
     return {
         "count": training_set.count,
@@ -61,7 +72,12 @@ def _resolve(context: StageContext[MixConfig], part: MixPart) -> tuple[MixedPart
     if ref.kind == MIX.kind:
         if part.count is not None:
             raise BadInput(f"a mix is taken whole: give no count for {ref.short}")
-        return read_training_set(folder).parts
+        inner = read_training_set(folder)
+        if inner.real_fraction is not None:
+            raise BadInput(
+                f"{ref.short} is drawn with a real_fraction, which a mix of it would lose"
+            )
+        return inner.parts
     available = _available(ref, folder)
     count = available if part.count is None else part.count
     if count > available:
@@ -122,6 +138,15 @@ def load_training_set(store: Store, folder: Path) -> tuple[NDArray[Any], Labels 
     labels = [part_labels for _, part_labels in parts if part_labels is not None]
     images = parts[0][0] if len(parts) == 1 else np.concatenate([each for each, _ in parts])
     return images, np.concatenate(labels) if len(labels) == len(parts) else None
+
+
+def read_shares(folder: Path, kind: str) -> Shares | None:
+    """How often a training draws the real and the synthetic data of a verified training set.
+
+    Args:
+        kind: of its artifact: a mix, or points that are read as they are.
+    """
+    return read_training_set(folder).shares if kind == MIX.kind else None
 
 
 def load_point_training_set(store: Store, folder: Path, kind: str) -> Tensor:

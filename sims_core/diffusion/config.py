@@ -6,12 +6,33 @@ import math
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     model_validator,
 )
 
 from sims_core.common.frozen import Frozen
 from sims_core.common.precision import Precision
+
+
+def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
+    low, high = interval
+    if not 0 <= low < high:
+        raise ValueError(f"want 0 <= low < high, got {low:g} and {high:g}")
+    return interval
+
+
+SigmaInterval = Annotated[tuple[float, float], AfterValidator(_ordered)]
+"""Noise levels [low, high], both ends among them."""
+
+_ROUNDING = 1e-6
+"""Relative: samplers compute in float32, and an end that names one of their levels has it."""
+
+
+def is_within(sigma: float, interval: SigmaInterval) -> bool:
+    """Whether the interval has the noise level, up to rounding to single precision."""
+    low, high = interval
+    return low * (1 - _ROUNDING) <= sigma <= high * (1 + _ROUNDING)
 
 
 class NoiseSchedule(Frozen):
@@ -68,6 +89,13 @@ class SamplerConfig(Frozen):
         return self
 
     @property
+    def levels(self) -> list[float]:
+        """Noise levels at which a denoiser is evaluated, decreasing (arXiv 2206.00364, Eq. 5)."""
+        top, bottom = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+        shares = [index / max(1, self.num_steps - 1) for index in range(self.num_steps)]
+        return [float((top + share * (bottom - top)) ** self.rho) for share in shares]
+
+    @property
     def nfe(self) -> int:
-        """Evaluations of one denoiser for one image (SIMS evaluates two)."""
+        """Evaluations of one denoiser for one image (guided methods evaluate two)."""
         return 2 * self.num_steps - 1 if self.solver == "heun" else self.num_steps

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy
 import torch
 from torch import Tensor
 
+from sims_core.diffusion.config import SigmaInterval
 from sims_core.diffusion.denoiser import per_sample
 
 
@@ -59,29 +62,36 @@ class GaussianDenoiser:
         return (mean + shrunk @ basis.mT).to(x.dtype)
 
 
+EVERYWHERE: SigmaInterval = (0.0, math.inf)
+
+
 def guided_variance(
-    base: Tensor, auxiliary: Tensor, omega: float, sigma_max: float = float("inf")
+    base: Tensor,
+    auxiliary: Tensor,
+    omega: float,
+    sigma_max: float = float("inf"),
+    interval: SigmaInterval = EVERYWHERE,
 ) -> Tensor:
     """Variance that the guided probability-flow ODE gives where both models are Gaussian.
 
     For commuting covariances each eigenvalue obeys, from noise N(0, M^2) at sigma_max = M to
     sigma = 0: M^2 (l_r / (l_r + M^2))^(1 + omega) (l_s / (l_s + M^2))^(-omega), which tends to
-    l_r (l_r / l_s)^omega for M to infinity.
+    l_r (l_r / l_s)^omega for M to infinity. Guided in [a, b] alone, the base's own variance
+    changes by the factor ((l_r + a^2) (l_s + b^2) / ((l_s + a^2) (l_r + b^2)))^omega.
 
     Args:
         base, auxiliary: eigenvalues l_r and l_s > 0, any equal shapes.
+        interval: noise levels [a, b] that are guided.
 
     Returns:
         The eigenvalues of the generated distribution, same shape.
     """
-    if sigma_max == float("inf"):
-        return base * (base / auxiliary) ** omega
     noise = sigma_max**2
-    return (
-        noise
-        * (base / (base + noise)) ** (1 + omega)
-        * (auxiliary / (auxiliary + noise)) ** (-omega)
-    )
+    low, high = interval[0] ** 2, min(interval[1], sigma_max) ** 2
+    own = base if math.isinf(noise) else noise * base / (base + noise)
+    below = (base + low) / (auxiliary + low)
+    above = 1.0 if math.isinf(high) else (auxiliary + high) / (base + high)
+    return own * (below * above) ** omega
 
 
 def commute(first: Tensor, second: Tensor, tolerance: float = 1e-9) -> bool:
@@ -91,21 +101,37 @@ def commute(first: Tensor, second: Tensor, tolerance: float = 1e-9) -> bool:
     return bool(((product - product.mT).norm(dim=(-2, -1)) <= tolerance * scale).all())
 
 
-def _mean_shift(base: Tensor, auxiliary: Tensor, omega: float, nodes: int = 64) -> Tensor:
-    """k of `guided_gaussian`: omega l_r^((1+omega)/2) int_0^1 (l_s + (l_r-l_s) w^2)^(-(1+omega)/2).
+def _mean_shift(
+    base: Tensor,
+    auxiliary: Tensor,
+    omega: float,
+    interval: SigmaInterval = EVERYWHERE,
+    nodes: int = 64,
+) -> Tensor:
+    """k of `guided_gaussian`, for guidance at noise levels [a, b].
 
-    Derived from the guided ODE, affine in x, by v = l_s / (l_s + sigma^2) = w^2, which leaves a
-    smooth integrand for Gauss-Legendre quadrature.
+    Everywhere it is omega l_r^((1+omega)/2) int_0^1 (l_s + (l_r-l_s) w^2)^(-(1+omega)/2). Derived
+    from the guided ODE, affine in x, by l_s / (l_s + sigma^2) = w^2, which leaves a smooth
+    integrand for Gauss-Legendre quadrature. In an interval w goes from its value at b to that at a,
+    and what was shifted at a shrinks with the base's own ODE from there on.
     """
-    points, weights = numpy.polynomial.legendre.leggauss(nodes)
-    w = torch.from_numpy((points + 1) / 2)
+    low, high = interval[0] ** 2, interval[1] ** 2
+    start = (auxiliary / (auxiliary + high)).sqrt()[..., None]
+    end = (auxiliary / (auxiliary + low)).sqrt()[..., None]
+    points, weights = (torch.from_numpy(part) for part in numpy.polynomial.legendre.leggauss(nodes))
+    w = start + (end - start) * (points + 1) / 2
     mixed = auxiliary[..., None] + (base - auxiliary)[..., None] * w**2
     ratio = (base[..., None] / mixed) ** ((1 + omega) / 2)
-    return omega * (ratio * torch.from_numpy(weights / 2)).sum(-1)
+    integral = (ratio * (end - start) * weights / 2).sum(-1)
+    shrunk = ((base + low) / base * auxiliary / (auxiliary + low)) ** (omega / 2)
+    return omega * integral * shrunk
 
 
 def guided_gaussian(
-    base: tuple[Tensor, Tensor], auxiliary: tuple[Tensor, Tensor], omega: float
+    base: tuple[Tensor, Tensor],
+    auxiliary: tuple[Tensor, Tensor],
+    omega: float,
+    interval: SigmaInterval = EVERYWHERE,
 ) -> tuple[Tensor, Tensor]:
     """What the guided probability-flow ODE generates from two Gaussians that commute.
 
@@ -114,6 +140,7 @@ def guided_gaussian(
 
     Args:
         base, auxiliary: mean [..., d] and positive definite covariance [..., d, d], float64.
+        interval: noise levels that are guided; at others the base's ODE is followed.
 
     Returns:
         Mean and covariance of the generated Gaussian, same shapes.
@@ -131,9 +158,11 @@ def guided_gaussian(
         torch.diagonal(basis.mT @ covariance @ basis, dim1=-2, dim2=-1)
         for covariance in (covariance_r, covariance_s)
     )
-    shift = ((mean_s - mean_r)[..., None, :] @ basis)[..., 0, :] * _mean_shift(l_r, l_s, omega)
+    shift = ((mean_s - mean_r)[..., None, :] @ basis)[..., 0, :]
+    shift = shift * _mean_shift(l_r, l_s, omega, interval)
     mean = mean_r - (basis @ shift[..., None])[..., 0]
-    covariance: Tensor = (basis * guided_variance(l_r, l_s, omega)[..., None, :]) @ basis.mT
+    variance = guided_variance(l_r, l_s, omega, interval=interval)
+    covariance: Tensor = (basis * variance[..., None, :]) @ basis.mT
     return mean, covariance
 
 
@@ -163,12 +192,22 @@ def _square_root(covariance: Tensor) -> Tensor:
     return root
 
 
-def moments(points: Tensor, unbiased: bool = False) -> tuple[Tensor, Tensor]:
+def moments(
+    points: Tensor, unbiased: bool = False, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean [..., d] and covariance [..., d, d] of points [..., n, d], float64.
 
     The covariance is the maximum-likelihood one (over n) unless `unbiased` (over n - 1).
+
+    Args:
+        weights: of the points instead of 1 / n, [n], sum 1; the covariance is that of maximum
+            likelihood then.
     """
     points = points.double()
+    if weights is not None:
+        mean = weights @ points
+        centred = points - mean[..., None, :]
+        return mean, (centred * weights[:, None]).mT @ centred
     mean = points.mean(-2)
     centred = points - mean[..., None, :]
     divisor = points.shape[-2] - int(unbiased)

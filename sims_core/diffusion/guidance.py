@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from sims_core.common.errors import BadInput
+from sims_core.diffusion.config import SigmaInterval, is_within
 from sims_core.diffusion.denoiser import Denoiser
 
 
-def negative_guidance(base: Denoiser, auxiliary: Denoiser, omega: float) -> Denoiser:
+def negative_guidance(
+    base: Denoiser, auxiliary: Denoiser, omega: float, interval: SigmaInterval | None = None
+) -> Denoiser:
     """The SIMS combination (arXiv 2408.16333, Algorithm 1): away from the auxiliary.
 
     D = (1 + omega) D_base - omega D_aux, equally for scores and for epsilon, which are affine in D.
@@ -21,6 +25,8 @@ def negative_guidance(base: Denoiser, auxiliary: Denoiser, omega: float) -> Deno
         base: denoiser trained on the data.
         auxiliary: the same fine-tuned on the base's own samples.
         omega: guidance strength >= 0.
+        interval: noise levels outside of which the base alone is evaluated (arXiv 2404.07724);
+            None: everywhere guided. The result then takes a scalar sigma, as samplers give it.
 
     Raises:
         BadInput: omega is negative or not finite.
@@ -32,6 +38,10 @@ def negative_guidance(base: Denoiser, auxiliary: Denoiser, omega: float) -> Deno
 
     def guided(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         denoised = base(x, sigma, labels)
+        # On an accelerator reading sigma waits for what that is still computing: nothing beside a
+        # network's pass, which is saved.
+        if interval is not None and not is_within(torch.as_tensor(sigma).item(), interval):
+            return denoised
         return denoised + omega * (denoised - auxiliary(x, sigma, labels))
 
     return guided

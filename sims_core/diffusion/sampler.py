@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sims_core.diffusion.config import SamplerConfig
+from sims_core.diffusion.config import SamplerConfig, SigmaInterval, is_within
 from sims_core.diffusion.denoiser import Denoiser
 
 
@@ -93,18 +93,43 @@ class Sampler(Protocol):
     ) -> Tensor: ...
 
 
-def make_sampler(
-    config: SamplerConfig, round_sigma: Callable[[Tensor], Tensor] = lambda sigma: sigma
-) -> Sampler:
-    """The configured sampler.
+RoundSigma = Callable[[Tensor], Tensor]
+"""Noise levels to the nearest that a network knows, as EDM's Algorithm 1 does for networks of a few
+levels."""
 
-    Args:
-        round_sigma: noise levels to the nearest that the network knows, as EDM's Algorithm 1 does
-            for networks of a few levels.
-    """
-    solve = heun_sample if config.solver == "heun" else euler_sample
+
+def every_level(sigma: Tensor) -> Tensor:
+    """The rounding of a network that knows all noise levels: none."""
+    return sigma
+
+
+def _sigmas(config: SamplerConfig, round_sigma: RoundSigma) -> Tensor:
     sigmas = karras_sigmas(config.num_steps, config.sigma_min, config.sigma_max, config.rho)
     sigmas[:-1] = round_sigma(sigmas[:-1])
+    return sigmas
+
+
+def auxiliary_evaluations(
+    config: SamplerConfig, interval: SigmaInterval | None, round_sigma: RoundSigma = every_level
+) -> int:
+    """How many of the sampler's evaluations are guided, each by one more of the auxiliary.
+
+    Args:
+        interval: noise levels that are guided; None: all.
+    """
+    if interval is None:
+        return config.nfe
+    first, *later = (
+        is_within(sigma, interval) for sigma in _sigmas(config, round_sigma)[:-1].tolist()
+    )
+    # Heun evaluates a level at the end of a step and again, elsewhere, at the start of the next.
+    return first + sum(later) * (2 if config.solver == "heun" else 1)
+
+
+def make_sampler(config: SamplerConfig, round_sigma: RoundSigma = every_level) -> Sampler:
+    """The configured sampler, at noise levels that the network knows."""
+    solve = heun_sample if config.solver == "heun" else euler_sample
+    sigmas = _sigmas(config, round_sigma)
 
     def sample(denoiser: Denoiser, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         return solve(denoiser, noise, sigmas, labels)

@@ -18,7 +18,8 @@ from sims_core.data.config import AutoencoderConfig, Contents
 from sims_core.data.image_set import Scaling
 from sims_core.engine.stage import StageContext
 from sims_core.nets.diffusers_files import find_weights_file, own_arguments, read_json, read_weights
-from sims_core.nets.saved import WEIGHTS_FILE, load_weights
+from sims_core.nets.files import WEIGHTS_FILE
+from sims_core.nets.saved import load_weights
 
 CONFIG_FILE = "autoencoder.json"
 

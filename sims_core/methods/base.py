@@ -7,7 +7,7 @@ flows and reports know no method by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Protocol, Self
 
@@ -15,7 +15,8 @@ from pydantic import BeforeValidator, SerializeAsAny
 
 from sims_core.common.frozen import Frozen
 from sims_core.common.variants import Variants
-from sims_core.nets.config import ModelConfig
+from sims_core.diffusion.config import SigmaInterval
+from sims_core.nets.config import BaseConfig, ImportedModel, ModelConfig, Net
 from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.training.config import TrainingConfig
 
@@ -33,6 +34,10 @@ class Steps(Protocol):
     @property
     def training(self) -> TrainingConfig:
         """The base's recipe."""
+
+    @property
+    def base_kimg(self) -> float | None:
+        """How long the base is trained; None: it is imported, and that is not known."""
 
     def add(self, role: str, request: StageRequest) -> ArtifactRef:
         """Any stage."""
@@ -60,6 +65,13 @@ class Steps(Protocol):
         Also keeps it as it is at the lengths of `snapshots_kimg`.
         """
 
+    def bring_auxiliary(self, source: BaseConfig, interval: SigmaInterval | None) -> ArtifactRef:
+        """An imported model as the auxiliary that is evaluated in `interval`.
+
+        Raises:
+            BadInput: it does not fit the base, or the generation is not the first.
+        """
+
 
 @dataclass(frozen=True)
 class Sampled:
@@ -69,6 +81,8 @@ class Sampled:
     auxiliary: ArtifactRef | None = None
     omega: float = 0.0
     """Strength of the negative guidance by the auxiliary; 0 is none."""
+    interval: SigmaInterval | None = None
+    """Noise levels outside of which the auxiliary is not evaluated; None: it is at all."""
 
     @property
     def inputs(self) -> dict[str, ArtifactRef]:
@@ -85,8 +99,9 @@ class Method(Frozen):
     """The flows' parameter that lists the strengths to compare; None: the method has none."""
     IS_BASELINE: ClassVar[bool] = False
     """Whether other methods are compared with it."""
-    NETWORKS: ClassVar[int] = 1
-    """Networks that are evaluated in each step of the sampler."""
+    NETS: ClassVar[Mapping[str, str | None]] = {}
+    """Its fields that hold a network of its own (or None), each with the kind that is meant where
+    none is said; None: the base's. What else is left out about the data is as in the base's."""
 
     kind: str
 
@@ -104,6 +119,19 @@ class Method(Frozen):
     def extra_mimg(self) -> float | None:
         """Million images that it trains on beyond the base; None: it trains nothing."""
         return None
+
+    @property
+    def own_nets(self) -> dict[str, Net]:
+        """The networks that it trains beside the base's, by their fields."""
+        return {name: net for name in self.NETS if (net := getattr(self, name)) is not None}
+
+    def looked_up(self, find: Callable[[str], ImportedModel]) -> Self:
+        """The method with what the names of imported models in it stand for.
+
+        Raises:
+            BadInput: by `find`: no model was imported under a name.
+        """
+        return self
 
     @classmethod
     def arms(cls, template: Self, strengths: Sequence[float]) -> list[Self]:

@@ -158,8 +158,8 @@ class ExactGaussianConfig(PointNet):
         return self.sampling_bias
 
 
-SHARED_BY_NETS = ("image_size", "channels", "num_classes", "augment_labels")
-"""What an auxiliary of another architecture has from the base's."""
+SHARED_BY_NETS = ("image_size", "channels", "num_classes", "augment_labels", "dim")
+"""What an auxiliary of another architecture has from the base's, where nothing else is said."""
 
 
 class ModelConfig(Frozen):
@@ -182,17 +182,20 @@ class ModelConfig(Frozen):
         `schedule`, or EDM's of `sigma_data`."""
         return self.preconditioning or self.net.preconditioning(self.sigma_data)
 
+    @property
+    def known_levels(self) -> tuple[float, float]:
+        """Least and largest noise level that the network was trained at."""
+        if self.schedule is not None:  # below its least level it is asked for that one
+            return 0.0, self.schedule.sigma_max
+        return self.conditioned.sigma_range if self.conditioned else (0.0, math.inf)
+
     def sampler_for(self, sampler: SamplerConfig) -> SamplerConfig:
         """The sampler within the noise levels that the network was trained at.
 
         Raises:
             ValueError: none is left.
         """
-        low, high = 0.0, math.inf
-        if self.schedule is not None:  # below its least level it is asked for that one
-            high = self.schedule.sigma_max
-        elif self.conditioned is not None:
-            low, high = self.conditioned.sigma_range
+        low, high = self.known_levels
         low, high = max(sampler.sigma_min, low), min(sampler.sigma_max, high)
         if (low, high) == (sampler.sigma_min, sampler.sigma_max):
             return sampler

@@ -18,9 +18,7 @@ from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
 from sims_core.diffusion.config import NoiseSchedule
 from sims_core.nets.config import DiffusersUNetConfig
-from sims_core.nets.saved import (
-    WEIGHTS_FILE,
-)
+from sims_core.nets.files import WEIGHTS_FILE
 
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
 """Those that share DDPM's discrete betas."""

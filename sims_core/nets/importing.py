@@ -21,9 +21,8 @@ from sims_core.nets.build import build_net, make_denoiser
 from sims_core.nets.config import ImageNet, ImportedModel, ModelConfig
 from sims_core.nets.diffusers_files import _net_config, _schedule, find_weights_file, read_weights
 from sims_core.nets.edm_source import read_pickled_model
+from sims_core.nets.files import MODEL_FILE, NET_FOLDER
 from sims_core.nets.saved import (
-    MODEL_FILE,
-    NET_FOLDER,
     load_weights,
     save_model,
     stored_module,

@@ -16,14 +16,7 @@ from sims_core.nets.build import build_net, make_denoiser
 from sims_core.nets.config import (
     ModelConfig,
 )
-
-NET_FOLDER = "net"
-
-
-WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"  # the name that diffusers reads
-
-
-MODEL_FILE = "model.json"
+from sims_core.nets.files import MODEL_FILE, NET_FOLDER, WEIGHTS_FILE
 
 
 def stored_module(net: nn.Module) -> nn.Module:

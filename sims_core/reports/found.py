@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sims_core.evaluation.figures import read_figures
 from sims_core.reports.base import kind_report
+from sims_core.reports.cost import arm_cost
 from sims_core.reports.summary import ArmSummary, GenerationSummary, ScanPoint
 from sims_core.store.store import Store
 from sims_core.studies.loop import ArmPlan, LoopPlan
@@ -21,7 +22,8 @@ def summarise_arm(store: Store, plan: ArmPlan) -> ArmSummary:
                 artifacts={role: ref.location for role, ref in artifacts.items()},
             )
         )
-    return ArmSummary(name=plan.arm.name, generations=tuple(generations))
+    cost = arm_cost(store, plan.stages)
+    return ArmSummary(name=plan.arm.name, generations=tuple(generations), cost=cost)
 
 
 def summarise_scan(store: Store, plan: LoopPlan) -> tuple[ScanPoint, ...]:

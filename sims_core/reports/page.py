@@ -55,21 +55,27 @@ def _settings(details: RunDetails) -> list[tuple[str, str]]:
         (
             "sampler",
             f"{sampler.solver}, {sampler.num_steps} steps, sigma {sampler.sigma_max:g} to "
-            f"{sampler.sigma_min:g}; {sampler.nfe} evaluations a {kind.unit} "
-            f"({2 * sampler.nfe} guided)",
+            f"{sampler.sigma_min:g}; {sampler.nfe} evaluations of the base a {kind.unit}",
         ),
         ("evaluation", kind.describe_evaluation(experiment, report.counts(plan))),
     ]
 
 
+def percent(value: float | None) -> str:
+    """A share as it is shown; a dash where it is not known."""
+    return "–" if value is None else f"{value:.3g} %"
+
+
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["percent"] = percent
+    return environment
 
 
 def render_report(
@@ -95,6 +101,7 @@ def render_report(
             longest=max((group["seconds"] for group in times), default=0.0) or 1.0,
             total_seconds=sum(group["seconds"] for group in times),
             outcomes=details.outcomes,
+            costs=[(e.name, e.cost) for e in (*summary.arms, *summary.curves) if e.cost],
             **part.context,
         )
     )

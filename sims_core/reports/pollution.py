@@ -8,6 +8,7 @@ from typing import Any
 
 from sims_core.evaluation.figures import read_figures
 from sims_core.reports.base import PagePart, kind_report
+from sims_core.reports.cost import arm_cost
 from sims_core.reports.estimates import Estimate, estimate, paired_difference
 from sims_core.reports.summary import Curve, CurvePoint, RunSummary
 from sims_core.store.store import Store
@@ -42,6 +43,7 @@ def pollution_rows(store: Store, plan: PollutionPlan) -> list[dict[str, Any]]:
                 "strength": scenario.method.strength if scenario else 0.0,
                 "seed": each.seed,
                 **metrics,
+                **(cost.columns if (cost := arm_cost(store, each.stages)) else {}),
             }
         )
     return rows
@@ -72,9 +74,16 @@ def pollution_curves(store: Store, plan: PollutionPlan, figure: str) -> tuple[Cu
         return CurvePoint(x=size, figures=_over_seeds(metrics), change=change)
 
     first = [_metrics(store, each) for each in plan.first]
-    curves = [Curve(name=FIRST, points=(CurvePoint(x=0, figures=_over_seeds(first)),))]
+    costs = {
+        each.scenario.curve if each.scenario else FIRST: arm_cost(store, each.stages)
+        for each in (*plan.first, *plan.second)
+        if each.seed == plan.seed
+    }
+    level = CurvePoint(x=0, figures=_over_seeds(first))
+    curves = [Curve(name=FIRST, points=(level,), cost=costs[FIRST])]
     for name in names:
-        curves.append(Curve(name=name, points=tuple(point(name, size) for size in sizes)))
+        points = tuple(point(name, size) for size in sizes)
+        curves.append(Curve(name=name, points=points, cost=costs[name]))
     return tuple(curves)
 
 

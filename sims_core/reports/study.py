@@ -10,6 +10,7 @@ from sims_core.common import roles
 from sims_core.evaluation.figures import read_figures
 from sims_core.evaluation.metric import figures_in
 from sims_core.reports.base import PagePart
+from sims_core.reports.cost import evaluations
 from sims_core.reports.images import images_context
 from sims_core.reports.summary import ArmSummary, GenerationSummary, RunSummary, ScanPoint
 from sims_core.store.store import Store
@@ -26,11 +27,6 @@ def extra_training(plan: StudyPlan, candidate: Candidate) -> float | None:
     return 100_000 * (candidate.budget_mimg or 0) / plan.experiment.training.kimg
 
 
-def nfe(plan: StudyPlan, candidate: Candidate) -> int:
-    """Network evaluations for one image."""
-    return plan.experiment.sampler.nfe * (2 if candidate.kind == "sims" else 1)
-
-
 def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
     """One row for each model in each phase: figures, counts, seeds, cost."""
     phases = (("selection", plan.selection), ("final", plan.finals))
@@ -43,7 +39,7 @@ def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
             "budget_mimg": each.candidate.budget_mimg,
             **read_figures(store, each.artifacts),
             "first_seed": each.first_seed,
-            "nfe": nfe(plan, each.candidate),
+            "nfe": evaluations(store, each.stages),
             "extra_training_percent": extra_training(plan, each.candidate),
         }
         for phase, measured in phases

@@ -7,6 +7,7 @@ from typing import Literal
 
 from sims_core.common.frozen import Frozen
 from sims_core.evaluation.metric import figures_in
+from sims_core.reports.cost import Cost
 from sims_core.reports.estimates import Estimate
 from sims_core.studies.running import Outcome
 
@@ -53,6 +54,7 @@ class Convergence(Frozen):
 class ArmSummary(Frozen):
     name: str
     generations: tuple[GenerationSummary, ...]
+    cost: Cost | None = None
     convergence: Convergence | None = None
     """Where distances are known for each replicate."""
 
@@ -85,6 +87,7 @@ class Curve(Frozen):
 
     name: str
     points: tuple[CurvePoint, ...]
+    cost: Cost | None = None
 
 
 class RunSummary(Frozen):
@@ -133,8 +136,20 @@ def sample_counts(metrics: Sequence[Mapping[str, int | float]]) -> list[str]:
     return found
 
 
+def curve_line(curve: Curve, figure: str) -> str:
+    """A curve in one line of text, with what its method costs."""
+    points = (f"{point.figures[figure]} at {point.x:g}" for point in curve.points)
+    cost = "" if curve.cost is None else f" ({curve.cost})"
+    return f"{curve.name}: {figure.upper()} " + "; ".join(points) + cost
+
+
 def arm_line(arm: ArmSummary, figure: str) -> str:
-    """An arm's result in one line of text."""
+    """An arm's result in one line of text, with what its method costs."""
+    found = _arm_figures(arm, figure)
+    return found if arm.cost is None else f"{found}; {arm.cost}"
+
+
+def _arm_figures(arm: ArmSummary, figure: str) -> str:
     values = [generation.metrics[figure] for generation in arm.generations]
     counts = ", ".join(sample_counts([generation.metrics for generation in arm.generations]))
     if arm.convergence is None:

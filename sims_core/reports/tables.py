@@ -20,13 +20,14 @@ def ratios(arm: ArmSummary, figure: str, reference: float) -> list[float]:
 def table_rows(
     arms: Sequence[ArmSummary], figure: str, baselines: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """One row a generation of an arm: figures, both ratios of `figure`, counts and seed.
+    """One row a generation of an arm: figures, both ratios of `figure`, counts, seed and cost.
 
     Args:
         baselines: for each arm the number of the arm whose G^1 it is compared with.
     """
     rows = []
     for arm, baseline in zip(arms, baselines, strict=True):
+        cost = arm.cost.columns if arm.cost else {}
         own = arm.generations[0].metrics[figure]
         standard = arms[baseline].generations[0].metrics[figure]
         for generation, to_own, to_standard in zip(
@@ -39,6 +40,7 @@ def table_rows(
                     **generation.metrics,
                     f"{figure}_ratio_own": to_own,
                     f"{figure}_ratio_standard": to_standard,
+                    **cost,
                 }
             )
     return rows

@@ -1,4 +1,4 @@
-"""Generation into shards: image i is a function of (models, sampler, omega, seed i) alone."""
+"""Generation into shards: image i is a function of (models, sampler, guidance, seed i) alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sims_core.common import purposes
+from sims_core.common.errors import BadInput
 from sims_core.common.precision import Precision
 from sims_core.common.seeding import derive_seed, image_seed
 from sims_core.data.image_set import Shard
@@ -21,7 +22,7 @@ from sims_core.data.sharded import Content, Maker, draw_grid_of, make_shards, ta
 from sims_core.data.types import Images, Latents
 from sims_core.diffusion.denoiser import Denoiser, NetDenoiser
 from sims_core.diffusion.guidance import negative_guidance
-from sims_core.diffusion.sampler import Sampler, make_sampler
+from sims_core.diffusion.sampler import Sampler, auxiliary_evaluations, make_sampler
 from sims_core.engine.execution import Execution, check_precision
 from sims_core.engine.memory import explain_out_of_memory
 from sims_core.engine.stage import StageContext
@@ -82,8 +83,28 @@ def load_denoiser(context: StageContext[GenerateConfig]) -> tuple[Denoiser, Imag
     net = image_net(model)
     if config.omega == 0:
         return base, net
-    auxiliary, _ = load_for_sampling(context.open("auxiliary"), execution, precision)
-    return negative_guidance(base, auxiliary, config.omega), net
+    auxiliary, other = load_for_sampling(context.open("auxiliary"), execution, precision)
+    told = auxiliary if image_net(other).num_classes else without_labels(auxiliary)
+    return negative_guidance(base, told, config.omega, config.interval), net
+
+
+def without_labels(denoiser: Denoiser) -> Denoiser:
+    """A denoiser that knows no classes beside one that does (classifier-free guidance)."""
+    return lambda x, sigma, labels=None: denoiser(x, sigma)
+
+
+def evaluations(config: GenerateConfig, model: ModelConfig) -> int:
+    """Network evaluations for one image, base and auxiliary.
+
+    Raises:
+        BadInput: there is guidance, but none of the sampler's noise levels is guided.
+    """
+    if config.omega == 0:
+        return config.sampler.nfe
+    guided = auxiliary_evaluations(config.sampler, config.interval, round_to_known(model))
+    if not guided:  # planning refuses it, but does not round
+        raise BadInput(f"no noise level of the sampler is in the interval {config.interval}")
+    return config.sampler.nfe + guided
 
 
 class HalfPrecision(nn.Module):
@@ -139,8 +160,9 @@ def _sample_shards(
     size = execution.sampling_batch_size
 
     def prepare() -> Maker:
-        denoiser, net = load_denoiser(context)
         model = read_model_config(context.open("base"))
+        evaluations(config, model)
+        denoiser, net = load_denoiser(context)
         sample = make_sampler(config.sampler, round_to_known(model))
         shape = (net.channels, net.image_size, net.image_size)
 
@@ -163,10 +185,10 @@ def _sample_shards(
 
 def _finish(context: StageContext[GenerateConfig], shards: tuple[Shard, ...]) -> dict[str, Any]:
     """Index and shards into the artifact."""
-    config, net = context.config, image_net(read_model_config(context.open("base")))
+    config, model = context.config, read_model_config(context.open("base"))
+    net = image_net(model)
     every_seed = (image_seed(config.first_seed, i) for i in range(config.count))
     labels = image_labels(list(every_seed), net.num_classes)
     shape = (net.channels, net.image_size, net.image_size)
     take_shards(context.state, context.directory, shape, shards, Counter(labels or ()))
-    networks = 1 if config.omega == 0 else 2
-    return {"count": config.count, "nfe": config.sampler.nfe * networks}
+    return {"count": config.count, "nfe": evaluations(config, model)}

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from sims_core.common.errors import BadInput
 from sims_core.data.points import replicate_noise, write_points
-from sims_core.diffusion.config import SamplerConfig
+from sims_core.diffusion.config import SamplerConfig, SigmaInterval
 from sims_core.diffusion.denoiser import Denoiser
-from sims_core.diffusion.gaussian import commute, draw_gaussian, guided_gaussian
+from sims_core.diffusion.gaussian import EVERYWHERE, commute, draw_gaussian, guided_gaussian
 from sims_core.diffusion.guidance import negative_guidance
-from sims_core.diffusion.sampler import make_sampler
+from sims_core.diffusion.sampler import auxiliary_evaluations, make_sampler
 from sims_core.engine.stage import StageContext
 from sims_core.nets.exact_gaussian import GAUSSIAN_FILE, GaussianModel, load_gaussian
 from sims_core.nets.mlp import MLP
@@ -25,7 +25,11 @@ POINTS_PER_BATCH = 1024
 
 
 def generated_gaussian(
-    base: GaussianModel, auxiliary: GaussianModel, omega: float, sampler: SamplerConfig
+    base: GaussianModel,
+    auxiliary: GaussianModel,
+    omega: float,
+    sampler: SamplerConfig,
+    interval: SigmaInterval | None = None,
 ) -> GaussianModel:
     """The Gaussian that guided sampling gives: in closed form if possible, else by the ODE.
 
@@ -36,8 +40,8 @@ def generated_gaussian(
     smallest = torch.linalg.eigvalsh(torch.stack([base.covariance, auxiliary.covariance]))[..., 0]
     if commute(base.covariance, auxiliary.covariance) and smallest.min() > 0:
         pairs = [(model.mean, model.covariance) for model in (base, auxiliary)]
-        return GaussianModel(*guided_gaussian(pairs[0], pairs[1], omega))
-    guided = negative_guidance(base.denoiser, auxiliary.denoiser, omega)
+        return GaussianModel(*guided_gaussian(pairs[0], pairs[1], omega, interval or EVERYWHERE))
+    guided = negative_guidance(base.denoiser, auxiliary.denoiser, omega, interval)
     replicates, dim = base.mean.shape
     corners = torch.cat([torch.zeros(1, dim), torch.eye(dim)]).double()
     reached = make_sampler(sampler)(guided, corners.expand(replicates, -1, -1))
@@ -51,7 +55,8 @@ def _from_gaussians(context: StageContext[GeneratePointsConfig]) -> Tensor:
     model = load_gaussian(context.open("base"))
     if config.omega > 0:
         auxiliary = load_gaussian(context.open("auxiliary"))
-        model = generated_gaussian(model, auxiliary, config.omega, config.sampler)
+        guidance = (config.omega, config.sampler, config.interval)
+        model = generated_gaussian(model, auxiliary, *guidance)
     noise = replicate_noise(config.seed, len(model.mean), config.count, model.mean.shape[1])
     return draw_gaussian(model.mean, config.sampling_bias * model.covariance, noise)
 
@@ -66,7 +71,8 @@ def _load_networks(context: StageContext[GeneratePointsConfig]) -> tuple[Denoise
     if config.omega == 0:
         return base, replicates, dim
     auxiliary, _ = load_model(context.open("auxiliary"), device)
-    return negative_guidance(base, auxiliary, config.omega), replicates, dim
+    guided = negative_guidance(base, auxiliary, config.omega, config.interval)
+    return guided, replicates, dim
 
 
 def _from_networks(context: StageContext[GeneratePointsConfig]) -> Tensor:
@@ -92,9 +98,10 @@ def generate_points(context: StageContext[GeneratePointsConfig]) -> dict[str, An
     exact = (context.open("base") / GAUSSIAN_FILE).exists()
     points = _from_gaussians(context) if exact else _from_networks(context)
     write_points(context.directory, points)
-    networks = 0 if exact else 1 if context.config.omega == 0 else 2
+    config = context.config
+    guided = auxiliary_evaluations(config.sampler, config.interval) if config.omega else 0
     return {
         "count": points.shape[1],
         "replicates": len(points),
-        "nfe": context.config.sampler.nfe * networks,
+        "nfe": 0 if exact else config.sampler.nfe + guided,
     }

@@ -58,10 +58,14 @@ class Arm(Frozen):
     pollution_size: int = Field(ge=1)
     """|D_s^t|: how many images of G^(t-1) enter D^t."""
     accumulation: Accumulation = Accumulation.replace_
+    real_fraction: float | None = Field(default=None, ge=0, le=1)
+    """How often a training draws from the real part of D^t, t >= 2; None: as often as each image
+    of all, by counts. 0 is the fully synthetic loop, 1 a model of real data in each generation."""
 
     @property
     def name(self) -> str:
-        return f"{self.method.label} |D_s|={self.pollution_size}"
+        share = "" if self.real_fraction is None else f" real_fraction={self.real_fraction:g}"
+        return f"{self.method.label} |D_s|={self.pollution_size}{share}"
 
     @property
     def is_baseline(self) -> bool:
@@ -172,12 +176,14 @@ def _training_data(
     """D^t. G^1 sees real data only; what a loop kind adds from then on is decided here alone."""
     if not earlier:
         return planner.mix(roles.MIX, real, [])
-    kept: ArtifactRef | None = real
-    if arm.loop is LoopKind.fully_synthetic:
-        kept = None
-    elif arm.loop is LoopKind.fresh_data:
+    kept, share = real, arm.real_fraction
+    if arm.loop is LoopKind.fully_synthetic or share == 0:
+        return planner.mix(roles.MIX, None, _pollution(arm, earlier))
+    if arm.loop is LoopKind.fresh_data:
         kept = planner.kind.fresh(planner)
-    return planner.mix(roles.MIX, kept, _pollution(arm, earlier))
+    if share == 1:
+        return planner.mix(roles.MIX, kept, [])
+    return planner.mix(roles.MIX, kept, _pollution(arm, earlier), share)
 
 
 def _plan_generation(
@@ -215,13 +221,19 @@ def plan_loop(
     """Every stage of `generations` generations of each arm, and of the first of each scan arm.
 
     Raises:
-        BadInput: no arm, the same arm twice, or no generation.
+        BadInput: no arm, the same arm twice, no generation, or real data to be drawn in a loop that
+            has none.
     """
     if generations < 1:
         raise BadInput(f"generations is {generations}; it must be at least 1")
     names = [arm.name for arm in arms]
     if not arms or len(set(names)) < len(names):
         raise BadInput(f"arms must be at least one and all different, got {names}")
+    if any(a.loop is LoopKind.fully_synthetic and a.real_fraction is not None for a in arms):
+        raise BadInput(
+            "loop fully_synthetic has no real part whose real_fraction could be set: leave it out, "
+            f"or choose loop={LoopKind.synthetic_augmentation}"
+        )
     _, shared = plan_setup(experiment, seed)
     plans = tuple(plan_arm(experiment, arm, generations, seed) for arm in arms)
     scanned = tuple(plan_arm(experiment, arm, 1, seed) for arm in scan)

@@ -6,6 +6,7 @@ the method of the method; nothing here knows one of them by name.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,12 @@ from sims_core.common.errors import BadInput
 from sims_core.common.seeding import derive_seed
 from sims_core.data.config import Data, MixConfig, MixPart
 from sims_core.data.stages import MIX
+from sims_core.diffusion.config import SigmaInterval, is_within
 from sims_core.engine.execution import Execution
 from sims_core.methods.base import Sampled
-from sims_core.nets.config import ModelConfig
+from sims_core.nets.config import BaseConfig, ModelConfig
 from sims_core.nets.stages import IMPORT_MODEL
+from sims_core.sampling.config import GuidanceConfig
 from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import PlannedStage
@@ -60,9 +63,13 @@ class Kind(ABC):
         """Raises BadInput if some stage could not run as `execution` says; any machine will do
         where a kind does not say otherwise."""
 
-    def model(self, experiment: Experiment) -> ModelConfig:
-        """The base's model, as it is trained."""
-        return experiment.model
+    def fitted(self, experiment: Experiment, model: ModelConfig) -> ModelConfig:
+        """A model as it is trained on such data."""
+        return model
+
+    def check_auxiliary(self, experiment: Experiment, model: ModelConfig) -> None:
+        """Raises ValueError if an imported model cannot be the auxiliary of this experiment's."""
+        raise ValueError(f"no model of {experiment.data.source} data can be imported")
 
     @abstractmethod
     def setup(self, planner: Planner) -> Setup:
@@ -124,6 +131,8 @@ class Planner:
     seed: int
     t: int = 0
     stages: list[PlannedStage] = field(default_factory=list)
+    _weighted: set[ArtifactRef | None] = field(default_factory=set)
+    """Mixes that are drawn with a real_fraction."""
 
     @property
     def kind(self) -> Kind:
@@ -133,12 +142,17 @@ class Planner:
     @property
     def model(self) -> ModelConfig:
         """The base's model, as it is trained."""
-        return self.kind.model(self.experiment)
+        return self.kind.fitted(self.experiment, self.experiment.model)
 
     @property
     def training(self) -> TrainingConfig:
         """The base's recipe."""
         return self.experiment.training
+
+    @property
+    def base_kimg(self) -> float | None:
+        """How long the base is trained; None: it is imported, and that is not known."""
+        return self.training.kimg if self.experiment.base.imported is None else None
 
     def add(self, role: str, request: StageRequest) -> ArtifactRef:
         """Plans a stage."""
@@ -150,9 +164,25 @@ class Planner:
         return derive_seed(self.seed, purpose, self.t)
 
     def mix(
-        self, role: str, kept: ArtifactRef | None, synthetic: Sequence[Pollution]
+        self,
+        role: str,
+        kept: ArtifactRef | None,
+        synthetic: Sequence[Pollution],
+        real_fraction: float | None = None,
     ) -> ArtifactRef:
-        """All of `kept` (data or a mix), and the first so many (None: all) of each `synthetic`."""
+        """All of `kept` (data or a mix), and the first so many (None: all) of each `synthetic`.
+
+        Args:
+            real_fraction: how often a training draws from `kept`; None: by counts.
+
+        Raises:
+            BadInput: `kept` is a mix that has a real_fraction itself.
+        """
+        if kept in self._weighted:
+            raise BadInput(
+                "aux_data real+synthetic is not defined where the loop draws by real_fraction: set "
+                "aux_data=synthetic, or leave real_fraction out"
+            )
         parts, inputs = [], {}
         if kept is not None:
             parts.append(MixPart(input="kept", synthetic=False))
@@ -161,7 +191,11 @@ class Planner:
             name = "synthetic" if len(synthetic) == 1 else f"synthetic_{number}"
             parts.append(MixPart(input=name, synthetic=True, count=count))
             inputs[name] = artifact
-        return self.add(role, MIX.request(MixConfig(parts=tuple(parts)), **inputs))
+        config = MixConfig(parts=tuple(parts), real_fraction=real_fraction)
+        mixed = self.add(role, MIX.request(config, **inputs))
+        if real_fraction is not None:
+            self._weighted.add(mixed)
+        return mixed
 
     def training_set(
         self, role: str, real: ArtifactRef | None, synthetic: ArtifactRef
@@ -182,7 +216,7 @@ class Planner:
         """Trains the experiment's model, or another `model`, on the input `data`."""
         further = self.kind.training_inputs(self.experiment) if training.grid_kimg else {}
         config = TrainStageConfig(
-            model=model or self.model,
+            model=self.model if model is None else self.kind.fitted(self.experiment, model),
             training=training,
             seed=self.stage_seed(purpose),
             snapshots_kimg=snapshots_kimg,
@@ -199,20 +233,79 @@ class Planner:
         if base.imported is None:
             inputs = {"data": data}
             return self.train(roles.TRAIN_BASE, purposes.TRAIN_BASE, self.training, inputs)
-        if base.model is None:
-            raise BadInput(
-                f"model {base.imported!r} was not looked up: see sims_core.studies.resolve"
-            )
         if self.t > 1:
             raise BadInput(
                 f"base.imported {base.imported} is the model of generation 1; generation "
                 f"{self.t} would be trained by a recipe that is not its own: set generations=1"
             )
-        return self.add(roles.IMPORTED_BASE, IMPORT_MODEL.request(base.model))
+        return self._bring(roles.IMPORTED_BASE, base)
+
+    def _bring(self, role: str, source: BaseConfig) -> ArtifactRef:
+        if source.model is None:
+            raise BadInput(
+                f"model {source.imported!r} was not looked up: see sims_core.studies.resolve"
+            )
+        return self.add(role, IMPORT_MODEL.request(source.model))
+
+    def bring_auxiliary(self, source: BaseConfig, interval: SigmaInterval | None) -> ArtifactRef:
+        """An imported model as the auxiliary that is evaluated in `interval`.
+
+        Raises:
+            BadInput: it does not fit the base, or the generation is not the first.
+        """
+        if self.t > 1:
+            raise BadInput(
+                f"auxiliary.imported {source.imported} is trained on the data of generation 1, "
+                f"this is generation {self.t}: leave it out, so that one is trained"
+            )
+        ref = self._bring(roles.IMPORTED_AUXILIARY, source)
+        if (imported := source.model) is not None:
+            try:
+                self.kind.check_auxiliary(self.experiment, imported.model)
+                _check_levels(self.experiment, imported.model, interval)
+            except ValueError as error:
+                raise BadInput(f"auxiliary.imported {source.imported}: {error}") from None
+        return ref
+
+    def guidance(self, sampled: Sampled) -> GuidanceConfig:
+        """How the models are sampled, as the stages that sample take it.
+
+        Raises:
+            BadInput: none of the sampler's noise levels is guided.
+        """
+        interval = sampled.interval
+        if interval is not None and sampled.omega:
+            levels = self.experiment.sampler.levels
+            if not any(is_within(level, interval) for level in levels):
+                low, high = interval
+                near = [level for level in levels if level < low][:1]
+                near += [level for level in levels if level > high][-1:]
+                raise BadInput(
+                    f"interval [{low:g}, {high:g}] has none of the sampler's noise levels "
+                    f"({len(levels)} from {levels[0]:g} to {levels[-1]:g}): the nearest are "
+                    + " and ".join(f"{level:.4g}" for level in near)
+                )
+        return GuidanceConfig(omega=sampled.omega, interval=interval if sampled.omega else None)
 
     def draw(self, role: str, purpose: str, count: int, base: ArtifactRef) -> ArtifactRef:
         """`count` samples of the unguided `base`, as networks see them."""
         return self.kind.draw(self, role, count, self.stage_seed(purpose), Sampled(base))
+
+
+def _check_levels(
+    experiment: Experiment, auxiliary: ModelConfig, interval: SigmaInterval | None
+) -> None:
+    """Raises ValueError if the auxiliary would be asked for noise levels that it does not know."""
+    low, high = interval or (0.0, math.inf)
+    asked = [level for level in experiment.sampler.levels if low <= level <= high]
+    if not asked:
+        return
+    known = auxiliary.known_levels
+    if asked[-1] < known[0] or asked[0] > known[1]:
+        raise ValueError(
+            f"it knows the noise levels {known[0]:g} to {known[1]:g}, and would be asked for "
+            f"{asked[-1]:g} to {asked[0]:g}: set its interval, or sampler.sigma_min and sigma_max"
+        )
 
 
 def plan_setup(experiment: Experiment, seed: int) -> tuple[Setup, tuple[PlannedStage, ...]]:

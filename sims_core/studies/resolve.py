@@ -59,6 +59,19 @@ def resolve_base(experiment: Experiment, store: Store, chosen: Collection[str] =
         raise BadInput(f"model {name}: {error}") from None
 
 
+def resolve_methods(experiment: Experiment, store: Store) -> Experiment:
+    """The experiment with what its methods' names of imported models stand for.
+
+    Raises:
+        BadInput: a model was not imported.
+    """
+    methods = {
+        kind: method.looked_up(lambda name: MODELS.find(store, name))
+        for kind, method in experiment.methods.items()
+    }
+    return experiment.model_copy(update={"methods": methods})
+
+
 def _own_noise(
     model: ModelConfig, training: TrainingConfig, chosen: Collection[str]
 ) -> tuple[ModelConfig, TrainingConfig]:

@@ -193,7 +193,9 @@ def _measure(plan: StudyPlan, candidate: Candidate, final: bool) -> Measurement:
     sampled = {
         "base": Sampled(plan.models[0.0]),
         "fine-tuned": Sampled(auxiliary),
-        "sims": Sampled(plan.models[0.0], auxiliary, candidate.omega),
+        "sims": Sampled(
+            plan.models[0.0], auxiliary, candidate.omega, plan.experiment.sims.interval
+        ),
     }[candidate.kind]
     first = seed_range(plan.seed, "final" if final else "selection")
     _, images = plan_images(planner, roles.GENERATE, count, first, sampled)

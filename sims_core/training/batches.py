@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sims_core.common import purposes
-from sims_core.data.epochs import batch_indices
+from sims_core.data.epochs import Shares, batch_indices
 from sims_core.data.ranges import scaled
 from sims_core.diffusion.noise import generator
 from sims_core.nets.dropout import WORD
@@ -80,6 +80,7 @@ def draw_batch(
     with_dropout: bool = False,
     with_augment_labels: bool = False,
     loss: Loss | None = None,
+    shares: Shares | None = None,
 ) -> Batch:
     """The whole batch of `step`, on the data's device and (what is drawn) on the CPU.
 
@@ -89,9 +90,10 @@ def draw_batch(
         with_dropout: whether the network wants a dropout key for each image.
         with_augment_labels: whether it wants to be told of augmentation.
         loss: whose noise levels are drawn; None: those of the configuration's P_mean and P_std.
+        shares: how often real and synthetic data are drawn; None: all equally.
     """
     count = config.batch_size
-    indices = batch_indices(step, count, len(data), seed).to(data.device)
+    indices = batch_indices(step, count, len(data), seed, shares).to(data.device)
     clean = data[indices]
     own = generator(seed, purposes.NOISE, step)
     drawn = loss or EDMLoss(P_mean=config.P_mean, P_std=config.P_std)

@@ -15,7 +15,7 @@ from sims_core.common.errors import BadInput
 from sims_core.common.files import write_atomically
 from sims_core.common.seeding import derive_seed, image_seed
 from sims_core.data.grid import image_grid
-from sims_core.data.mixing import load_training_set
+from sims_core.data.mixing import load_training_set, read_shares
 from sims_core.data.ranges import to_float16, to_uint8
 from sims_core.data.types import Images, Labels
 from sims_core.diffusion.config import SamplerConfig
@@ -66,6 +66,7 @@ def train_image_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
     config, execution = context.config, context.execution
     net = image_net(config.model)
     images, labels = load_training_set(context.store, context.open("data"))
+    shares = read_shares(context.open("data"), context.inputs["data"].kind)
     own = config.training.batch_size // execution.num_processes
     size = min(execution.micro_batch_size or own, own)
     with explain_out_of_memory("SIMS_MICRO_BATCH_SIZE", size, "training"):
@@ -77,6 +78,7 @@ def train_image_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
             load_initial(context),
             labels=checked_labels(labels, net),
             execution=execution,
+            shares=shares,
         )
         hooks = (
             keep_snapshots(training, config, context.state),

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from sims_core.common import purposes
 from sims_core.common.errors import BadInput
-from sims_core.data.mixing import load_point_training_set
+from sims_core.data.epochs import Shares
+from sims_core.data.mixing import load_point_training_set, read_shares
 from sims_core.diffusion.denoiser import EDMDenoiser, NetDenoiser
 from sims_core.diffusion.gaussian import moments
 from sims_core.diffusion.noise import generator
@@ -46,12 +47,14 @@ class ReplicatedTraining(Training):
         data: Tensor,
         seed: int,
         initial: NetDenoiser | None = None,
+        *,
+        shares: Shares | None = None,
     ) -> None:
         if data.dim() != 3 or not isinstance(model.net, MLPConfig):
             raise BadInput("replicates need points [R, N, d] and a perceptron")
         if model.net.replicates != len(data):
             raise BadInput(f"{model.net.replicates} models for {len(data)} replicates of data")
-        super().__init__(model, config, data, seed, initial)
+        super().__init__(model, config, data, seed, initial, shares=shares)
         self._chunk = -1
         self._pairs: tuple[Tensor, Tensor, Tensor]
 
@@ -65,7 +68,7 @@ class ReplicatedTraining(Training):
         clean, ln_sigma, noise = [], [], []
         for r, points in enumerate(self.data):
             own = generator(self.seed, purposes.BATCHES, r, chunk)
-            indices = torch.randint(count, shape, generator=own)
+            indices = self._indices(count, shape, own)
             clean.append(points[indices.to(points.device)])
             ln_sigma.append(torch.randn(shape, generator=own))
             noise.append(torch.randn((*shape, dim), generator=own))
@@ -74,6 +77,17 @@ class ReplicatedTraining(Training):
         return cast(EDMDenoiser, self.denoiser).training_pairs(
             torch.stack(clean, 1), sigma.to(device), torch.stack(noise, 1).to(device)
         )
+
+    def _indices(self, count: int, shape: tuple[int, int], own: torch.Generator) -> Tensor:
+        """Which of a replicate's points are seen: all equally often, or as the shares say."""
+        if self.shares is None:
+            return torch.randint(count, shape, generator=own)
+        is_real = torch.rand(shape, generator=own) < self.shares.real_fraction
+        real, synthetic = (
+            places[torch.randint(len(places), shape, generator=own)]
+            for places in (self.shares.real_places, self.shares.synthetic_places)
+        )
+        return torch.where(is_real, real, synthetic)
 
     def advance(self) -> Tensor:
         """One optimiser step; returns the mean loss over replicates, a scalar on the device."""
@@ -93,14 +107,17 @@ class ReplicatedTraining(Training):
 
 
 def fit_gaussian(
-    points: Tensor, config: ExactGaussianConfig, initial: GaussianModel | None
+    points: Tensor,
+    config: ExactGaussianConfig,
+    initial: GaussianModel | None,
+    shares: Shares | None = None,
 ) -> GaussianModel:
-    """The maximum-likelihood Gaussian of each replicate of points [R, N, d].
+    """The maximum-likelihood Gaussian of each replicate of points [R, N, d], weighted by `shares`.
 
     With `initial` (SIMS's auxiliary) it is only approached: budget = 1 is the fit itself, less
     stays that fraction of the way from `initial`.
     """
-    fitted = GaussianModel(*moments(points))
+    fitted = GaussianModel(*moments(points, weights=shares.weights if shares else None))
     if initial is None:
         return fitted
     return GaussianModel(
@@ -118,11 +135,11 @@ def fit_exact_gaussian(context: StageContext[TrainStageConfig]) -> dict[str, Any
     """Stage `train` without a network: inputs `data` and, for an auxiliary, `initial` (a model)."""
     _check_no_snapshots(context.config)
     net = cast(ExactGaussianConfig, context.config.model.net)
-    points = load_point_training_set(
-        context.store, context.open("data"), context.inputs["data"].kind
-    )
+    folder, kind = context.open("data"), context.inputs["data"].kind
+    points = load_point_training_set(context.store, folder, kind)
     start = load_gaussian(context.open("initial")) if "initial" in context.inputs else None
-    save_gaussian(fit_gaussian(points, net, start), context.directory)
+    fitted = fit_gaussian(points, net, start, read_shares(folder, kind))
+    save_gaussian(fitted, context.directory)
     return {"points": points.shape[1], "replicates": len(points)}
 
 
@@ -134,7 +151,10 @@ def train_point_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
     replicates, count, _ = points.shape
     initial = load_initial(context)
     data = points.to(context.execution.device)
-    training = ReplicatedTraining(config.model, config.training, data, config.seed, initial)
+    shares = read_shares(context.open("data"), kind)
+    training = ReplicatedTraining(
+        config.model, config.training, data, config.seed, initial, shares=shares
+    )
     denoiser = train(
         training,
         context.state / "checkpoint.pt",

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from sims_core.common import purposes
 from sims_core.common.errors import TrainingDiverged
+from sims_core.data.epochs import Shares
 from sims_core.diffusion.denoiser import NetDenoiser, squared_errors
 from sims_core.diffusion.noise import generator
 from sims_core.engine.execution import Execution
@@ -88,6 +89,7 @@ class Training:
         initial: weights to fine-tune from; None is a new network.
         labels: classes int64 [N], for a conditional network.
         execution: how to compute; None is plainly, where the data are.
+        shares: how often real and synthetic data are drawn; None: all equally.
     """
 
     def __init__(
@@ -100,10 +102,11 @@ class Training:
         *,
         labels: Tensor | None = None,
         execution: Execution | None = None,
+        shares: Shares | None = None,
     ) -> None:
         self.model, self.config, self.data, self.seed = model, config, data, seed
         self.loss = model_loss(model, config.P_mean, config.P_std)
-        self.labels = labels
+        self.labels, self.shares = labels, shares
         self.execution = execution or Execution(device=str(data.device))
         net = build_net(model.net)
         if initial is None:
@@ -146,6 +149,7 @@ class Training:
             with_dropout=getattr(self.model.net, "drops_out", False),
             with_augment_labels=getattr(self.model.net, "is_told_of_augmentation", False),
             loss=self.loss,
+            shares=self.shares,
         )
         if self.acceleration.processes > 1:
             own = self.acceleration.part(len(batch))

@@ -20,7 +20,8 @@ def check_images(experiment: Experiment, data: ImageData) -> None:
     _check_noise_levels(experiment)
     _check_latents_are_not_augmented(experiment, data)
     _check_networks_are_told_of_augmentation(experiment)
-    _check_auxiliary_fits(experiment, net)
+    for name, other in experiment.auxiliary_nets.items():
+        check_auxiliary_net(name, experiment, other)
     _check_enough_real_images(experiment, data)
 
 
@@ -93,7 +94,7 @@ def _check_latents_are_not_augmented(experiment: Experiment, data: ImageData) ->
 def _check_networks_are_told_of_augmentation(experiment: Experiment) -> None:
     if not experiment.training.augment:
         return
-    nets: dict[str, Net | None] = {"sims.auxiliary_net": experiment.sims.auxiliary_net}
+    nets = experiment.auxiliary_nets
     if experiment.base.imported is None:  # one that is imported is fine-tuned as it can be
         nets = {"model.net": experiment.model.net, **nets}
     for name, net in nets.items():
@@ -107,15 +108,23 @@ def _check_networks_are_told_of_augmentation(experiment: Experiment) -> None:
             )
 
 
-def _check_auxiliary_fits(experiment: Experiment, net: ImageNet) -> None:
-    if (other := experiment.sims.auxiliary_net) is None:
-        return
+def check_auxiliary_net(
+    where: str, experiment: Experiment, other: Net, may_lack_classes: bool = False
+) -> None:
+    """Raises ValueError unless the network answers to what the base's does.
+
+    Args:
+        where: what a message calls it.
+        may_lack_classes: it may be unconditional beside a base that is not.
+    """
+    net = experiment.model.net
+    if not isinstance(other, ImageNet):
+        raise ValueError(f"{where} is a {other.kind} network, which is none of images")
     for name in ("image_size", "channels", "num_classes"):
-        if getattr(other, name) != getattr(net, name):
-            raise ValueError(
-                f"sims.auxiliary_net.{name} {getattr(other, name)} must be model.net's, "
-                f"{getattr(net, name)}"
-            )
+        found, wanted = getattr(other, name), getattr(net, name)
+        lacks = may_lack_classes and name == "num_classes" and found == 0
+        if found != wanted and not lacks:
+            raise ValueError(f"{where}.{name} {found} must be model.net's, {wanted}")
 
 
 def _check_enough_real_images(experiment: Experiment, data: ImageData) -> None:

@@ -20,11 +20,12 @@ from sims_core.evaluation.stages import CLASSIFIER, EVALUATE, EXTRACTOR, FEATURE
 from sims_core.latents.config import DecodeConfig
 from sims_core.latents.stages import DECODE, IMPORT_AUTOENCODER, decoder_of, encode_request
 from sims_core.methods.base import Sampled
+from sims_core.nets.config import ModelConfig
 from sims_core.sampling.config import GenerateConfig
 from sims_core.sampling.stages import GENERATE, GENERATE_LATENTS
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.kinds.image_checks import check_images
+from sims_core.studies.kinds.image_checks import check_auxiliary_net, check_images
 from sims_core.studies.planner import Kind, Planner, Setup
 
 
@@ -35,6 +36,9 @@ class Images(Kind):
 
     def check(self, experiment: Experiment) -> None:
         check_images(experiment, _data(experiment))
+
+    def check_auxiliary(self, experiment: Experiment, model: ModelConfig) -> None:
+        check_auxiliary_net("its network", experiment, model.net, may_lack_classes=True)
 
     def check_machine(self, experiment: Experiment, execution: Execution) -> None:
         training, sims, processes = experiment.training, experiment.sims, execution.num_processes
@@ -68,8 +72,8 @@ class Images(Kind):
         self, planner: Planner, role: str, count: int, first_seed: int, sampled: Sampled
     ) -> ArtifactRef:
         config = GenerateConfig(
+            **dict(planner.guidance(sampled)),
             sampler=planner.experiment.sampler,
-            omega=sampled.omega,
             count=count,
             first_seed=first_seed,
         )

@@ -39,11 +39,13 @@ class Points(Kind):
                 f"training.augment {experiment.training.augment} needs a network that is told of "
                 "it, and model.net is not: set training.augment=0"
             )
-        if experiment.sims.auxiliary_net is not None:
-            raise ValueError(f"sims.auxiliary_net is a U-Net, model.net is {net.kind!r}")
+        for name, other in experiment.auxiliary_nets.items():
+            if not isinstance(other, PointNet):
+                raise ValueError(f"{name} is a {other.kind} network, model.net is {net.kind!r}")
+            other.for_data(data.dim, data.replicates)
 
-    def model(self, experiment: Experiment) -> ModelConfig:
-        data, model = _data(experiment), experiment.model
+    def fitted(self, experiment: Experiment, model: ModelConfig) -> ModelConfig:
+        data = _data(experiment)
         net = cast(PointNet, model.net).for_data(data.dim, data.replicates)
         return model.model_copy(update={"net": net})
 
@@ -75,8 +77,8 @@ class Points(Kind):
         self, planner: Planner, role: str, count: int, first_seed: int, sampled: Sampled
     ) -> ArtifactRef:
         config = GeneratePointsConfig(
+            **dict(planner.guidance(sampled)),
             sampler=planner.experiment.sampler,
-            omega=sampled.omega,
             sampling_bias=cast(PointNet, planner.experiment.model.net).covariance_factor,
             count=count,
             seed=first_seed,

@@ -13,7 +13,6 @@ from sims_core.data.config import GaussianData
 from sims_core.engine.execution import Execution
 from sims_core.methods.fine_tuned import FineTuned
 from sims_core.methods.neon import Neon
-from sims_core.methods.sims import Sims
 from sims_core.methods.standard import Standard
 from sims_core.nets.config import ExactGaussianConfig, MergeConfig, ModelConfig
 from sims_core.nets.exact_gaussian import GaussianModel, load_gaussian, save_gaussian
@@ -178,4 +177,3 @@ def test_the_contrast_is_the_auxiliary_of_sims(tiny_experiment):
     sampled = next(s for s in plan.arms[1].stages if s.role == "generate")
     assert sampled.request.inputs == {"base": sims["fine-tune auxiliary"]}
     assert contrast["fine-tune auxiliary"] == sims["fine-tune auxiliary"]
-    assert Sims.NETWORKS == 2 * FineTuned.NETWORKS
