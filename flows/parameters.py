@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -49,7 +50,12 @@ Finalists = Annotated[int, Field(ge=1, le=100)]
 ScanOmegas = list[Omega]
 ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 Seed = Annotated[int, Field(ge=0)]
-Seeds = Annotated[list[Seed], Field(min_length=1)]
+Seeds = Annotated[
+    list[Seed],
+    Field(min_length=1),
+    BeforeValidator(lambda given: [given] if isinstance(given, int) else given),
+]
+"""Several, or a single one as a number: 3 is the seed 3, not three seeds."""
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -66,6 +72,10 @@ def _known_method(name: str) -> str:
 
 MethodName = Annotated[str, AfterValidator(_known_method), choice(list(all_methods()))]
 Methods = Annotated[list[MethodName], Field(min_length=1)]
+
+
+REPLACED = {"seed": "seeds, a list or a single number"}
+"""What stands for a parameter that there was."""
 
 
 def parameter_model(flow_function: Callable[..., Any]) -> type[BaseModel]:
@@ -102,8 +112,10 @@ def check_parameters(
     model = parameter_model(flow_function)
     names = [name for name in model.model_fields if name != "preset"]
     if unknown := [name for name in given if name not in names]:
+        now = f": it is {REPLACED[unknown[0]]}" if unknown[0] in REPLACED else ""
         raise BadInput(
-            f"no parameter {unknown[0]!r} of flow {preset.flow}; parameters: {', '.join(names)}"
+            f"no parameter {unknown[0]!r} of flow {preset.flow}{now}; parameters: "
+            + ", ".join(names)
         )
     try:
         checked = model.model_validate({**preset.parameters, **given, "preset": preset.name})

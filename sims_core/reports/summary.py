@@ -52,9 +52,16 @@ class Convergence(Frozen):
 
 class ArmSummary(Frozen):
     name: str
+    seed: int | None = None
+    """Of its models, in a run with several."""
     generations: tuple[GenerationSummary, ...]
     convergence: Convergence | None = None
     """Where distances are known for each replicate."""
+
+    @property
+    def curve(self) -> str:
+        """Its name without the seed: the same for all arms that differ in nothing else."""
+        return self.name.removesuffix(f" seed={self.seed}")
 
 
 class ScanPoint(Frozen):
@@ -62,6 +69,8 @@ class ScanPoint(Frozen):
 
     model: str = ""
     """The model of a self-improvement study; "fine-tuned" ones sample the auxiliary itself."""
+    seed: int | None = None
+    """Of its model, in a run with several."""
     omega: float
     budget_mimg: float | None
     """None for omega = 0, which trains no auxiliary."""
@@ -105,7 +114,7 @@ class RunSummary(Frozen):
     curves: tuple[Curve, ...] = ()
     """Figures over what a study varies, over seeds."""
     answer: str = ""
-    """What a self-improvement study found, in one sentence; `arms` are its finals."""
+    """What a study, or a loop over several seeds, found in one sentence."""
 
 
 def shown_generations(generations: int, most: int = 6) -> list[int]:
@@ -148,6 +157,27 @@ def arm_line(arm: ArmSummary, figure: str) -> str:
         f"t = {end.first}..{end.last}: {ratio:.2f} [{low:.2f}, {high:.2f}] times the standard G^1"
         f" ({end.verdict}; {counts})"
     )
+
+
+def curve_line(curve: Curve, arms: Sequence[ArmSummary], figure: str) -> str:
+    """An arm's result over seeds in one line of text."""
+    found = [point.figures[figure] for point in curve.points]
+    metrics = [g.metrics for arm in arms if arm.curve == curve.name for g in arm.generations]
+    generations = f" over t = 1..{len(found)}" if len(found) > 1 else ""
+    over = " ".join(f"{e.mean:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in found)
+    return (
+        f"{curve.name}: {figure.upper()}{generations}, mean of {found[0].n} seeds and its 95 % "
+        f"interval: {over} ({', '.join(sample_counts(metrics))})"
+    )
+
+
+def result_lines(summary: RunSummary) -> list[str]:
+    """What a run found as lines of text: its answer, then each arm's figures, over seeds if there
+    are several."""
+    lines = [summary.answer] if summary.answer else []
+    if summary.arms and len(summary.seeds) > 1:
+        return lines + [curve_line(each, summary.arms, summary.figure) for each in summary.curves]
+    return lines + [arm_line(arm, summary.figure) for arm in summary.arms]
 
 
 def count_stages(outcomes: Sequence[Outcome]) -> StageCounts:
