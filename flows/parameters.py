@@ -33,11 +33,11 @@ from sims_core.methods.catalog import Method, all_methods
 from sims_core.nets.names import MODELS
 from sims_core.settings import Settings
 from sims_core.store.store import Store
+from sims_core.studies.candidates import RANGE
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
 from sims_core.studies.resolve import resolve_base, resolve_data
-from sims_core.studies.self_improvement import RANGE
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -46,6 +46,7 @@ Ws = Annotated[list[Annotated[float, Field(ge=-1, allow_inf_nan=False)]], Field(
 PollutionSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 Budgets = Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
 ImageCount = Annotated[int, Field(ge=2, le=RANGE)]
+Repeats = Annotated[int, Field(ge=1, le=100)]
 Finalists = Annotated[int, Field(ge=1, le=100)]
 ScanOmegas = list[Omega]
 ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]

@@ -44,7 +44,7 @@ class Sims(SelfSynthetic):
 
     def models(self, steps: Steps, data: ArtifactRef, base: ArtifactRef) -> Sampled:
         if self.auxiliary_net is None:
-            return Sampled(base, self.fine_tuned(steps, data, base), self.omega)
+            return super().models(steps, data, base)
         auxiliary = steps.train(
             roles.TRAIN_AUXILIARY,
             purposes.TRAIN_AUXILIARY,
@@ -52,4 +52,7 @@ class Sims(SelfSynthetic):
             {"data": self.auxiliary_data(steps, data, base)},
             model=ModelConfig(net=self.auxiliary_net, sigma_data=steps.model.sigma_data),
         )
+        return self.from_auxiliary(steps, base, auxiliary)
+
+    def from_auxiliary(self, steps: Steps, base: ArtifactRef, auxiliary: ArtifactRef) -> Sampled:
         return Sampled(base, auxiliary, self.omega)

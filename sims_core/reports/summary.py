@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean, variance
 from typing import Literal
 
 from sims_core.common.frozen import Frozen
@@ -80,13 +82,37 @@ class ScanPoint(Frozen):
 
 
 class CurvePoint(Frozen):
-    """A model, measured once for each seed."""
+    """A model, measured for each seed: once, or on several disjoint sets of images."""
 
     x: float
     figures: dict[str, Estimate]
-    """Every metric over the seeds."""
+    """Every metric over the seeds; of a seed with several sets of images their mean."""
     change: Estimate | None = None
     """How much the main figure differs from the baseline's, seed by seed."""
+    repeats: tuple[tuple[float, ...], ...] = ()
+    """The main figure of each set of images, for each seed, where there are several."""
+    best: Estimate | None = None
+    """The least of them, over the seeds: what the field reports as the best of three."""
+
+    @property
+    def repeat_std(self) -> float | None:
+        """How much sets of images of one model differ: sample deviation, pooled over seeds."""
+        if not self.repeats:
+            return None
+        return math.sqrt(fmean([variance(values) for values in self.repeats]))
+
+    def text(self, figure: str) -> str:
+        """The figure with its interval, and mean and best of its sets of images, each named."""
+        found = self.figures[figure]
+        text = f"{found.mean:.3f}"
+        if found.low is not None and found.high is not None:
+            text += f" [{found.low:.3f}, {found.high:.3f}] over {found.n} seeds"
+        if self.best is not None:
+            text += (
+                f" (mean of {len(self.repeats[0])} sets of images, deviation "
+                f"{self.repeat_std:.3f}; best of them {self.best.mean:.3f})"
+            )
+        return text
 
 
 class Curve(Frozen):
@@ -162,12 +188,14 @@ def arm_line(arm: ArmSummary, figure: str) -> str:
 def curve_line(curve: Curve, arms: Sequence[ArmSummary], figure: str) -> str:
     """An arm's result over seeds in one line of text."""
     found = [point.figures[figure] for point in curve.points]
-    metrics = [g.metrics for arm in arms if arm.curve == curve.name for g in arm.generations]
-    generations = f" over t = 1..{len(found)}" if len(found) > 1 else ""
+    metrics = [generation.metrics for arm in arms for generation in arm.generations]
+    counts = ", ".join(sample_counts(metrics))
+    if len(found) == 1:
+        return f"{curve.name}: {figure.upper()} {curve.points[0].text(figure)} ({counts})"
     over = " ".join(f"{e.mean:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in found)
     return (
-        f"{curve.name}: {figure.upper()}{generations}, mean of {found[0].n} seeds and its 95 % "
-        f"interval: {over} ({', '.join(sample_counts(metrics))})"
+        f"{curve.name}: {figure.upper()} over t = 1..{len(found)}, mean of {found[0].n} seeds and "
+        f"its 95 % interval: {over} ({counts})"
     )
 
 
@@ -175,7 +203,7 @@ def result_lines(summary: RunSummary) -> list[str]:
     """What a run found as lines of text: its answer, then each arm's figures, over seeds if there
     are several."""
     lines = [summary.answer] if summary.answer else []
-    if summary.arms and len(summary.seeds) > 1:
+    if summary.arms and summary.curves:
         return lines + [curve_line(each, summary.arms, summary.figure) for each in summary.curves]
     return lines + [arm_line(arm, summary.figure) for arm in summary.arms]
 

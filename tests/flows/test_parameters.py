@@ -90,9 +90,11 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
         )
         return
     if preset.flow == "self-improvement":
-        stages = 6 if plan.experiment.data.encoding else 4  # latents are decoded
+        # Samples, features and metrics of each set of images, one preview; latents are decoded.
+        repeats = parameters["final_repeats"]
+        stages = 4 * repeats + 2 if plan.experiment.data.encoding else 3 * repeats + 1
         assert plan.undecided == stages * (2 + parameters["finalists"])
-        assert {each.candidate.omega for each in plan.selection} == {0, *parameters["omegas"]}
+        assert {each.candidate.strength for each in plan.selection} == {0, *parameters["omegas"]}
         return
     assert plan.generations == parameters["generations"]
     wanted = 2  # points: data and reference

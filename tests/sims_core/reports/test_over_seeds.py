@@ -1,4 +1,4 @@
-"""A loop over seeds: every figure with its interval, every difference paired, the page and lines."""
+"""A loop over seeds: figures with intervals, paired differences, the page and the lines."""
 
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ def test_every_seed_has_its_row_and_the_curves_are_over_them(done):
     rows = metric_rows(store, summary, plan)
     assert len(rows) == 2 * 2 * 3
     assert summary.seeds == SEEDS
-    assert [curve.name for curve in summary.curves] == ["standard |D_s|=50", "sims omega=1 |D_s|=50"]
+    assert [curve.name for curve in summary.curves] == [
+        "standard |D_s|=50",
+        "sims omega=1 |D_s|=50",
+    ]
     for curve in summary.curves:
         for point in curve.points:
             values = w2(rows, curve.name, point.x)
@@ -133,7 +136,7 @@ def test_the_page_shows_bands_changes_and_every_seed(done, tmp_path):
 
 
 def test_scans_are_of_each_seed_against_the_standard_of_the_same(done):
-    _, plan, _, summary = done
+    _, _, _, summary = done
     assert [(point.seed, point.omega) for point in summary.scan] == [
         (seed, omega) for seed in SEEDS for omega in (0, 1)
     ]
@@ -155,7 +158,7 @@ def test_arms_of_a_seed_are_those_of_a_run_with_that_seed_alone_on_the_same_data
 def test_one_seed_says_nothing_of_seeds(tmp_path):
     plan = plan_loop(EXPERIMENT, (arm(Standard()),), 1, 3)
     store = Store.open(tmp_path / "store")
-    plan, outcomes = Runner(store, Execution(threads=1)).run_plan(plan)
+    plan, _ = Runner(store, Execution(threads=1)).run_plan(plan)
     findings = report_of(plan).findings(store, plan)
     assert set(findings) == {"figure", "arms", "scan"}
     (found,) = findings["arms"]

@@ -298,9 +298,9 @@ def test_a_seed_more_computes_its_own_stages_only():
 
 def test_every_arm_of_every_seed_has_its_own_name_baseline_and_links():
     loop_plan = plan_loop(EXPERIMENT, (sims(), standard(), sims(size=9)), 1, 7, further_seeds=(8,))
+    names = ["sims omega=1 |D_s|=500", "standard |D_s|=500", "sims omega=1 |D_s|=9"]
     assert [name for name, _ in loop_plan.groups[1:-1]] == [
-        *("sims omega=1 |D_s|=500 seed=7", "standard |D_s|=500 seed=7", "sims omega=1 |D_s|=9 seed=7"),
-        *("sims omega=1 |D_s|=500 seed=8", "standard |D_s|=500 seed=8", "sims omega=1 |D_s|=9 seed=8"),
+        f"{name} seed={seed}" for seed in (7, 8) for name in names
     ]
     assert loop_plan.baselines == [1, 1, 2, 4, 4, 5]
     paths = [path for path, _ in loop_plan.links]

@@ -17,6 +17,7 @@ from sims_core.data.mixing import read_first
 from sims_core.engine.execution import DataFiles, Execution
 from sims_core.evaluation.extractors import CLASSIFIER_EXTRACTOR
 from sims_core.evaluation.images import RGBDataset
+from sims_core.methods.neon import Neon
 from sims_core.methods.sims import Sims
 from sims_core.nets.config import BaseConfig, MLPConfig, ModelConfig
 from sims_core.nets.importing import find_model_source
@@ -27,22 +28,16 @@ from sims_core.reports.page import metric_rows, render_report
 from sims_core.reports.study import STUDY, answer
 from sims_core.reports.summary import RunSummary, count_stages
 from sims_core.store.store import Store
+from sims_core.studies.candidates import RANGE, Sweep
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, plan_loop
 from sims_core.studies.resolve import resolve_base
 from sims_core.studies.running import Outcome
-from sims_core.studies.self_improvement import RANGE, Sweep, plan_study, seed_range
+from sims_core.studies.self_improvement import plan_study, seed_range
 
 PURPOSES = ("self-synthetic", "selection", "final", "preview")
-SWEEP = Sweep(
-    omegas=(2.0, 0.0, 0.5),
-    budgets_mimg=(0.0128, 0.0032),
-    n_s=500,
-    select_images=600,
-    final_images=900,
-    finalists=2,
-)
 EXPERIMENT = Experiment()
+COUNTS = {"n_s": 500, "select_images": 600, "final_images": 900, "finalists": 2}
 
 
 def fids(plan, **best):
@@ -53,8 +48,27 @@ def fids(plan, **best):
     return {name: better.get(name, 9.0) for name in names}
 
 
-def study(seed=0, experiment=EXPERIMENT, **changes):
-    return plan_study(experiment, SWEEP.model_copy(update=changes), seed)
+def sweep_of(
+    experiment=EXPERIMENT,
+    omegas=(2.0, 0.0, 0.5),
+    ws=(),
+    methods=(),
+    budgets_mimg=(0.0128, 0.0032),
+    **counts,
+):
+    """SIMS at every omega, Neon at every w, and other methods."""
+    counts = COUNTS | counts
+    sims = experiment.sims.model_copy(update={"n_s": counts["n_s"]})
+    neon = Neon().with_recipe_of(sims)
+    return Sweep(
+        methods=(*Sims.arms(sims, omegas), *Neon.arms(neon, ws), *methods),
+        budgets_mimg=budgets_mimg,
+        **counts,
+    )
+
+
+def study(seed=0, further_seeds=(), experiment=EXPERIMENT, **changes):
+    return plan_study(experiment, sweep_of(experiment, **changes), seed, further_seeds)
 
 
 def of(plan, role):
@@ -97,7 +111,7 @@ def test_every_model_is_sampled_as_what_it_is():
             "sims": {"base": base, "auxiliary": auxiliary},
         }[each.candidate.kind]
         assert generate.inputs == expected
-        assert generate.config["omega"] == each.candidate.omega
+        assert generate.config["omega"] == each.candidate.strength
         assert generate.config["count"] == 600
         features = next(s.request for s in each.stages if s.role == "features")
         assert features.config["count"] == 600
@@ -106,7 +120,7 @@ def test_every_model_is_sampled_as_what_it_is():
 
 def test_base_and_s_are_those_of_a_loops_first_generation():
     """The same store answers both flows."""
-    sims = Sims(n_s=SWEEP.n_s)
+    sims = Sims(n_s=500)
     experiment = EXPERIMENT.model_copy(update={"sims": sims})
     arm = Arm(method=sims, loop=LoopKind.fully_synthetic, pollution_size=5)
     loop = plan_loop(experiment, (arm,), 1, 7)
@@ -217,21 +231,18 @@ def test_points_have_a_scan_of_their_own():
         study(experiment=Experiment(data=GaussianData(), model=model))
 
 
-TINY_SWEEP = Sweep(
-    omegas=(1.0, 3.0),
-    budgets_mimg=(0.000128, 0.000256),
-    n_s=32,
-    select_images=32,
-    final_images=64,
-    finalists=1,
-)
+TINY = {
+    "omegas": (1.0, 3.0),
+    "budgets_mimg": (0.000128, 0.000256),
+    **{"n_s": 32, "select_images": 32, "final_images": 64, "finalists": 1},
+}
 
 
 @pytest.fixture(scope="module")
 def done(tiny_experiment, tmp_path_factory):
     """A finished study: (store, whole plan, outcomes)."""
     store = Store.open(tmp_path_factory.mktemp("study") / "store")
-    plan = plan_study(tiny_experiment, TINY_SWEEP, 7)
+    plan = study(7, experiment=tiny_experiment, **TINY)
     with pytest.raises(DamagedArtifact):
         plan.completed(store)
     outcomes = []
@@ -282,7 +293,9 @@ def test_rows_and_summary_hold_every_figure_with_its_n_seeds_and_cost(done):
     assert [row["phase"] for row in rows] == ["selection"] * 7 + ["final"] * 3
     for row, each in zip(rows, (*plan.selection, *plan.finals), strict=True):
         details = store.manifest(each["evaluate"]).details
+        assert row["metric_seed"] == details.pop("seed")
         assert {name: row[name] for name in details} == details
+        assert (row["seed"], row["repeat"]) == (7, 1)
         assert row["n_generated"] == (32 if row["phase"] == "selection" else 64)
         assert row["nfe"] == (14 if row["kind"] == "sims" else 7)
         # of the base's 2 kimg
@@ -291,25 +304,29 @@ def test_rows_and_summary_hold_every_figure_with_its_n_seeds_and_cost(done):
     assert [point.model for point in found["scan"]] == [row["model"] for row in rows[:7]]
 
 
+def answered(plan, *fids):
+    """The answer for finals of these FIDs, for each model of one seed and one set of images."""
+    counts = {"n_generated": 900, "n_real": 1797}
+    names = [each.candidate.name for each in plan.finals]
+    found = {name: [[{"fid": fid, **counts}]] for name, fid in zip(names, fids, strict=True)}
+    return answer(plan, found)
+
+
 def test_the_answer_follows_the_figures():
     plan = study().with_finals(fids(study(), **{"sims_omega=2_B=3.2k": 1.0}))
-    names = [each.candidate.name for each in plan.finals]
-    counts = {"n_generated": 900, "n_real": 1797}
-    metrics = [{"fid": fid, **counts} for fid in (8.0, 9.5, 6.0, 5.0)]
-    text = answer(plan, dict(zip(names, metrics, strict=True)))
-    assert text.startswith("SIMS improves this model: FID 6.000 at omega = 2 and a budget of 3.2 k")
-    imported = plan.experiment.model_copy(update={"base": BaseConfig(imported="mine")})
-    unknown = answer(replace(plan, experiment=imported), dict(zip(names, metrics, strict=True)))
-    assert unknown == text.replace(" (12.8 % extra training)", "")
-    for part in ("12.8 % extra", "the base has 8.000 (-25.0 %)", "9.500", "900", "1797"):
+    text = answered(plan, 8.0, 9.5, 6.0, 5.0)
+    assert text.startswith("sims omega=2 improves this model on one seed, which shows no interval")
+    assert "FID 6.000 at a budget of 3.2 kimg (12.8 % extra training), -2.000 (-25.0 %)" in text
+    for part in ("The base has FID 8.000", "the same images 9.500", "900", "1797"):
         assert part in text
-    metrics[2] = {"fid": 8.5, **counts}
-    text = answer(plan, dict(zip(names, metrics, strict=True)))
-    assert text.startswith("SIMS does not improve this model: FID 8.500")
+    imported = plan.experiment.model_copy(update={"base": BaseConfig(imported="mine")})
+    unknown = answered(replace(plan, experiment=imported), 8.0, 9.5, 6.0, 5.0)
+    assert unknown == text.replace(" (12.8 % extra training)", "")
+    text = answered(plan, 8.0, 9.5, 8.5, 5.0)
+    assert text.startswith("sims omega=2 does not improve this model on one seed")
     for fid in (7.93, 8.07):
-        metrics[2] = {"fid": fid, **counts}
-        text = answer(plan, dict(zip(names, metrics, strict=True)))
-        assert text.startswith(f"SIMS makes no clear difference to this model: FID {fid:.3f}")
+        text = answered(plan, 8.0, 9.5, fid, 5.0)
+        assert text.startswith("sims omega=2 makes no clear difference to this model on one seed")
 
 
 def test_the_report_answers_first_and_shows_every_final(done):
@@ -351,15 +368,8 @@ def test_a_study_of_an_imported_base(tiny_experiment, tiny_run, store):
     MODELS.give(store, "mine", model)
     named = tiny_experiment.model_copy(update={"base": BaseConfig(imported="mine")})
     experiment = resolve_base(named, store)
-    sweep = Sweep(
-        omegas=(1.0,),
-        budgets_mimg=(0.000256,),
-        n_s=32,
-        select_images=64,
-        final_images=64,
-        finalists=1,
-    )
-    plan = plan_study(experiment, sweep, seed=7)
+    one = {"omegas": (1.0,), "budgets_mimg": (0.000256,), "select_images": 64}
+    plan = study(7, experiment=experiment, **(TINY | one))
     assert [s.role for s in plan.training if s.request.stage == "train"] == ["fine-tune auxiliary"]
     for stage in plan:
         run_stage(store, stage.request, Execution(threads=1))
