@@ -24,6 +24,8 @@ PANELS = 4
 def _draw(axes: Axes, arms: Sequence[ArmSummary], metric: MetricFigure, relative: bool) -> None:
     for number, name in enumerate(dict.fromkeys(arm.curve for arm in arms)):
         of_seeds = [_values(arm, metric, relative) for arm in arms if arm.curve == name]
+        if not all(math.isfinite(value) for values in of_seeds for value in values):
+            continue  # the first generation of some seed is 0, and nothing has a ratio to that
         found = [estimate(values) for values in zip(*of_seeds, strict=True)]
         t = range(1, len(found) + 1)
         colour, means = COLOURS[number % len(COLOURS)], [each.mean for each in found]

@@ -15,10 +15,17 @@ from sims_core.methods.sims import Sims
 from sims_core.methods.standard import Standard
 from sims_core.nets.config import ExactGaussianConfig, ModelConfig
 from sims_core.reports.base import RunDetails, report_of
+from sims_core.reports.curves import curves
 from sims_core.reports.estimates import estimate
 from sims_core.reports.over_seeds import as_row, verdict
 from sims_core.reports.page import metric_rows, render_report
-from sims_core.reports.summary import RunSummary, count_stages, result_lines
+from sims_core.reports.summary import (
+    ArmSummary,
+    GenerationSummary,
+    RunSummary,
+    count_stages,
+    result_lines,
+)
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, plan_loop
@@ -169,3 +176,22 @@ def test_one_seed_says_nothing_of_seeds(tmp_path):
 def test_the_metrics_own_seed_is_not_taken_for_the_runs():
     row = as_row(5, {"fid": 1.0, "seed": 77, "n_generated": 3})
     assert row == {"seed": 5, "fid": 1.0, "metric_seed": 77, "n_generated": 3}
+
+
+def test_a_ratio_to_nothing_is_not_drawn():
+    def of_seed(seed, recalls):
+        metrics = {"fid": 2.0, "kid": 0.1, "kid_std": 0.1, "precision": 0.5}
+        generations = tuple(
+            GenerationSummary(t=t, metrics={**metrics, "recall": recall}, artifacts={})
+            for t, recall in enumerate(recalls, start=1)
+        )
+        return ArmSummary(name=f"standard seed={seed}", seed=seed, generations=generations)
+
+    figure = curves([of_seed(0, (0.5, 0.25)), of_seed(1, (0.0, 0.1))])
+    by_title = {axes.get_title().split(" (")[0]: axes for axes in figure.axes[:4]}
+    ratios = dict(zip(by_title, figure.axes[4:], strict=True))
+    (line,) = by_title["Recall"].get_lines()
+    assert list(line.get_ydata()) == pytest.approx([0.25, 0.175])
+    assert [each.get_linestyle() for each in ratios["Recall"].get_lines()] == ["--"], "of 1 only"
+    (line, _) = ratios["FID"].get_lines()
+    assert list(line.get_ydata()) == [1, 1]
