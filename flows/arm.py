@@ -45,4 +45,4 @@ def run_arm(store: Store, run: PlannedRun, plan: LoopPlan, arm: ArmPlan) -> list
         """All generations of one arm."""
         return task_runner(store, plan).run(name, arm.stages, show)
 
-    return sub_flow(arm.arm.name, generations, run.name)
+    return sub_flow(arm.name, generations, run.name)

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -32,11 +33,11 @@ from sims_core.methods.catalog import Method, all_methods
 from sims_core.nets.names import MODELS
 from sims_core.settings import Settings
 from sims_core.store.store import Store
+from sims_core.studies.candidates import RANGE
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
 from sims_core.studies.resolve import resolve_base, resolve_data, resolve_methods
-from sims_core.studies.self_improvement import RANGE
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -46,11 +47,17 @@ PollutionSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1
 RealFraction = Annotated[float, Field(ge=0, le=1)]
 Budgets = Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
 ImageCount = Annotated[int, Field(ge=2, le=RANGE)]
+Repeats = Annotated[int, Field(ge=1, le=100)]
 Finalists = Annotated[int, Field(ge=1, le=100)]
 ScanOmegas = list[Omega]
 ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 Seed = Annotated[int, Field(ge=0)]
-Seeds = Annotated[list[Seed], Field(min_length=1)]
+Seeds = Annotated[
+    list[Seed],
+    Field(min_length=1),
+    BeforeValidator(lambda given: [given] if isinstance(given, int) else given),
+]
+"""Several, or a single one as a number: 3 is the seed 3, not three seeds."""
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -67,6 +74,10 @@ def _known_method(name: str) -> str:
 
 MethodName = Annotated[str, AfterValidator(_known_method), choice(list(all_methods()))]
 Methods = Annotated[list[MethodName], Field(min_length=1)]
+
+
+REPLACED = {"seed": "seeds, a list or a single number"}
+"""What stands for a parameter that there was."""
 
 
 def parameter_model(flow_function: Callable[..., Any]) -> type[BaseModel]:
@@ -103,8 +114,10 @@ def check_parameters(
     model = parameter_model(flow_function)
     names = [name for name in model.model_fields if name != "preset"]
     if unknown := [name for name in given if name not in names]:
+        now = f": it is {REPLACED[unknown[0]]}" if unknown[0] in REPLACED else ""
         raise BadInput(
-            f"no parameter {unknown[0]!r} of flow {preset.flow}; parameters: {', '.join(names)}"
+            f"no parameter {unknown[0]!r} of flow {preset.flow}{now}; parameters: "
+            + ", ".join(names)
         )
     try:
         checked = model.model_validate({**preset.parameters, **given, "preset": preset.name})

@@ -36,7 +36,7 @@ def sims_loop(parameters: dict[str, Any]) -> RunSummary:
     store = open_store()
     run = PlannedRun.of("sims-loop", checked(signature, parameters), store)
     plan = cast(LoopPlan, run.plan)  # what this flow's parameters are expanded into
-    runner, arms = task_runner(store, plan), {arm.arm.name: arm for arm in plan.arms}
+    runner, arms = task_runner(store, plan), {arm.name: arm for arm in plan.arms}
 
     def run_group(name: str, stages: Sequence[PlannedStage]) -> list[Outcome]:
         if name in arms:

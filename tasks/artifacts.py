@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,13 @@ def show_generation(
     store: Store, experiment: Experiment, plan: ArmPlan, run_name: str, t: int, generations: int
 ) -> None:
     """After generation t of an arm: its samples, and the metrics so far as text and as a table."""
-    arm = plan.arm.name.replace("|", r"\|")
-    reached = ArmPlan(plan.arm, tuple(stage for stage in plan.stages if stage.t <= t))
+    arm = plan.name.replace("|", r"\|")
+    reached = replace(plan, stages=tuple(stage for stage in plan.stages if stage.t <= t))
     rows = _rows(summarise_arm(store, reached))
     picture = _samples(store, experiment, plan.artifacts(t))
     text = f"## {arm}, generation {t} of {generations}\n\n{picture}\n\n{_markdown_table(rows)}\n"
-    about = f"{plan.arm.name}, t = {t} of {generations}"
-    key = artifact_key(run_name, plan.arm.slug)
+    about = f"{plan.name}, t = {t} of {generations}"
+    key = artifact_key(run_name, plan.slug)
     _publish(
         ArtifactCreate(key=f"{key}-samples", type="markdown", data=text, description=about),
         ArtifactCreate(

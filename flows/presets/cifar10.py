@@ -134,6 +134,7 @@ PRESETS = [
             "select_images": 10_000,
             "final_images": 50_000,
             "finalists": 3,
+            "final_repeats": 3,
         },
         experiment=CIFAR10,
     ),

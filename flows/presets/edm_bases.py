@@ -27,7 +27,8 @@ Neon's [P], 2.5e-4 of EDM2 ours [O]. Budgets: on CIFAR-10 up to a fifth of what 
 from "training costs about 20 % extra" [K, secondary]; on FFHQ-64 Neon's 1.5 Mi, half and twice that
 [P]; on ImageNet ours [O]. The auxiliary's loss, noise levels and dropout are the base's own, from
 its file. Omegas are ours [O]. Selection on 10k images of one range of seeds, finals on 50k of
-another: Neon's protocol [P]; EDM reports the best of three. EDM resamples augmented images by a
+another: Neon's protocol [P], on three disjoint sets of them as EDM does, which reports the best
+[K]; the report names mean and best. EDM resamples augmented images by a
 wavelet filter, this project bicubically [O]. ImageNet-512's latents have mean 0 and deviation 0.5
 in each channel over the set, where EDM2 scales by fixed numbers that are close to that [O].
 
@@ -36,14 +37,14 @@ peak in bf16) [O]. One evaluation of the network costs 42.4 GFLOP on CIFAR-10, 8
 201.6 on both ImageNets (counted by torch's flop counter on these configurations), an image in
 training three of them. With 5 (3) omegas, 3 budgets and 3 finalists, at NFE a base's image:
 S: n_s NFE; training: 3 x largest budget; selection: 10k (2 x 15 (9) + 4) NFE; finals:
-50k (2 x 3 + 2) NFE.
+3 x 50k (2 x 3 + 2) NFE.
 
 | row | S | training | selection | finals | hours |
 |---|---|---|---|---|---|
-| edm-cifar10 | 0.8 | 28.3 | 2.8 | 3.3 | 35 |
-| edm-ffhq64 | 0.7 | 4.2 | 12.5 | 14.7 | 32 |
-| edm2-imagenet64 | 17.6 | 26.9 | 15.5 | 28.2 | 88 |
-| edm2-imagenet512 | 105.8 | 67.2 | 15.5 | 28.2 | 217, and 5 to decode |
+| edm-cifar10 | 0.8 | 28.3 | 2.8 | 9.9 | 42 |
+| edm-ffhq64 | 0.7 | 4.2 | 12.5 | 44.1 | 62 |
+| edm2-imagenet64 | 17.6 | 26.9 | 15.5 | 84.6 | 145 |
+| edm2-imagenet512 | 105.8 | 67.2 | 15.5 | 84.6 | 273, and 12 to decode |
 
 None of the four has been run to its end here; a run that was stopped goes on where it was.
 """
@@ -107,7 +108,10 @@ def _experiment(
     )
 
 
-MEASURED = {"select_images": 10_000, "final_images": 50_000, "finalists": 3}
+MEASURED = {
+    **{"select_images": 10_000, "final_images": 50_000},
+    **{"finalists": 3, "final_repeats": 3},
+}
 OMEGAS = [0.25, 0.5, 1.0, 1.5, 2.0]
 FEW_OMEGAS = [0.5, 1.0, 1.5]
 
@@ -117,7 +121,7 @@ PRESETS = [
         name="edm-cifar10",
         description="Table 1, CIFAR-10: does SIMS improve EDM-VP? (paper: FID 1.97 to 1.33)",
         hardware="1 GPU of 24 GB; `sims model import` of EDM's checkpoint first",
-        expected_time="about 35 hours on one A100 (estimated, not measured)",
+        expected_time="about 42 hours on one A100 (estimated, not measured)",
         parameters={
             **{"omegas": OMEGAS, "budgets": [10.0, 20.0, 40.0], "n_s": 100_000},
             **MEASURED,
@@ -138,7 +142,7 @@ PRESETS = [
         description="Table 1, FFHQ-64: does SIMS improve EDM-VP? (paper: FID 2.39 to 1.04)",
         hardware="1 GPU of 24 GB; `sims model import` of EDM's checkpoint and `sims data import` "
         "of FFHQ first",
-        expected_time="about 32 hours on one A100 (estimated, not measured)",
+        expected_time="about 62 hours on one A100 (estimated, not measured)",
         parameters={"omegas": OMEGAS, "budgets": [0.75, 1.5, 3.0], "n_s": 18_000, **MEASURED},
         needs=(
             _model("edm-ffhq64", f"{EDM}/edm-ffhq-64x64-uncond-vp.pkl", "0.25 GB"),
@@ -164,7 +168,7 @@ PRESETS = [
         description="Table 1, ImageNet-64: does SIMS improve EDM2-S? (paper: FID 1.58 to a record)",
         hardware="1 GPU of 80 GB (SIMS_MICRO_BATCH_SIZE=256), 64 GB of memory; `sims model import` "
         "of EDM2-S and `sims data import` of ImageNet first",
-        expected_time="about 88 hours on one A100 (estimated, not measured)",
+        expected_time="about six days on one A100 (estimated, not measured)",
         parameters={
             **{"omegas": FEW_OMEGAS, "budgets": [2.0, 4.0, 8.0], "n_s": 250_000},
             **MEASURED,
@@ -191,7 +195,7 @@ PRESETS = [
         description="Table 1, ImageNet-512: does SIMS improve EDM2-S? (paper: FID 2.56 to 1.73)",
         hardware="1 GPU of 80 GB (SIMS_MICRO_BATCH_SIZE=256), 128 GB of memory; `sims model "
         "import` of EDM2-S, `sims data import` of ImageNet and `sims data encode` first",
-        expected_time="about nine days on one A100 (estimated, not measured)",
+        expected_time="about twelve days on one A100 (estimated, not measured)",
         parameters={
             **{"omegas": FEW_OMEGAS, "budgets": [5.0, 10.0, 20.0], "n_s": 1_500_000},
             **MEASURED,

@@ -14,7 +14,7 @@ from flows.parameters import (
     RunName,
     ScanBudgets,
     ScanOmegas,
-    Seed,
+    Seeds,
     Ws,
     choice,
     chosen_methods,
@@ -38,7 +38,7 @@ def sims_loop(
     real_fraction: RealFraction | None = None,
     scan_omegas: ScanOmegas = [],  # noqa: B006
     scan_budgets: ScanBudgets = [],  # noqa: B006
-    seed: Seed = 0,
+    seeds: Seeds = [0],  # noqa: B006
     run_name: RunName | None = None,
     overrides: dict[str, Any] = {},  # noqa: B006
 ) -> dict[str, Any]:
@@ -57,7 +57,8 @@ def sims_loop(
         accumulation: Whether synthetic data replace, join or share a budget with earlier ones.
         scan_omegas: Guidance strengths of a scan of the first generation (self-improvement).
         scan_budgets: Auxiliary budgets of that scan, in million images; none is the preset's.
-        seed: Every random number of the run derives from it.
+        seeds: Every arm is made once for each of them, and all random numbers derive from them;
+            fixed data and evaluation are those of the first.
         run_name: Name of the folder under runs/; made from the parameters if not given.
         overrides: Rarely changed settings of the preset by dotted name, e.g. {"training.kimg": 50}.
     """
@@ -68,6 +69,7 @@ def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
     """Arms (methods x pollution sizes), planned in full."""
     methods = chosen_methods(experiment, parameters)
     sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
+    seed, *further = dict.fromkeys(parameters["seeds"])
 
     def arm(method: Method, size: int) -> Arm:
         names = ("loop", "accumulation", "real_fraction")
@@ -77,8 +79,9 @@ def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
         experiment,
         tuple(arm(method, size) for size in sizes for method in methods),
         parameters["generations"],
-        parameters["seed"],
+        seed,
         tuple(arm(method, sizes[0]) for method in _scan_methods(experiment, parameters)),
+        tuple(further),
     )
 
 

@@ -78,7 +78,7 @@ def run(
 ) -> None:
     """Run a preset in this process; what the store already holds is not computed again."""
     from infra.cli.runs import check_run, dry_run_lines, execute, execute_directly
-    from sims_core.reports.summary import arm_line, curve_line
+    from sims_core.reports.summary import result_lines
 
     with _errors():
         _use_store(store)
@@ -91,12 +91,8 @@ def run(
         if as_json:
             print(summary.model_dump_json(exclude_defaults=True))
             return
-        if summary.answer:
-            print(summary.answer)
-        for arm in summary.arms:
-            print(arm_line(arm, summary.figure))
-        for curve in summary.curves:
-            print(curve_line(curve, summary.figure))
+        for line in result_lines(summary):
+            print(line)
         counts = summary.stages
         print(
             f"stages: {counts.computed} computed in {counts.seconds:.0f} s, {counts.cached} cached"

@@ -138,6 +138,11 @@ class Method(Frozen):
         """The method at each strength, a curve each; without `STRENGTHS` the template alone."""
         return [template]
 
+    def with_budget(self, mimg: float) -> Self:
+        """The method with so many million images of training beyond the base; one that has no such
+        budget stays as it is."""
+        return self
+
     def models(self, steps: Steps, data: ArtifactRef, base: ArtifactRef) -> Sampled:
         """Plans what comes between the trained base and sampling.
 

@@ -19,5 +19,5 @@ class FineTuned(SelfSynthetic):
     def label(self) -> str:
         return "fine-tuned on S"
 
-    def models(self, steps: Steps, data: ArtifactRef, base: ArtifactRef) -> Sampled:
-        return Sampled(self.fine_tuned(steps, data, base))
+    def from_auxiliary(self, steps: Steps, base: ArtifactRef, auxiliary: ArtifactRef) -> Sampled:
+        return Sampled(auxiliary)

@@ -54,7 +54,6 @@ class Neon(SelfSynthetic):
         fields = template.model_dump()
         return [cls.model_validate({**fields, "w": w}) for w in sorted({w for w in strengths if w})]
 
-    def models(self, steps: Steps, data: ArtifactRef, base: ArtifactRef) -> Sampled:
-        auxiliary = self.fine_tuned(steps, data, base)
+    def from_auxiliary(self, steps: Steps, base: ArtifactRef, auxiliary: ArtifactRef) -> Sampled:
         request = MERGE.request(MergeConfig(w=self.w), base=base, auxiliary=auxiliary)
         return Sampled(steps.add(roles.MERGE, request))

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from sims_core.common import purposes, roles
 from sims_core.common.seeding import MOST_IMAGES
-from sims_core.methods.base import Method, Steps
+from sims_core.methods.base import Method, Sampled, Steps
 from sims_core.nets.config import Net
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.training.config import MOST_KIMG, TrainingConfig
@@ -46,6 +46,21 @@ class SelfSynthetic(Method):
         recipe = {name: getattr(other, name) for name in SelfSynthetic.model_fields}
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return self.model_copy(update={**recipe, **given, "kind": self.kind})
+
+    def with_budget(self, mimg: float) -> Self:
+        return self.model_copy(update={"budget_mimg": mimg})
+
+    def shares_auxiliary_with(self, other: SelfSynthetic) -> bool:
+        """Whether both fine-tune on the same S in the same way, whatever their budgets."""
+        names = [name for name in SelfSynthetic.model_fields if name not in ("kind", "budget_mimg")]
+        return all(getattr(self, name) == getattr(other, name) for name in names)
+
+    def models(self, steps: Steps, data: ArtifactRef, base: ArtifactRef) -> Sampled:
+        return self.from_auxiliary(steps, base, self.fine_tuned(steps, data, base))
+
+    def from_auxiliary(self, steps: Steps, base: ArtifactRef, auxiliary: ArtifactRef) -> Sampled:
+        """What is sampled, given the base and the auxiliary fine-tuned from it."""
+        raise NotImplementedError
 
     def auxiliary_data(self, steps: Steps, data: ArtifactRef, base: ArtifactRef) -> ArtifactRef:
         """S, drawn from the base, and with it the real data where `aux_data` says so.

@@ -27,13 +27,15 @@ class Sims(SelfSynthetic, Guided):
 
     def models(self, steps: Steps, data: ArtifactRef, base: ArtifactRef) -> Sampled:
         if self.auxiliary_net is None:
-            auxiliary = self.fine_tuned(steps, data, base)
-        else:
-            auxiliary = steps.train(
-                roles.TRAIN_AUXILIARY,
-                purposes.TRAIN_AUXILIARY,
-                self.auxiliary_training(steps.training, self.auxiliary_net),
-                {"data": self.auxiliary_data(steps, data, base)},
-                model=ModelConfig(net=self.auxiliary_net, sigma_data=steps.model.sigma_data),
-            )
+            return super().models(steps, data, base)
+        auxiliary = steps.train(
+            roles.TRAIN_AUXILIARY,
+            purposes.TRAIN_AUXILIARY,
+            self.auxiliary_training(steps.training, self.auxiliary_net),
+            {"data": self.auxiliary_data(steps, data, base)},
+            model=ModelConfig(net=self.auxiliary_net, sigma_data=steps.model.sigma_data),
+        )
+        return self.from_auxiliary(steps, base, auxiliary)
+
+    def from_auxiliary(self, steps: Steps, base: ArtifactRef, auxiliary: ArtifactRef) -> Sampled:
         return Sampled(base, auxiliary, self.omega, self.interval)

@@ -11,7 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from sims_core.evaluation.metric import Figure as MetricFigure
 from sims_core.evaluation.metric import figures_in
+from sims_core.reports.bands import band
 from sims_core.reports.drawing import COLOURS
+from sims_core.reports.estimates import estimate
 from sims_core.reports.summary import ArmSummary, sample_counts
 from sims_core.reports.tables import ratios
 
@@ -20,13 +22,15 @@ PANELS = 4
 
 
 def _draw(axes: Axes, arms: Sequence[ArmSummary], metric: MetricFigure, relative: bool) -> None:
-    for number, arm in enumerate(arms):
-        t = [generation.t for generation in arm.generations]
-        values = [generation.metrics[metric.name] for generation in arm.generations]
-        if relative:
-            values = ratios(arm, metric.name, values[0])
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(t, values, marker="o", markersize=4, linewidth=1.6, color=colour, label=arm.name)
+    for number, name in enumerate(dict.fromkeys(arm.curve for arm in arms)):
+        of_seeds = [_values(arm, metric, relative) for arm in arms if arm.curve == name]
+        if not all(math.isfinite(value) for values in of_seeds for value in values):
+            continue  # the first generation of some seed is 0, and nothing has a ratio to that
+        found = [estimate(values) for values in zip(*of_seeds, strict=True)]
+        t = range(1, len(found) + 1)
+        colour, means = COLOURS[number % len(COLOURS)], [each.mean for each in found]
+        axes.plot(t, means, marker="o", markersize=4, linewidth=1.6, color=colour, label=name)
+        band(axes, t, found, colour)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
@@ -39,6 +43,12 @@ def _draw(axes: Axes, arms: Sequence[ArmSummary], metric: MetricFigure, relative
         axes.set_title(f"{metric.title} ({metric.better})", fontsize=9)
 
 
+def _values(arm: ArmSummary, metric: MetricFigure, relative: bool) -> list[float]:
+    """The figure in each generation, or its ratio to the arm's own first."""
+    values = [generation.metrics[metric.name] for generation in arm.generations]
+    return ratios(arm, metric.name, values[0]) if relative else values
+
+
 def shown_metrics(arms: Sequence[ArmSummary]) -> list[MetricFigure]:
     """The figures that every generation of every arm has."""
     found = [generation.metrics for arm in arms for generation in arm.generations]
@@ -47,6 +57,8 @@ def shown_metrics(arms: Sequence[ArmSummary]) -> list[MetricFigure]:
 
 def curves(arms: Sequence[ArmSummary]) -> Figure:
     """Each metric over generations, above; its ratio to the arm's own t = 1, below.
+
+    Arms that differ in their seed only are one line, through their means, with a band.
 
     Four metrics side by side; further ones in a second pair of rows, and so on.
     """

@@ -36,7 +36,14 @@ class Estimate(Frozen):
     def __str__(self) -> str:
         if self.low is None or self.high is None:
             return f"{self.mean:.3f} (one seed)"
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.n}"
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] over {self.n} seeds"
+
+    @property
+    def signed(self) -> str:
+        """A difference in words, with its interval if it has one."""
+        if self.low is None or self.high is None:
+            return f"{self.mean:+.3f}"
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 def estimate(values: Sequence[float]) -> Estimate:

@@ -12,7 +12,7 @@ from sims_core.studies.loop import ArmPlan, LoopPlan
 
 def summarise_arm(store: Store, plan: ArmPlan) -> ArmSummary:
     """Reads each generation's metrics from the store."""
-    generations = []
+    generations, seed = [], plan.seed if plan.one_of_several else None
     for t in sorted({stage.t for stage in plan.stages}):
         artifacts = plan.artifacts(t)
         generations.append(
@@ -23,14 +23,16 @@ def summarise_arm(store: Store, plan: ArmPlan) -> ArmSummary:
             )
         )
     cost = arm_cost(store, plan.stages)
-    return ArmSummary(name=plan.arm.name, generations=tuple(generations), cost=cost)
+    return ArmSummary(name=plan.name, seed=seed, generations=tuple(generations), cost=cost)
 
 
 def summarise_scan(store: Store, plan: LoopPlan) -> tuple[ScanPoint, ...]:
-    """The scan's first generations, in the plan's order."""
-    ratios = kind_report(plan.experiment).scan_ratios(store, plan)
+    """The scan's first generations, in the plan's order: seed after seed."""
+    kind = kind_report(plan.experiment)
+    ratios = [each for seed in plan.seeds for each in kind.scan_ratios(store, plan.of_seed(seed))]
     return tuple(
         ScanPoint(
+            seed=scanned.seed if scanned.one_of_several else None,
             omega=scanned.arm.method.strength,
             budget_mimg=scanned.arm.method.extra_mimg,
             metrics=read_figures(store, scanned.artifacts(1).values()),

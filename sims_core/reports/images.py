@@ -98,10 +98,10 @@ def _grids(store: Store, plan: LoopPlan) -> list[dict[str, Any]]:
     shown = shown_generations(plan.generations)
     return [
         {
-            "arm": arm.arm.name,
+            "arm": arm.name,
             "images": [
                 {"t": t, "uri": grid_uri(store, arm.artifacts(t)[roles.PREVIEW])} for t in shown
             ],
         }
-        for arm in plan.arms
+        for arm in plan.of_seed(plan.seed).arms
     ]

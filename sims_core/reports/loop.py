@@ -7,6 +7,7 @@ from typing import Any
 
 from sims_core.reports.base import PagePart, kind_report
 from sims_core.reports.found import summarise_arm, summarise_scan
+from sims_core.reports.over_seeds import loop_answer, loop_curves
 from sims_core.reports.summary import RunSummary
 from sims_core.reports.tables import table_rows
 from sims_core.store.store import Store
@@ -19,14 +20,20 @@ class LoopReport:
     def findings(self, store: Store, plan: LoopPlan) -> dict[str, Any]:
         kind = kind_report(plan.experiment)
         arms = tuple(summarise_arm(store, arm) for arm in plan.arms)
-        return {
+        found = {
             "figure": kind.figure,
             "arms": kind.finish_arms(store, plan, arms),
             "scan": summarise_scan(store, plan),
         }
+        if len(plan.seeds) > 1:
+            curves = loop_curves(plan, arms, kind.figure)
+            answer = loop_answer(plan, curves, kind.figure)
+            found |= {"seeds": plan.seeds, "curves": curves, "answer": answer}
+        return found
 
     def rows(self, store: Store, summary: RunSummary, plan: LoopPlan) -> list[dict[str, Any]]:
-        return table_rows(summary.arms, summary.figure, plan.baselines)
+        seeds = [arm.seed for arm in plan.arms]
+        return table_rows(summary.arms, summary.figure, plan.baselines, seeds)
 
     def budgets(self, plan: LoopPlan) -> str:
         return f"{plan.experiment.sims.budget_mimg:g}"
@@ -37,7 +44,14 @@ class LoopReport:
     def page(
         self, store: Store, summary: RunSummary, plan: LoopPlan, folder: Path | None
     ) -> PagePart:
-        return kind_report(plan.experiment).page(store, summary, plan, folder)
+        part = kind_report(plan.experiment).page(store, summary, plan, folder)
+        if len(plan.seeds) < 2:
+            return part
+        from sims_core.reports.bands import differences
+        from sims_core.reports.drawing import written
+
+        drawn = written(differences(summary.curves, summary.figure), folder, "over_seeds")
+        return PagePart({**part.context, "over_seeds": drawn}, part.template)
 
 
 LOOP = LoopReport()

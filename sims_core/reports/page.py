@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sims_core.common import roles
 from sims_core.reports.base import RunDetails, kind_report, report_of
-from sims_core.reports.summary import RunSummary
+from sims_core.reports.over_seeds import verdict
+from sims_core.reports.summary import RunSummary, sample_counts
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.plan import Plan
@@ -91,6 +92,9 @@ def render_report(
         .get_template(part.template)
         .render(
             summary=summary,
+            seeds=summary.seeds or (plan.seed,),
+            verdict=verdict,
+            counts=sample_counts([g.metrics for arm in summary.arms for g in arm.generations]),
             title=details.title,
             parameters=details.parameters,
             settings=_settings(details),
@@ -101,8 +105,8 @@ def render_report(
             longest=max((group["seconds"] for group in times), default=0.0) or 1.0,
             total_seconds=sum(group["seconds"] for group in times),
             outcomes=details.outcomes,
-            costs=[(e.name, e.cost) for e in (*summary.arms, *summary.curves) if e.cost],
-            **part.context,
+            costs=[(e.name, e.cost) for e in summary.curves or summary.arms if e.cost],
+            **{"over_seeds": None, **part.context},
         )
     )
 

@@ -236,5 +236,5 @@ def clouds(store: Store, plan: LoopPlan) -> Figure:
         for axes, t in zip(grid[row], shown, strict=True):
             _cloud(axes, store, arm.artifacts(t)[roles.GENERATE], truth)
             axes.set_title(f"t = {t}", fontsize=8)
-        grid[row, 0].set_ylabel(arm.arm.name, fontsize=8)
+        grid[row, 0].set_ylabel(arm.name, fontsize=8)
     return figure

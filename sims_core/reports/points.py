@@ -55,6 +55,11 @@ class PointsReport:
         from sims_core.reports.panels import clouds, panels
 
         several = _data(plan.experiment).dim > 1
+        if len(plan.seeds) > 1:  # replicates are shown, of the first seed
+            arms = tuple(arm for arm in summary.arms if arm.seed == plan.seed)
+            scan = tuple(point for point in summary.scan if point.seed == plan.seed)
+            plan = plan.of_seed(plan.seed)
+            summary = summary.model_copy(update={"arms": arms, "scan": scan})
         context = {
             "panels": written(panels(summary, plan), folder, "figure"),
             "clouds": written(clouds(store, plan), folder, "clouds") if several else None,

@@ -9,40 +9,31 @@ from typing import Any
 from sims_core.evaluation.figures import read_figures
 from sims_core.reports.base import PagePart, kind_report
 from sims_core.reports.cost import arm_cost
-from sims_core.reports.estimates import Estimate, estimate, paired_difference
+from sims_core.reports.estimates import paired_difference
+from sims_core.reports.over_seeds import as_row, compared, figures_over_seeds
 from sims_core.reports.summary import Curve, CurvePoint, RunSummary
 from sims_core.store.store import Store
 from sims_core.studies.pollution import Measured, PollutionPlan
 
 FIRST = "first generation"
-COUNTS = ("n_generated", "n_real", "n_empirical", "replicates", "seed")
-"""Figures that say on how many samples others are; they are the same for all seeds."""
 
 
 def _metrics(store: Store, each: Measured) -> dict[str, int | float]:
     return read_figures(store, (stage.ref for stage in each.stages))
 
 
-def _over_seeds(found: Sequence[dict[str, int | float]]) -> dict[str, Estimate]:
-    """Each metric of models that differ in their seed only."""
-    names = [name for name in found[0] if name not in COUNTS]
-    return {name: estimate([metrics[name] for metrics in found]) for name in names}
-
-
 def pollution_rows(store: Store, plan: PollutionPlan) -> list[dict[str, Any]]:
     """One row for each model: what it is, its seed, its figures and counts."""
     rows = []
     for each in (*plan.first, *plan.second):
-        scenario, metrics = each.scenario, _metrics(store, each)
-        metrics["metric_seed"] = metrics.pop("seed")
+        scenario = each.scenario
         rows.append(
             {
                 "model": scenario.curve if scenario else FIRST,
                 "scenario": ("polluted" if scenario.pollution else "ideal") if scenario else FIRST,
                 "pollution": scenario.pollution if scenario else 0,
                 "strength": scenario.method.strength if scenario else 0.0,
-                "seed": each.seed,
-                **metrics,
+                **as_row(each.seed, _metrics(store, each)),
                 **(cost.columns if (cost := arm_cost(store, each.stages)) else {}),
             }
         )
@@ -71,7 +62,7 @@ def pollution_curves(store: Store, plan: PollutionPlan, figure: str) -> tuple[Cu
         values = [each[figure] for each in metrics]
         is_ideal = name == baseline and size == 0
         change = None if is_ideal else paired_difference(values, ideal)
-        return CurvePoint(x=size, figures=_over_seeds(metrics), change=change)
+        return CurvePoint(x=size, figures=figures_over_seeds(metrics), change=change)
 
     first = [_metrics(store, each) for each in plan.first]
     costs = {
@@ -79,7 +70,7 @@ def pollution_curves(store: Store, plan: PollutionPlan, figure: str) -> tuple[Cu
         for each in (*plan.first, *plan.second)
         if each.seed == plan.seed
     }
-    level = CurvePoint(x=0, figures=_over_seeds(first))
+    level = CurvePoint(x=0, figures=figures_over_seeds(first))
     curves = [Curve(name=FIRST, points=(level,), cost=costs[FIRST])]
     for name in names:
         points = tuple(point(name, size) for size in sizes)
@@ -92,15 +83,9 @@ def answer(curves: Sequence[Curve], figure: str) -> str:
     said = []
     for curve in curves[1:]:
         last = curve.points[-1]
-        if last.change is None:
-            continue
-        verdict = "no clear change"
-        if last.change.excludes_zero:
-            verdict = "worse" if last.change.mean > 0 else "better"
-        said.append(
-            f"{curve.name}: {figure} {last.figures[figure]} at |D_p| = {last.x:g}, "
-            f"{last.change.mean:+.3f} against the ideal baseline ({verdict})"
-        )
+        if last.change is not None:
+            where = f"at |D_p| = {last.x:g}"
+            said.append(compared(curve.name, last, figure, where, "the ideal baseline"))
     return "; ".join(said)
 
 

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from sims_core.common import roles
 from sims_core.evaluation.figures import read_figures
 from sims_core.evaluation.metric import figures_in
 from sims_core.reports.base import PagePart
 from sims_core.reports.cost import evaluations
+from sims_core.reports.estimates import estimate, paired_difference
 from sims_core.reports.images import images_context
-from sims_core.reports.summary import ArmSummary, GenerationSummary, RunSummary, ScanPoint
+from sims_core.reports.over_seeds import as_row, figures_over_seeds
+from sims_core.reports.summary import (
+    ArmSummary,
+    Curve,
+    CurvePoint,
+    GenerationSummary,
+    RunSummary,
+    ScanPoint,
+)
 from sims_core.store.store import Store
-from sims_core.studies.self_improvement import Candidate, Measurement, StudyPlan
+from sims_core.studies.candidates import BASE, Candidate, Measurement, kinds
+from sims_core.studies.self_improvement import StudyPlan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Figures = Mapping[str, int | float]
+Found = Mapping[str, Sequence[Sequence[Figures]]]
+"""The figures of each candidate by its name: for each seed those of each set of images."""
 
 
 def extra_training(plan: StudyPlan, candidate: Candidate) -> float | None:
@@ -28,16 +46,17 @@ def extra_training(plan: StudyPlan, candidate: Candidate) -> float | None:
 
 
 def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
-    """One row for each model in each phase: figures, counts, seeds, cost."""
+    """One row for each measurement: model, seed, figures, counts, cost."""
     phases = (("selection", plan.selection), ("final", plan.finals))
     return [
         {
             "phase": phase,
             "model": each.candidate.name,
             "kind": each.candidate.kind,
-            "omega": each.candidate.omega,
+            "strength": each.candidate.strength,
             "budget_mimg": each.candidate.budget_mimg,
-            **read_figures(store, each.artifacts),
+            "repeat": each.repeat,
+            **as_row(each.seed, read_figures(store, each.artifacts)),
             "first_seed": each.first_seed,
             "nfe": evaluations(store, each.stages),
             "extra_training_percent": extra_training(plan, each.candidate),
@@ -47,58 +66,138 @@ def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
     ]
 
 
+def found_in(store: Store, plan: StudyPlan, measured: Iterable[Measurement]) -> Found:
+    """The figures of a phase, by candidate, seed and set of images."""
+    found: dict[str, dict[int, list[Figures]]] = {}
+    for each in measured:
+        of_seeds = found.setdefault(each.candidate.name, {seed: [] for seed in plan.seeds})
+        of_seeds[each.seed].append(read_figures(store, each.artifacts))
+    return {name: list(of_seeds.values()) for name, of_seeds in found.items()}
+
+
+def points(found: Found) -> dict[str, CurvePoint]:
+    """Each candidate over seeds, its change against the base seed by seed."""
+
+    def mean(repeats: Sequence[Figures]) -> Figures:
+        return {name: fmean([each[name] for each in repeats]) for name in repeats[0]}
+
+    def point(name: str) -> CurvePoint:
+        fid = [[each["fid"] for each in repeats] for repeats in found[name]]
+        base = [fmean([each["fid"] for each in repeats]) for repeats in found[BASE.name]]
+        several = len(fid[0]) > 1
+        means = [fmean(values) for values in fid]
+        return CurvePoint(
+            x=1,
+            figures=figures_over_seeds([mean(repeats) for repeats in found[name]]),
+            change=None if name == BASE.name else paired_difference(means, base),
+            repeats=tuple(tuple(values) for values in fid) if several else (),
+            best=estimate([min(values) for values in fid]) if several else None,
+        )
+
+    return {name: point(name) for name in found}
+
+
 NO_DIFFERENCE = 0.01
-"""A smaller relative change of FID is called none: a choice of ours, below the noise of a seed."""
+"""A smaller relative change of FID of one seed is called none: a choice of ours."""
 
 
-def answer(plan: StudyPlan, final: Mapping[str, Mapping[str, int | float]]) -> str:
-    """Whether SIMS improves the base, by the finals' metrics.
+def _verdict(point: CurvePoint, base: CurvePoint) -> str:
+    """What a model's change against the base shows: its interval over seeds, or, with one seed,
+    which of the two numbers is less."""
+    change, level = point.change, base.figures["fid"].mean
+    if change is None:
+        raise ValueError("the base is not compared with itself")
+    if change.n > 1:
+        if not change.excludes_zero:
+            return "shows no difference to this model"
+        return f"{'improves' if change.mean < 0 else 'does not improve'} this model"
+    said = "improves this model" if change.mean < 0 else "does not improve this model"
+    if abs(change.mean) < NO_DIFFERENCE * level:
+        said = "makes no clear difference to this model"
+    return f"{said} on one seed, which shows no interval"
 
-    Of the candidate that the *selection* ranked first: the best of the finals would be chosen on
-    the very seeds that it is reported on.
-    """
-    base, contrast, best = (final[each.candidate.name] for each in plan.finals[:3])
-    chosen = plan.finals[2].candidate
-    verdict = "improves" if best["fid"] < base["fid"] else "does not improve"
-    if abs(best["fid"] - base["fid"]) < NO_DIFFERENCE * base["fid"]:
-        verdict = "makes no clear difference to"
-    extra = extra_training(plan, chosen)
-    cost = "" if extra is None else f" ({extra:.3g} % extra training)"
-    change = f"{100 * (best['fid'] / base['fid'] - 1):+.1f} %" if base["fid"] > 0 else "from 0"
-    return (
-        f"SIMS {verdict} this model: FID {best['fid']:.3f} at omega = {chosen.omega:g} and a "
-        f"budget of {1000 * (chosen.budget_mimg or 0):g} kimg{cost}, the base has "
-        f"{base['fid']:.3f} ({change}), the base fine-tuned on the same images "
-        f"{contrast['fid']:.3f}; n = {best['n_generated']} generated, {best['n_real']} real, on "
-        "seeds that the choice has not seen."
+
+def _best_of_each(plan: StudyPlan) -> list[Candidate]:
+    """Of each method the candidate that the *selection* ranked first: the best of the finals would
+    be chosen on the very seeds that it is reported on."""
+    chosen = [each.candidate for each in plan.finals if (each.seed, each.repeat) == (plan.seed, 1)]
+    if plan.has_extra_contrast:
+        chosen = [each for each in chosen if each.kind != "fine-tuned"]
+    return [of_kind[0] for of_kind in kinds(chosen, plan.sweep).values()]
+
+
+def answer(plan: StudyPlan, found: Found) -> str:
+    """Whether each method improves the base, by the finals' metrics."""
+    final = points(found)
+    base, counts = final[BASE.name], found[BASE.name][0][0]
+    level, said = base.figures["fid"].mean, []
+    for chosen in _best_of_each(plan):
+        point = final[chosen.name]
+        extra = extra_training(plan, chosen)
+        cost = "" if extra is None else f" ({extra:.3g} % extra training)"
+        budget = chosen.budget_mimg
+        at = "" if budget is None else f" at a budget of {1000 * budget:g} kimg{cost}"
+        change = point.change
+        if change is None:
+            raise ValueError("the base is not compared with itself")
+        percent = f" ({100 * change.mean / level:+.1f} %)" if level > 0 else ""
+        said.append(
+            f"{chosen.label} {_verdict(point, base)}: FID {point.text('fid')}{at}, "
+            f"{change.signed}{percent} against the base."
+        )
+    tail = f"The base has FID {base.text('fid')}"
+    if plan.has_extra_contrast:
+        (tuned,) = (name for name in final if name.startswith("fine-tuned"))
+        tail += f", the base fine-tuned on the same images {final[tuned].text('fid')}"
+    said.append(
+        f"{tail}; n = {counts['n_generated']} generated, {counts['n_real']} real, on seeds that "
+        "the choice has not seen."
     )
+    return " ".join(said)
 
 
-def _summary(store: Store, measured: Measurement) -> ArmSummary:
+def _summary(store: Store, plan: StudyPlan, measured: Measurement) -> ArmSummary:
     generation = GenerationSummary(
         t=1,
         metrics=read_figures(store, measured.artifacts),
         artifacts={stage.role: stage.ref.location for stage in measured.stages},
     )
-    return ArmSummary(name=measured.candidate.name, generations=(generation,))
+    seed = measured.seed if len(plan.seeds) > 1 else None
+    return ArmSummary(name=measured.name, seed=seed, generations=(generation,))
+
+
+def selection_figure(store: Store, plan: StudyPlan) -> Figure:
+    """FID of the selection over strengths and budgets, over seeds."""
+    from sims_core.reports.sweep import sweep_figure
+
+    found = found_in(store, plan, plan.selection)
+    tried = points(found)
+    counts = found[BASE.name][0][0]
+    return sweep_figure([(each, tried[each.name]) for each in plan.candidates], counts)
 
 
 class StudyReport:
     """The finals as arms of one generation, the selection as scan, and the answer."""
 
     def findings(self, store: Store, plan: StudyPlan) -> dict[str, Any]:
-        arms = tuple(_summary(store, each) for each in plan.finals)
+        arms = tuple(_summary(store, plan, each) for each in plan.finals)
+        several = len(plan.seeds) > 1
         scan = tuple(
             ScanPoint(
                 model=each.candidate.name,
-                omega=each.candidate.omega,
+                seed=each.seed if several else None,
+                omega=each.candidate.strength,
                 budget_mimg=each.candidate.budget_mimg,
                 metrics=read_figures(store, each.artifacts),
             )
             for each in plan.selection
         )
-        found = {arm.name: arm.generations[0].metrics for arm in arms}
-        return {"arms": arms, "scan": scan, "answer": answer(plan, found)}
+        found = found_in(store, plan, plan.finals)
+        findings = {"arms": arms, "scan": scan, "answer": answer(plan, found)}
+        if several or plan.sweep.final_repeats > 1:
+            curves = [Curve(name=name, points=(each,)) for name, each in points(found).items()]
+            findings |= {"seeds": plan.seeds, "curves": tuple(curves)}
+        return findings
 
     def rows(self, store: Store, summary: RunSummary, plan: StudyPlan) -> list[dict[str, Any]]:
         return study_rows(store, plan)
@@ -108,28 +207,32 @@ class StudyReport:
 
     def counts(self, plan: StudyPlan) -> str:
         sweep = plan.sweep
-        return f"{sweep.select_images} (selection) and {sweep.final_images} (final)"
+        final = f"{sweep.final_images} (final)"
+        if sweep.final_repeats > 1:
+            final = f"{sweep.final_repeats} times {final}"
+        return f"{sweep.select_images} (selection) and {final}"
 
     def page(
         self, store: Store, summary: RunSummary, plan: StudyPlan, folder: Path | None
     ) -> PagePart:
         from sims_core.reports.drawing import grid_uri, written
-        from sims_core.reports.sweep import sweep_figure
 
         rows = study_rows(store, plan)
         selection = [row for row in rows if row["phase"] == "selection"]
         finals = [row for row in rows if row["phase"] == "final"]
-        by_model = {row["model"]: row for row in selection}
+        by_model = {(row["model"], row["seed"]): row for row in selection}
         for row in finals:
-            row["selected_fid"] = by_model[row["model"]]["fid"]
+            row["selected_fid"] = by_model[row["model"], row["seed"]]["fid"]
         context = {
-            "sweep": written(sweep_figure(selection), folder, "figure"),
+            "sweep": written(selection_figure(store, plan), folder, "figure"),
             "metrics": figures_in(selection[0]),
             "selection": selection,
             "finals": finals,
+            "several": bool(summary.curves),
             "grids": [
                 {"model": each.candidate.name, "uri": grid_uri(store, each[roles.PREVIEW])}
                 for each in plan.finals
+                if (each.seed, each.repeat) == (plan.seed, 1)
             ],
             **images_context(store, plan.experiment, plan.setup[0].ref),
         }

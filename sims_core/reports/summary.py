@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean, variance
 from typing import Literal
 
 from sims_core.common.frozen import Frozen
@@ -53,10 +55,17 @@ class Convergence(Frozen):
 
 class ArmSummary(Frozen):
     name: str
+    seed: int | None = None
+    """Of its models, in a run with several."""
     generations: tuple[GenerationSummary, ...]
     cost: Cost | None = None
     convergence: Convergence | None = None
     """Where distances are known for each replicate."""
+
+    @property
+    def curve(self) -> str:
+        """Its name without the seed: the same for all arms that differ in nothing else."""
+        return self.name.removesuffix(f" seed={self.seed}")
 
 
 class ScanPoint(Frozen):
@@ -64,6 +73,8 @@ class ScanPoint(Frozen):
 
     model: str = ""
     """The model of a self-improvement study; "fine-tuned" ones sample the auxiliary itself."""
+    seed: int | None = None
+    """Of its model, in a run with several."""
     omega: float
     budget_mimg: float | None
     """None for omega = 0, which trains no auxiliary."""
@@ -73,13 +84,37 @@ class ScanPoint(Frozen):
 
 
 class CurvePoint(Frozen):
-    """A model, measured once for each seed."""
+    """A model, measured for each seed: once, or on several disjoint sets of images."""
 
     x: float
     figures: dict[str, Estimate]
-    """Every metric over the seeds."""
+    """Every metric over the seeds; of a seed with several sets of images their mean."""
     change: Estimate | None = None
     """How much the main figure differs from the baseline's, seed by seed."""
+    repeats: tuple[tuple[float, ...], ...] = ()
+    """The main figure of each set of images, for each seed, where there are several."""
+    best: Estimate | None = None
+    """The least of them, over the seeds: what the field reports as the best of three."""
+
+    @property
+    def repeat_std(self) -> float | None:
+        """How much sets of images of one model differ: sample deviation, pooled over seeds."""
+        if not self.repeats:
+            return None
+        return math.sqrt(fmean([variance(values) for values in self.repeats]))
+
+    def text(self, figure: str) -> str:
+        """The figure with its interval, and mean and best of its sets of images, each named."""
+        found = self.figures[figure]
+        text = f"{found.mean:.3f}"
+        if found.low is not None and found.high is not None:
+            text += f" [{found.low:.3f}, {found.high:.3f}] over {found.n} seeds"
+        if self.best is not None:
+            text += (
+                f" (mean of {len(self.repeats[0])} sets of images, deviation "
+                f"{self.repeat_std:.3f}; best of them {self.best.mean:.3f})"
+            )
+        return text
 
 
 class Curve(Frozen):
@@ -108,7 +143,7 @@ class RunSummary(Frozen):
     curves: tuple[Curve, ...] = ()
     """Figures over what a study varies, over seeds."""
     answer: str = ""
-    """What a self-improvement study found, in one sentence; `arms` are its finals."""
+    """What a study, or a loop over several seeds, found in one sentence."""
 
 
 def shown_generations(generations: int, most: int = 6) -> list[int]:
@@ -136,13 +171,6 @@ def sample_counts(metrics: Sequence[Mapping[str, int | float]]) -> list[str]:
     return found
 
 
-def curve_line(curve: Curve, figure: str) -> str:
-    """A curve in one line of text, with what its method costs."""
-    points = (f"{point.figures[figure]} at {point.x:g}" for point in curve.points)
-    cost = "" if curve.cost is None else f" ({curve.cost})"
-    return f"{curve.name}: {figure.upper()} " + "; ".join(points) + cost
-
-
 def arm_line(arm: ArmSummary, figure: str) -> str:
     """An arm's result in one line of text, with what its method costs."""
     found = _arm_figures(arm, figure)
@@ -163,6 +191,39 @@ def _arm_figures(arm: ArmSummary, figure: str) -> str:
         f"t = {end.first}..{end.last}: {ratio:.2f} [{low:.2f}, {high:.2f}] times the standard G^1"
         f" ({end.verdict}; {counts})"
     )
+
+
+def generations_line(curve: Curve, arms: Sequence[ArmSummary], figure: str) -> str:
+    """An arm's result over seeds in one line of text, with what its method costs."""
+    found = [point.figures[figure] for point in curve.points]
+    metrics = [generation.metrics for arm in arms for generation in arm.generations]
+    said = f"({', '.join(sample_counts(metrics))})" + (f"; {curve.cost}" if curve.cost else "")
+    if len(found) == 1:
+        return f"{curve.name}: {figure.upper()} {curve.points[0].text(figure)} {said}"
+    over = " ".join(f"{e.mean:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in found)
+    return (
+        f"{curve.name}: {figure.upper()} over t = 1..{len(found)}, mean of {found[0].n} seeds and "
+        f"its 95 % interval: {over} {said}"
+    )
+
+
+def curve_line(curve: Curve, figure: str) -> str:
+    """A curve over what a study varies in one line of text, with what its method costs."""
+    points = (f"{point.figures[figure]} at {point.x:g}" for point in curve.points)
+    cost = "" if curve.cost is None else f" ({curve.cost})"
+    return f"{curve.name}: {figure.upper()} " + "; ".join(points) + cost
+
+
+def result_lines(summary: RunSummary) -> list[str]:
+    """What a run found as lines of text: its answer, then each arm's figures, over seeds if there
+    are several."""
+    lines = [summary.answer] if summary.answer else []
+    figure, arms = summary.figure, summary.arms
+    if not summary.curves:
+        return lines + [arm_line(arm, figure) for arm in arms]
+    if not arms:
+        return lines + [curve_line(curve, figure) for curve in summary.curves]
+    return lines + [generations_line(curve, arms, figure) for curve in summary.curves]
 
 
 def count_stages(outcomes: Sequence[Outcome]) -> StageCounts:

@@ -1,34 +1,52 @@
-"""The figure of a self-improvement study: the paper's Fig. 3."""
+"""The figure of a self-improvement study: the paper's Fig. 3, a row of panels for each method."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sims_core.reports.base import Rows
+from sims_core.reports.bands import band
 from sims_core.reports.drawing import COLOURS
+from sims_core.reports.estimates import Estimate
+from sims_core.reports.summary import CurvePoint
+from sims_core.studies.candidates import Candidate
 
 BASE_LINE: dict[str, Any] = {"color": COLOURS[0], "linewidth": 1.2, "linestyle": "--"}
 
 
 CONTRAST_LINE: dict[str, Any] = {"color": COLOURS[5], "linewidth": 1.2, "linestyle": ":"}
 
+Tried = Sequence[tuple[Candidate, CurvePoint]]
+"""What a selection tried, and what it found over seeds."""
 
-def _lines(axes: Axes, rows: Rows, x: str, by: str, label: str) -> None:
-    """FID over column `x`, one line for each value of column `by`."""
-    guided = [row for row in rows if row["kind"] == "sims"]
-    for number, value in enumerate(sorted({row[by] for row in guided})):
-        points = sorted((row[x], row["fid"]) for row in guided if row[by] == value)
-        colour = COLOURS[1 + number % (len(COLOURS) - 1)]
+
+def _line(axes: Axes, found: list[tuple[float, Estimate]], label: str, **style: Any) -> None:
+    """FID over one setting, with its interval where there are several seeds."""
+    x, fid = zip(*sorted(found, key=lambda each: each[0]), strict=True)
+    axes.plot(x, [each.mean for each in fid], label=label, **style)
+    band(axes, x, fid, style["color"])
+
+
+def _lines(axes: Axes, tried: Tried, over: str, by: str, label: str) -> None:
+    """FID over one setting, one line for each value of another one."""
+    values = sorted({getattr(each, by) or 0.0 for each, _ in tried})
+    for number, value in enumerate(values):
+        found = [
+            (getattr(each, over) or 0.0, point.figures["fid"])
+            for each, point in tried
+            if (getattr(each, by) or 0.0) == value
+        ]
         text = label.format(value * 1000 if by == "budget_mimg" else value)
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=text)
+        colour = COLOURS[1 + number % (len(COLOURS) - 1)]
+        _line(axes, found, text, marker="o", markersize=4, color=colour)
 
 
-def _finish(axes: Axes, rows: Rows, x: str) -> None:
-    (base,) = [row["fid"] for row in rows if row["kind"] == "base"]
-    axes.axhline(base, label="base (omega = 0)", **BASE_LINE)
+def _finish(axes: Axes, tried: Tried, x: str) -> None:
+    (base,) = [point.figures["fid"].mean for each, point in tried if each.kind == "base"]
+    axes.axhline(base, label="base", **BASE_LINE)
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel("FID (lower is better)", fontsize=9)
     axes.tick_params(labelsize=8)
@@ -37,16 +55,32 @@ def _finish(axes: Axes, rows: Rows, x: str) -> None:
     axes.legend(fontsize=8, frameon=False)
 
 
-def sweep_figure(rows: Rows) -> Figure:
-    """FID over omega for each budget; over the budget for each omega, with the contrast."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    _lines(left, rows, "omega", "budget_mimg", "budget {:g} kimg")
-    _finish(left, rows, "omega")
-    _lines(right, rows, "budget_mimg", "omega", "omega = {:g}")
-    tuned = sorted((row["budget_mimg"], row["fid"]) for row in rows if row["kind"] == "fine-tuned")
-    right.plot(*zip(*tuned, strict=True), marker="x", label="base fine-tuned on S", **CONTRAST_LINE)
-    _finish(right, rows, "budget B of the auxiliary, million images")
-    counts = f"n = {rows[0]['n_generated']} generated, real = {rows[0]['n_real']}"
-    figure.suptitle(f"Selection seeds, {counts}", fontsize=9)
+def _contrast(axes: Axes, tried: Tried) -> None:
+    """The base fine-tuned on S over the budget, where it was measured."""
+    tuned = [(c.budget_mimg or 0.0, p.figures["fid"]) for c, p in tried if c.kind == "fine-tuned"]
+    if tuned:
+        _line(axes, tuned, "base fine-tuned on S", marker="x", **CONTRAST_LINE)
+
+
+def sweep_figure(tried: Tried, counts: Mapping[str, Any]) -> Figure:
+    """FID over each method's strength for each budget; over the budget for each strength, with the
+    contrast."""
+    others = {each.kind: each for each, _ in tried if each.kind not in ("base", "fine-tuned")}
+    shown = others or {each.kind: each for each, _ in tried if each.kind != "base"}
+    figure = Figure(figsize=(11, 4.2 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 2, sharey=True, squeeze=False)
+    for (left, right), (kind, example) in zip(panels, shown.items(), strict=True):
+        name = example.strength_name or "strength"
+        of_it = [(each, point) for each, point in tried if each.kind == kind]
+        by_budget = "budget {:g} kimg" if example.budget_mimg is not None else kind
+        _lines(left, of_it, "strength", "budget_mimg", by_budget)
+        _finish(left, tried, f"{name} of {kind}")
+        if kind != "fine-tuned":
+            _lines(right, of_it, "budget_mimg", "strength", f"{name} = {{:g}}")
+        _contrast(right, tried)
+        _finish(right, tried, "budget B of the auxiliary, million images")
+    n = f"n = {counts['n_generated']} generated, real = {counts['n_real']}"
+    seeds = tried[0][1].figures["fid"].n
+    over = f", {seeds} seeds: means and 95 % intervals" if seeds > 1 else ""
+    figure.suptitle(f"Selection seeds, {n}{over}", fontsize=9)
     return figure

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sims_core.reports.over_seeds import as_row
 from sims_core.reports.summary import ArmSummary
 
 
@@ -18,15 +19,16 @@ def ratios(arm: ArmSummary, figure: str, reference: float) -> list[float]:
 
 
 def table_rows(
-    arms: Sequence[ArmSummary], figure: str, baselines: Sequence[int]
+    arms: Sequence[ArmSummary], figure: str, baselines: Sequence[int], seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """One row a generation of an arm: figures, both ratios of `figure`, counts, seed and cost.
+    """One row a generation of an arm: seed, figures, both ratios of `figure`, counts and cost.
 
     Args:
         baselines: for each arm the number of the arm whose G^1 it is compared with.
+        seeds: for each arm that of its models.
     """
     rows = []
-    for arm, baseline in zip(arms, baselines, strict=True):
+    for arm, baseline, seed in zip(arms, baselines, seeds, strict=True):
         cost = arm.cost.columns if arm.cost else {}
         own = arm.generations[0].metrics[figure]
         standard = arms[baseline].generations[0].metrics[figure]
@@ -35,9 +37,9 @@ def table_rows(
         ):
             rows.append(
                 {
-                    "arm": arm.name,
+                    "arm": arm.curve,
                     "t": generation.t,
-                    **generation.metrics,
+                    **as_row(seed, generation.metrics),
                     f"{figure}_ratio_own": to_own,
                     f"{figure}_ratio_standard": to_standard,
                     **cost,

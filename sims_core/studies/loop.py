@@ -10,7 +10,7 @@ inside the method, and the loop's `pollution` D_s^t, the first images of G^(t-1)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import ClassVar
@@ -84,6 +84,20 @@ class ArmPlan:
 
     arm: Arm
     stages: tuple[PlannedStage, ...]
+    seed: int
+    """Of its models; data and what measures them are those of the run's first seed."""
+    one_of_several: bool = False
+    """Whether the run has the arm for other seeds too, so that names tell which this is."""
+
+    @property
+    def name(self) -> str:
+        """Its name among all of a run."""
+        return f"{self.arm.name} seed={self.seed}" if self.one_of_several else self.arm.name
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder's name."""
+        return f"{self.arm.slug}_seed{self.seed}" if self.one_of_several else self.arm.slug
 
     def artifacts(self, t: int) -> dict[str, ArtifactRef]:
         """Role to artifact of generation t."""
@@ -99,17 +113,31 @@ class ArmPlan:
 
 @dataclass(frozen=True)
 class LoopPlan:
-    """`setup` (data, classifier, reference features), then the arms."""
+    """`setup` (data, classifier, reference features), then the arms, for one seed after another."""
 
     REPORT: ClassVar[str] = "sims_core.reports.loop:LOOP"
 
     experiment: Experiment
     generations: int
     seed: int
+    """The first seed: that of data and evaluation."""
     setup: tuple[PlannedStage, ...]
     arms: tuple[ArmPlan, ...]
     scan: tuple[ArmPlan, ...] = ()
     """Arms of one generation: self-improvement over omega and budget."""
+    further_seeds: tuple[int, ...] = ()
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Each arm is made once for each of them."""
+        return (self.seed, *self.further_seeds)
+
+    def of_seed(self, seed: int) -> LoopPlan:
+        """The same run with the arms of one of its seeds only."""
+        arms, scan = (
+            tuple(arm for arm in group if arm.seed == seed) for group in (self.arms, self.scan)
+        )
+        return replace(self, arms=arms, scan=scan, further_seeds=())
 
     @property
     def scan_stages(self) -> tuple[PlannedStage, ...]:
@@ -120,7 +148,7 @@ class LoopPlan:
     @property
     def groups(self) -> list[tuple[str, tuple[PlannedStage, ...]]]:
         """The stages in the order in which a run does them, each group with its arm's name."""
-        arms = [(arm.arm.name, arm.stages) for arm in self.arms]
+        arms = [(arm.name, arm.stages) for arm in self.arms]
         return [("", self.setup), *arms, ("first generation", self.scan_stages)]
 
     def __iter__(self) -> Iterator[PlannedStage]:
@@ -131,16 +159,17 @@ class LoopPlan:
     def links(self) -> list[tuple[str, ArtifactRef]]:
         """What a run's folder shows of the store, by path."""
         return [
-            (f"arms/{arm.arm.slug}/t={stage.t:02d}/{stage.role.replace(' ', '_')}", stage.ref)
+            (f"arms/{arm.slug}/t={stage.t:02d}/{stage.role.replace(' ', '_')}", stage.ref)
             for arm in self.arms
             for stage in arm.stages
         ]
 
     @property
     def baselines(self) -> list[int]:
-        """For each arm the number of the baseline's in the same loop; its own if there is none."""
-        found = {_loop_of(arm.arm): n for n, arm in enumerate(self.arms) if arm.arm.is_baseline}
-        return [found.get(_loop_of(arm.arm), n) for n, arm in enumerate(self.arms)]
+        """For each arm the number of the baseline's in the same loop, of the same seed; its own if
+        there is none."""
+        found = {_loop_of(arm): n for n, arm in enumerate(self.arms) if arm.arm.is_baseline}
+        return [found.get(_loop_of(arm), n) for n, arm in enumerate(self.arms)]
 
     @property
     def undecided(self) -> int:
@@ -152,9 +181,10 @@ class LoopPlan:
         return self
 
 
-def _loop_of(arm: Arm) -> tuple[int, LoopKind, Accumulation]:
+def _loop_of(plan: ArmPlan) -> tuple[int, int, LoopKind, Accumulation]:
     """What arms have in common that are compared with each other."""
-    return arm.pollution_size, arm.loop, arm.accumulation
+    arm = plan.arm
+    return plan.seed, arm.pollution_size, arm.loop, arm.accumulation
 
 
 def _pollution(arm: Arm, earlier: Sequence[ArtifactRef]) -> list[Pollution]:
@@ -200,15 +230,16 @@ def _plan_generation(
     return planner.kind.generation(planner, setup, sampled, at_least=arm.pollution_size)
 
 
-def plan_arm(experiment: Experiment, arm: Arm, generations: int, seed: int) -> ArmPlan:
+def plan_arm(
+    experiment: Experiment, arm: Arm, generations: int, seed: int, setup: Setup
+) -> ArmPlan:
     """Every stage of one arm, without the setup that it shares with the others."""
-    setup, _ = plan_setup(experiment, seed)
     planner = Planner(experiment, seed)
     generated: list[ArtifactRef] = []
     for t in range(1, generations + 1):
         planner.t = t
         generated.append(_plan_generation(planner, arm, setup, generated))
-    return ArmPlan(arm, tuple(planner.stages))
+    return ArmPlan(arm, tuple(planner.stages), seed)
 
 
 def plan_loop(
@@ -217,12 +248,17 @@ def plan_loop(
     generations: int,
     seed: int,
     scan: tuple[Arm, ...] = (),
+    further_seeds: tuple[int, ...] = (),
 ) -> LoopPlan:
     """Every stage of `generations` generations of each arm, and of the first of each scan arm.
 
+    Args:
+        seed: that of data and evaluation, and of a first model of every arm.
+        further_seeds: every arm is made once more for each of them, on the same real data.
+
     Raises:
-        BadInput: no arm, the same arm twice, no generation, or real data to be drawn in a loop that
-            has none.
+        BadInput: no arm, the same arm or seed twice, no generation, or real data to be drawn in a
+            loop that has none.
     """
     if generations < 1:
         raise BadInput(f"generations is {generations}; it must be at least 1")
@@ -234,7 +270,21 @@ def plan_loop(
             "loop fully_synthetic has no real part whose real_fraction could be set: leave it out, "
             f"or choose loop={LoopKind.synthetic_augmentation}"
         )
-    _, shared = plan_setup(experiment, seed)
-    plans = tuple(plan_arm(experiment, arm, generations, seed) for arm in arms)
-    scanned = tuple(plan_arm(experiment, arm, 1, seed) for arm in scan)
-    return LoopPlan(experiment, generations, seed, shared, plans, scanned)
+    seeds = (seed, *further_seeds)
+    if len(set(seeds)) < len(seeds):
+        raise BadInput(f"seeds must be all different, got {list(seeds)}")
+    setup, shared = plan_setup(experiment, seed)
+
+    def planned(chosen: tuple[Arm, ...], through: int) -> tuple[ArmPlan, ...]:
+        return tuple(
+            replace(plan_arm(experiment, arm, through, each, setup), one_of_several=len(seeds) > 1)
+            for each in seeds
+            for arm in chosen
+        )
+
+    return LoopPlan(
+        *(experiment, generations, seed, shared),
+        arms=planned(arms, generations),
+        scan=planned(scan, 1),
+        further_seeds=further_seeds,
+    )

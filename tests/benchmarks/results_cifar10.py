@@ -36,8 +36,10 @@ import torch
 from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
-from flows.parameters import apply_overrides
+from flows.parameters import apply_overrides, parameter_model
 from flows.presets import find_preset
+from flows.signatures.self_improvement import plan as study_of
+from flows.signatures.self_improvement import self_improvement
 from sims_core.common.errors import BadInput, SimsError
 from sims_core.common.frozen import one_line
 from sims_core.data.image_set import GRID_FILE
@@ -46,14 +48,13 @@ from sims_core.evaluation.config import EvaluationConfig
 from sims_core.evaluation.figures import read_metrics
 from sims_core.evaluation.weights import pin_weights
 from sims_core.nets.build import build_net, image_net
-from sims_core.reports.study import STUDY, study_rows
-from sims_core.reports.sweep import sweep_figure
+from sims_core.reports.study import STUDY, selection_figure, study_rows
 from sims_core.store.store import Store
 from sims_core.studies.comparison import find_images, plan_comparison
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import PlannedStage
 from sims_core.studies.running import Runner as StageRunner
-from sims_core.studies.self_improvement import StudyPlan, Sweep, plan_study
+from sims_core.studies.self_improvement import StudyPlan
 
 HERE = Path(__file__).parent
 PARTS = ("check", "study", "speed")
@@ -202,12 +203,13 @@ def make_study(runner: Runner, options: argparse.Namespace) -> StudyPlan:
     evaluation: EvaluationConfig = pin_weights(experiment.evaluation, runner.files)
     experiment = experiment.model_copy(update={"evaluation": evaluation})
     given = {**(SMOKE_SWEEP if options.smoke else preset.parameters), **pairs(options.sweep)}
+    model = parameter_model(self_improvement)
     try:
-        sweep = Sweep.model_validate({"budgets_mimg": given.pop("budgets"), **given})
+        parameters = model.model_validate({**given, "seeds": [options.seed]})
     except ValidationError as error:
-        names = "omegas, budgets, n_s, select_images, final_images, finalists"
+        names = "methods, omegas, ws, budgets, n_s, select_images, final_images, finalists"
         raise BadInput(f"--sweep {one_line(error)}; parameters: {names}") from None
-    plan = plan_study(experiment, sweep, options.seed)
+    plan = study_of(experiment, parameters.model_dump(mode="json"))
     runner.run(list(plan))
     whole = plan.completed(runner.store)
     runner.run(list(whole)[len(list(plan)) :])
@@ -282,7 +284,7 @@ def study_section(runner: Runner, plan: StudyPlan, options: argparse.Namespace) 
         [{name: row[name] for name in shown} for row in rows if row["phase"] == phase]
         for phase in ("final", "selection")
     )
-    figure = sweep_figure([row for row in rows if row["phase"] == "selection"])
+    figure = selection_figure(runner.store, plan)
     figure.savefig(options.out / "cifar10.png", dpi=150, metadata={"Software": None})
     grids = []
     for each in plan.finals[:3]:

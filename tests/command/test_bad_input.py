@@ -21,7 +21,8 @@ CASES = {
     "no generation": ((*RUN, "-p", "generations=0"), {}, "greater than or equal to 1"),
     "generations in words": ((*RUN, "-p", "generations=two"), {}, "valid integer"),
     "no equals sign": ((*RUN, "-p", "generations"), {}, "key=value"),
-    "a key twice": ((*RUN, "-p", "seed=1", "-p", "seed=2"), {}, "'seed' is given twice"),
+    "a key twice": ((*RUN, "-p", "seeds=1", "-p", "seeds=2"), {}, "'seeds' is given twice"),
+    "the seed of earlier versions": ((*RUN, "-p", "seed=1"), {}, "it is seeds, a list or a single"),
     "run name outside runs/": ((*RUN, "-p", "run_name=../x"), {}, "run_name"),
     "a data set that was not imported": (
         ("run", "sims-loop/own-images"),

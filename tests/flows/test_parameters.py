@@ -90,9 +90,11 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
         )
         return
     if preset.flow == "self-improvement":
-        stages = 6 if plan.experiment.data.encoding else 4  # latents are decoded
+        # Samples, features and metrics of each set of images, one preview; latents are decoded.
+        repeats = parameters["final_repeats"]
+        stages = 4 * repeats + 2 if plan.experiment.data.encoding else 3 * repeats + 1
         assert plan.undecided == stages * (2 + parameters["finalists"])
-        assert {each.candidate.omega for each in plan.selection} == {0, *parameters["omegas"]}
+        assert {each.candidate.strength for each in plan.selection} == {0, *parameters["omegas"]}
         return
     assert plan.generations == parameters["generations"]
     wanted = 2  # points: data and reference
@@ -109,10 +111,10 @@ def test_an_unknown_preset_names_the_valid_ones():
 
 
 def test_parameters_are_the_flows_then_the_presets_then_the_given():
-    preset = PRESET.model_copy(update={"parameters": {"generations": 7, "seed": 5}})
-    checked = check_parameters(sims_loop.fn, preset, {"seed": 9})
+    preset = PRESET.model_copy(update={"parameters": {"generations": 7, "seeds": [5]}})
+    checked = check_parameters(sims_loop.fn, preset, {"seeds": 9})
     assert checked["generations"] == 7
-    assert checked["seed"] == 9
+    assert checked["seeds"] == [9], "a number is a single seed"
     assert checked["loop"] == "synthetic_augmentation"
     assert checked["preset"] == "digits"
 
@@ -144,7 +146,9 @@ def test_the_preset_is_chosen_by_name_and_by_nothing_else():
         {"generations": "two"},
         {"pollution_sizes": [0]},
         {"pollution_sizes": [1.5]},
-        {"seed": -1},
+        {"seeds": -1},
+        {"seeds": []},
+        {"seeds": [1, 0.5]},
         {"loop": "open"},
         {"run_name": "../../etc"},
         {"run_name": ".hidden"},
@@ -226,7 +230,7 @@ def test_the_run_name_follows_from_the_parameters():
     assert name.startswith("digits-")
     assert _checked(run_name=name)["run_name"] == name, "is itself a valid run name"
     assert name == default_run_name("sims-loop", _checked(run_name="mine"))
-    others = [_checked(seed=1), _checked(omegas=[2]), _checked(overrides={"training.kimg": 1})]
+    others = [_checked(seeds=[1]), _checked(omegas=[2]), _checked(overrides={"training.kimg": 1})]
     names = {default_run_name("sims-loop", other) for other in others}
     assert len(names) == 3
     assert name not in names

@@ -70,7 +70,7 @@ def test_the_same_run_is_planned_once(plans, tmp_path):
 def test_what_a_plan_depends_on_makes_it_anew(plans, tmp_path, monkeypatch):
     store = Store.open(tmp_path)
     first = plan_once("sims-loop", parameters(), store)
-    other = plan_once("sims-loop", parameters(seed=1), store)
+    other = plan_once("sims-loop", parameters(seeds=[1]), store)
     assert {s.ref for s in other} != {s.ref for s in first}
     assert plan_once("sims-loop", parameters(), store) == first
     (tmp_path / "datasets" / "mine.json").write_text("{}")

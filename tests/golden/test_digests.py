@@ -38,7 +38,7 @@ ODD: dict[str, tuple[str, dict[str, object]]] = {
     "fully-synthetic": ("sims-loop/digits", {"loop": "fully_synthetic", "generations": 4}),
     "accumulate": ("sims-loop/digits", {"accumulation": "accumulate", "generations": 4}),
     "fixed-budget": ("sims-loop/digits", {"accumulation": "fixed_budget", "generations": 4}),
-    "odd-seed": ("sims-loop/digits", {"seed": 12345, "omegas": [0.5, 2.0], "generations": 2}),
+    "odd-seed": ("sims-loop/digits", {"seeds": [12345], "omegas": [0.5, 2.0], "generations": 2}),
     "real-too": (
         "sims-loop/digits",
         {"generations": 1, "overrides": {"sims.aux_data": "real+synthetic"}},
@@ -158,7 +158,7 @@ def test_there_is_no_digest_of_a_plan_that_is_gone():
 
 
 def test_a_changed_seed_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setitem(CASES, "sweep", ("self-improvement/digits", {"seed": 1}))
+    monkeypatch.setitem(CASES, "sweep", ("self-improvement/digits", {"seeds": [1]}))
     assert plan_lines("sweep", tmp_path) != _file("sweep").read_text().splitlines()
 
 

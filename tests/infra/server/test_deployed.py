@@ -117,7 +117,7 @@ def _process_of(run_id: str) -> list[int]:
 def test_cancelled_then_killed_a_run_goes_on_to_the_same_bytes(
     deployed, first_run, tiny_parameters, sims, wait_for, bytes_of, tmp_path
 ):
-    changes = {"training__kimg": "12", "generations": "1", "methods": "standard", "seed": "3"}
+    changes = {"training__kimg": "12", "generations": "1", "methods": "standard", "seeds": "3"}
     run = deployed.start(**tiny_parameters(**changes))
     started = dict(_checkpoints(deployed.store))
 

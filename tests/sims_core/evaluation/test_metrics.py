@@ -311,7 +311,7 @@ def test_panels_without_a_metric_are_blank(toy_summary):
 
 def test_a_sweep_counts_and_plans_further_metrics(tiny_experiment):
     sweep = Sweep(
-        **{"omegas": (1.0,), "budgets_mimg": (0.000256,), "finalists": 1},
+        **{"methods": (tiny_experiment.sims,), "budgets_mimg": (0.000256,), "finalists": 1},
         **{"n_s": 32, "select_images": 64, "final_images": 80},
     )
     plan = plan_study(with_metrics(tiny_experiment, "toy"), sweep, 7)

@@ -352,7 +352,7 @@ def test_grids_on_the_way_are_decoded(store, experiment):
 
 def test_a_study_on_latents(store, experiment):
     sweep = Sweep(
-        omegas=(1.0,),
+        methods=(experiment.sims.model_copy(update={"n_s": 32}),),
         budgets_mimg=(0.000256,),
         n_s=32,
         select_images=64,

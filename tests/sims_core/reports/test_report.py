@@ -140,11 +140,12 @@ def test_page_holds_every_arm_and_figure(html, summary, details):
     assert "tiny run" in text
     for arm in summary.arms:
         assert arm.name in text
-    for row in table_rows(summary.arms, "fid", [0, 0]):
+    for row in table_rows(summary.arms, "fid", [0, 0], [7, 7]):
         cells = [row["arm"], str(row["t"]), f"{row['fid']:.3f}", f"{row['fid_ratio_own']:.3f}"]
         cells += [f"{row['fid_ratio_standard']:.3f}", f"{row['kid']:.5f} ± {row['kid_std']:.5f}"]
         cells += [f"{row['precision']:.3f}", f"{row['recall']:.3f}"]
-        cells += [str(row["n_generated"]), str(row["n_real"]), str(row["seed"])]
+        cells += [str(row["n_generated"]), str(row["n_real"]), str(row["nfe"])]
+        cells += [percent(row["extra_training_percent"]), str(row["metric_seed"])]
         starts = [i for i in range(len(page.cells)) if page.cells[i : i + 2] == cells[:2]]
         assert len(starts) == 1
         assert page.cells[starts[0] : starts[0] + len(cells)] == cells
@@ -217,7 +218,7 @@ def test_ratios_to_the_own_and_to_the_standard_first_generation():
         arm_summary("sims omega=1 |D_s|=250", [1.0, 3.0]),
         arm_summary("sims omega=1 |D_s|=99", [4.0, 8.0]),
     ]
-    rows = table_rows(arms, "fid", [0, 0, 2])
+    rows = table_rows(arms, "fid", [0, 0, 2], [7, 7, 7])
     assert [row["fid_ratio_own"] for row in rows] == [1, 2.5, 1, 3, 1, 2]
     # No standard arm of size 99: its own first generation stands in.
     assert [row["fid_ratio_standard"] for row in rows] == [1, 2.5, 0.5, 1.5, 1, 2]
@@ -228,7 +229,9 @@ def test_ratio_to_nothing_is_not_a_number():
 
 
 def test_metrics_table_as_parquet(tmp_path, summary):
-    write_metrics(tmp_path / "metrics.parquet", table_rows(summary.arms, "fid", [0, 0]))
+    table = table_rows(summary.arms, "fid", [0, 0], [7, 7])
+    write_metrics(tmp_path / "metrics.parquet", table)
     rows = pq.read_table(tmp_path / "metrics.parquet").to_pylist()
-    assert rows == table_rows(summary.arms, "fid", [0, 0])
-    assert len(rows) == 4
+    assert rows == table
+    assert [row["seed"] for row in rows] == [7] * 4
+    assert {row["metric_seed"] for row in rows} == {summary.arms[0].generations[0].metrics["seed"]}

@@ -280,3 +280,31 @@ def test_digests_are_stable():
     assert GENERATE.request(sampling, base=base).digest == (
         "83183dffa55b522225098740bf896ef02f743d6b6b31a507ad6a2acd0efd6330"
     )
+
+
+def test_a_seed_more_computes_its_own_stages_only():
+    arms = standard(), sims()
+    before = {stage.ref for stage in plan_loop(EXPERIMENT, arms, 2, 7)}
+    both = plan_loop(EXPERIMENT, arms, 2, 7, further_seeds=(8,))
+    assert both.setup == plan_loop(EXPERIMENT, arms, 2, 7).setup
+    assert before < {stage.ref for stage in both}
+    new = {stage.ref: stage for stage in both if stage.ref not in before}
+    assert {stage.t for stage in new.values()} == {1, 2}
+    assert set(new) <= {stage.ref for arm in both.arms if arm.seed == 8 for stage in arm.stages}
+    # The mix of G^1 is the real data, whatever the seed.
+    first_mix = both.arms[0].artifacts(1)["mix"]
+    assert {arm.artifacts(1)["mix"] for arm in both.arms} == {first_mix}
+
+
+def test_every_arm_of_every_seed_has_its_own_name_baseline_and_links():
+    loop_plan = plan_loop(EXPERIMENT, (sims(), standard(), sims(size=9)), 1, 7, further_seeds=(8,))
+    names = ["sims omega=1 |D_s|=500", "standard |D_s|=500", "sims omega=1 |D_s|=9"]
+    assert [name for name, _ in loop_plan.groups[1:-1]] == [
+        f"{name} seed={seed}" for seed in (7, 8) for name in names
+    ]
+    assert loop_plan.baselines == [1, 1, 2, 4, 4, 5]
+    paths = [path for path, _ in loop_plan.links]
+    assert len(set(paths)) == len(paths)
+    assert "arms/standard_D_s500_seed8/t=01/train_base" in paths
+    with pytest.raises(BadInput, match=r"seeds must be all different, got \[7, 7\]"):
+        plan_loop(EXPERIMENT, (standard(),), 1, 7, further_seeds=(7,))

@@ -1,0 +1,62 @@
+"""Lines of means over seeds with their intervals as bands and every seed as a dot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sims_core.reports.drawing import COLOURS
+from sims_core.reports.estimates import Estimate
+from sims_core.reports.summary import Curve
+
+WITHIN: dict[str, Any] = {"alpha": 0.15, "linewidth": 0}
+"""How the inside of an interval is drawn."""
+
+
+def band(axes: Axes, x: Sequence[float], found: Sequence[Estimate], colour: str) -> None:
+    """The intervals, where several seeds give one, and the figure of each seed."""
+    if found[0].low is None:
+        return
+    low, high = (np.array([getattr(each, end) for each in found]) for end in ("low", "high"))
+    axes.fill_between(x, low, high, color=colour, **WITHIN)
+    for at, each in zip(x, found, strict=True):
+        axes.scatter([at] * each.n, each.values, s=9, color=colour, alpha=0.5, linewidths=0)
+
+
+def finish(axes: Axes, x: str, y: str, title: str) -> None:
+    """Labels and grid as every figure has them."""
+    axes.set_xlabel(x, fontsize=9)
+    axes.set_ylabel(y, fontsize=9)
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def differences(curves: Sequence[Curve], metric: str) -> Figure:
+    """The main figure of each arm over generations; its difference from the baseline at each."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for number, curve in enumerate(curves):
+        colour = COLOURS[number % len(COLOURS)]
+        x = [point.x for point in curve.points]
+        levels = [point.figures[metric] for point in curve.points]
+        changes = [point.change for point in curve.points if point.change is not None]
+        for axes, found in ((left, levels), (right, changes)):
+            if found:
+                means = [each.mean for each in found]
+                axes.plot(x, means, marker="o", markersize=4, color=colour, label=curve.name)
+                band(axes, x, found, colour)
+    right.axhline(0, color="#868e96", linewidth=0.9, linestyle="--")
+    finish(left, "generation t", metric, f"{metric} (lower is better)")
+    finish(right, "generation t", "difference", "difference from the baseline, seed by seed")
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    return figure

@@ -1,0 +1,89 @@
+"""What models that differ in their seed only found together: curves of means, differences."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sims_core.reports.estimates import Estimate, estimate, paired_difference
+from sims_core.reports.summary import ArmSummary, Curve, CurvePoint
+from sims_core.studies.loop import LoopPlan
+
+COUNTS = ("n_generated", "n_real", "n_empirical", "replicates", "seed")
+"""Figures that say on how many samples others are; they are the same for all seeds."""
+
+Metrics = Mapping[str, int | float]
+
+
+def figures_over_seeds(found: Sequence[Metrics]) -> dict[str, Estimate]:
+    """Each metric of models that differ in their seed only, one mapping a seed."""
+    names = [name for name in found[0] if name not in COUNTS]
+    return {name: estimate([metrics[name] for metrics in found]) for name in names}
+
+
+def as_row(seed: int, metrics: Metrics) -> dict[str, Any]:
+    """A model's figures with its run's `seed`; that of KID's subsets is `metric_seed`."""
+    renamed = {"metric_seed" if name == "seed" else name: metrics[name] for name in metrics}
+    return {"seed": seed, **renamed}
+
+
+def verdict(change: Estimate) -> str:
+    """What a paired difference of a figure of which less is better shows."""
+    if change.n < 2:
+        return "one seed shows no interval"
+    if not change.excludes_zero:
+        return "no difference shown"
+    return "worse" if change.mean > 0 else "better"
+
+
+def compared(name: str, point: CurvePoint, figure: str, where: str, reference: str) -> str:
+    """A point's figure and its change against the reference in words; the point has a change."""
+    if point.change is None:
+        raise ValueError(f"{name} is the reference itself")
+    return (
+        f"{name}: {figure} {point.figures[figure]} {where}, {point.change.signed} against "
+        f"{reference} ({verdict(point.change)})"
+    )
+
+
+def loop_curves(plan: LoopPlan, arms: Sequence[ArmSummary], figure: str) -> tuple[Curve, ...]:
+    """Each arm over generations, figures over seeds.
+
+    A point's change is against the baseline of the same loop at the same t, seed by seed.
+    """
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for number, planned in enumerate(plan.arms):
+        numbers[planned.arm.name].append(number)
+
+    def point(chosen: list[int], index: int) -> CurvePoint:
+        found = [arms[number].generations[index].metrics for number in chosen]
+        change = None
+        if plan.baselines[chosen[0]] != chosen[0]:
+            others = [arms[plan.baselines[number]].generations[index].metrics for number in chosen]
+            change = paired_difference(
+                [metrics[figure] for metrics in found], [metrics[figure] for metrics in others]
+            )
+        return CurvePoint(x=index + 1, figures=figures_over_seeds(found), change=change)
+
+    return tuple(
+        Curve(
+            name=name,
+            points=tuple(point(chosen, i) for i in range(plan.generations)),
+            cost=arms[chosen[0]].cost,
+        )
+        for name, chosen in numbers.items()
+    )
+
+
+def loop_answer(plan: LoopPlan, curves: Sequence[Curve], figure: str) -> str:
+    """What the last generation of each arm shows against its baseline, in one sentence."""
+    names = [planned.arm.name for planned in plan.arms]
+    said = []
+    for curve in curves:
+        last = curve.points[-1]
+        if last.change is not None:
+            baseline = names[plan.baselines[names.index(curve.name)]]
+            where = f"at t = {last.x:g}"
+            said.append(compared(curve.name, last, figure, where, baseline))
+    return "; ".join(said)
