@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sims_core.common import roles
 from sims_core.reports.base import RunDetails, kind_report, report_of
+from sims_core.reports.cost import Cost
 from sims_core.reports.summary import RunSummary
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
@@ -101,10 +102,17 @@ def render_report(
             longest=max((group["seconds"] for group in times), default=0.0) or 1.0,
             total_seconds=sum(group["seconds"] for group in times),
             outcomes=details.outcomes,
-            costs=[(e.name, e.cost) for e in (*summary.arms, *summary.curves) if e.cost],
+            costs=_costs(summary),
             **part.context,
         )
     )
+
+
+def _costs(summary: RunSummary) -> list[tuple[str, Cost]]:
+    """What each arm or curve costs, where that is known."""
+    found = [(arm.name, arm.cost) for arm in summary.arms]
+    found += [(curve.name, curve.cost) for curve in summary.curves]
+    return [(name, cost) for name, cost in found if cost is not None]
 
 
 def metric_rows(store: Store, summary: RunSummary, plan: Plan) -> list[dict[str, Any]]:
