@@ -138,7 +138,7 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
         config["methods"][kind] = {k: v for k, v in config["methods"][kind].items() if k in given}
     for name, value in overrides.items():
         path = name.split(".")
-        if path[0] == "methods" and len(path) > 2:
+        if path[0] == "methods" and len(path) > 1:
             _open_method(config["methods"], path)
         level: Any = config
         for depth, key in enumerate(path):
@@ -161,15 +161,17 @@ def _open_method(methods: dict[str, Any], path: list[str]) -> None:
     Raises:
         BadInput: no such method, or no such setting of it.
     """
-    kind, field = path[1:3]
+    kind, *fields = path[1:3]
     if kind not in all_methods():
         raise BadInput(f"overrides: no method {kind!r}; there are: {', '.join(all_methods())}")
+    given = methods.setdefault(kind, {"kind": kind})
     whole = all_methods()[kind].model_validate({}).model_dump(mode="json")
-    if field not in whole:
-        raise BadInput(
-            f"overrides: no {'.'.join(path[:3])!r}; names in methods.{kind}: {', '.join(whole)}"
-        )
-    methods.setdefault(kind, {"kind": kind}).setdefault(field, whole[field])
+    for field in fields:
+        if field not in whole:
+            raise BadInput(
+                f"overrides: no {'.'.join(path[:3])!r}; names in methods.{kind}: {', '.join(whole)}"
+            )
+        given.setdefault(field, whole[field])
 
 
 def chosen_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:

@@ -12,6 +12,7 @@ from flows.presets import Preset
 from sims_core.data.config import DigitsData
 from sims_core.diffusion.config import SamplerConfig
 from sims_core.evaluation.config import EvaluationConfig
+from sims_core.methods.autoguidance import Autoguidance
 from sims_core.methods.sims import Sims
 from sims_core.nets.config import ModelConfig, UNetConfig
 from sims_core.studies.experiment import Experiment
@@ -23,6 +24,7 @@ EXPERIMENT = Experiment(
     training=TrainingConfig(
         kimg=12, batch_size=64, learning_rate=1e-3, P_mean=-1.0, ema_halflife_kimg=0.5
     ),
+    methods={"autoguidance": Autoguidance(kimg=4)},
     sims=Sims(n_s=4000, budget_mimg=0.0128, batch_size=128, learning_rate=1e-4),
     sampler=SamplerConfig(num_steps=12),
     evaluation=EvaluationConfig(num_images=1797),

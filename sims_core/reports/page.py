@@ -12,8 +12,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sims_core.common import roles
 from sims_core.reports.base import RunDetails, kind_report, report_of
+from sims_core.reports.cost import Cost
 from sims_core.reports.over_seeds import verdict
-from sims_core.reports.summary import RunSummary, sample_counts
+from sims_core.reports.summary import RunSummary
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.plan import Plan
@@ -105,10 +106,17 @@ def render_report(
             longest=max((group["seconds"] for group in times), default=0.0) or 1.0,
             total_seconds=sum(group["seconds"] for group in times),
             outcomes=details.outcomes,
-            costs=[(e.name, e.cost) for e in summary.curves or summary.arms if e.cost],
+            costs=_costs(summary),
             **{"over_seeds": None, **part.context},
         )
     )
+
+
+def _costs(summary: RunSummary) -> list[tuple[str, Cost]]:
+    """What each arm or curve costs, where that is known."""
+    found = [(arm.name, arm.cost) for arm in summary.arms]
+    found += [(curve.name, curve.cost) for curve in summary.curves]
+    return [(name, cost) for name, cost in found if cost is not None]
 
 
 def metric_rows(store: Store, summary: RunSummary, plan: Plan) -> list[dict[str, Any]]:

@@ -149,6 +149,8 @@ def test_the_preset_is_chosen_by_name_and_by_nothing_else():
         {"seeds": -1},
         {"seeds": []},
         {"seeds": [1, 0.5]},
+        {"real_fraction": 1.01},
+        {"real_fraction": -0.1},
         {"loop": "open"},
         {"run_name": "../../etc"},
         {"run_name": ".hidden"},
@@ -185,11 +187,59 @@ def test_overrides_replace_one_value_and_leave_the_rest():
         ({"training.kimg": "long"}, "training.kimg: .*'long'"),
         ({"training.kimg": 0}, "training.kimg"),
         ({"model.net.block_out_channels": [8, 9]}, "norm_num_groups"),
+        ({"methods.ddo.kimg": 3}, "no method 'ddo'; there are: standard, autoguidance,"),
+        ({"methods.neon.omega": 3}, "names in methods.neon: kind, n_s, .*, w$"),
+        ({"methods.neon.w": -2}, "methods.neon.w: must be at least -1"),
+        ({"sims.interval": [2, 1]}, "sims.interval: want 0 <= low < high, got 2 and 1"),
     ],
 )
 def test_an_override_that_does_not_fit_names_what_would(overrides, message):
     with pytest.raises(BadInput, match=message):
         apply_overrides(PRESET.experiment, overrides)
+
+
+def test_a_methods_settings_are_overrides_like_any_other():
+    """What is not said of a method is as `sims` has it, also where something else of it is said."""
+    changed = apply_overrides(
+        PRESET.experiment,
+        {
+            "methods.neon.budget_mimg": 0.005,
+            "methods.autoguidance.net": {"block_out_channels": [16, 32]},
+            "methods.autoguidance.interval": [0.1, 5],
+            "sims.n_s": 333,
+        },
+    )
+    neon, guided = changed.template("neon"), changed.template("autoguidance")
+    assert (neon.n_s, neon.budget_mimg) == (333, 0.005)
+    assert (guided.kimg, guided.interval) == (4, (0.1, 5.0)), "the preset's, and what was said"
+    assert guided.net.block_out_channels == (16, 32)
+    again = apply_overrides(changed, {"sims.n_s": 444})
+    assert again.template("neon").n_s == 444
+    imported = apply_overrides(
+        find_preset("sims-loop/mnist").experiment,
+        {"methods.autoguidance.auxiliary.imported": "gnet", "methods.neon": {"w": 0.5}},
+    )
+    assert imported.template("neon").w == 0.5
+    assert imported.template("autoguidance").auxiliary.imported == "gnet"
+
+
+def test_an_imported_auxiliary_is_looked_up_by_its_name(tmp_path):
+    given = {
+        "methods": ["autoguidance"],
+        "generations": 1,
+        "overrides": {
+            "methods.autoguidance": {"auxiliary": {"imported": "gnet"}},
+        },
+    }
+    store = Store.open(tmp_path / "store")
+    with pytest.raises(BadInput, match="gnet"):
+        make_plan("sims-loop", _checked(**given), store)
+    MODELS.give(
+        store, "gnet", ImportedModel(model=PRESET.experiment.model, weights_sha256="7" * 64)
+    )
+    plan = make_plan("sims-loop", _checked(**given), store)
+    (request,) = [s.request for s in plan if s.role == "imported auxiliary"]
+    assert request.config["weights_sha256"] == "7" * 64
 
 
 @pytest.mark.parametrize(
@@ -203,6 +253,7 @@ def test_an_override_that_does_not_fit_names_what_would(overrides, message):
         ({"methods": ["sims"], "omegas": [0]}, ["standard"]),
         ({"methods": ["standard"], "omegas": [1, 2]}, ["standard"]),
         ({"methods": ["sims", "standard", "sims"]}, ["standard", "sims omega=1"]),
+        ({"methods": ["autoguidance"], "omegas": [0, 0.5]}, ["standard", "autoguidance omega=0.5"]),
     ],
 )
 def test_methods_and_omegas_expand_into_arms(given, methods):

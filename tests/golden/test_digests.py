@@ -47,6 +47,20 @@ ODD: dict[str, tuple[str, dict[str, object]]] = {
         "sims-loop/digits",
         {"generations": 1, "overrides": {"sims.auxiliary_net": {"block_out_channels": [8, 16]}}},
     ),
+    "autoguidance": (
+        "sims-loop/digits",
+        {
+            "generations": 2,
+            "methods": ["autoguidance"],
+            "omegas": [0.5],
+            "overrides": {"methods.autoguidance.net": {"block_out_channels": [16, 32]}},
+        },
+    ),
+    "interval": (
+        "sims-loop/digits",
+        {"generations": 1, "overrides": {"sims.interval": [0.1, 5.0]}},
+    ),
+    "real-fraction": ("sims-loop/digits", {"generations": 2, "real_fraction": 0.618}),
     "resnet-features": (
         "sims-loop/cifar10-smoke",
         {"generations": 1, "overrides": {"evaluation.features": "resnet20"}},

@@ -127,10 +127,8 @@ class Mixture(Kind):
     def draw(
         self, planner: Planner, role: str, count: int, first_seed: int, sampled: Sampled
     ) -> ArtifactRef:
-        sampler = planner.experiment.sampler
-        config = GeneratePointsConfig(
-            sampler=sampler, omega=sampled.omega, count=count, seed=first_seed
-        )
+        guidance, sampler = dict(planner.guidance(sampled)), planner.experiment.sampler
+        config = GeneratePointsConfig(**guidance, sampler=sampler, count=count, seed=first_seed)
         return planner.add(role, GENERATE_POINTS.request(config, **sampled.inputs))
 
     def generation(
@@ -231,6 +229,9 @@ def test_a_method_is_one_class(toy_method, tiny_experiment, tmp_path):
         "standard |D_s|=48",
         "two fits omega=0.5 |D_s|=48",
     ]
+    standard, guided = (arm["cost"] for arm in printed["arms"])
+    assert guided["evaluations"] == 2 * standard["evaluations"]
+    assert guided["extra_training_percent"] == pytest.approx(100), "as much again"
     fid = [arm["generations"][0]["metrics"]["fid"] for arm in printed["arms"]]
     assert fid[0] != fid[1]
     assert f"{fid[1]:.3f}" in page

@@ -13,7 +13,7 @@ from PIL import Image
 from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.curves import curves
 from sims_core.reports.drawing import svg_text
-from sims_core.reports.page import render_report, write_metrics
+from sims_core.reports.page import percent, render_report, write_metrics
 from sims_core.reports.summary import (
     ArmSummary,
     GenerationSummary,
