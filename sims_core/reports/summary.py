@@ -185,27 +185,26 @@ def arm_line(arm: ArmSummary, figure: str) -> str:
     )
 
 
-def curve_line(curve: Curve, arms: Sequence[ArmSummary], figure: str) -> str:
-    """An arm's result over seeds in one line of text."""
-    found = [point.figures[figure] for point in curve.points]
-    metrics = [generation.metrics for arm in arms for generation in arm.generations]
-    counts = ", ".join(sample_counts(metrics))
-    if len(found) == 1:
-        return f"{curve.name}: {figure.upper()} {curve.points[0].text(figure)} ({counts})"
-    over = " ".join(f"{e.mean:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in found)
-    return (
-        f"{curve.name}: {figure.upper()} over t = 1..{len(found)}, mean of {found[0].n} seeds and "
-        f"its 95 % interval: {over} ({counts})"
-    )
+def curve_line(curve: Curve, figure: str, counts: Sequence[str] = ()) -> str:
+    """A curve in one line of text, with the counts that its figures are of."""
+
+    def text(point: CurvePoint) -> str:
+        return point.text(figure) if point.best else str(point.figures[figure])
+
+    several = len(curve.points) > 1
+    points = (f"{text(e)} at {e.x:g}" if several else text(e) for e in curve.points)
+    notes = f" ({', '.join(counts)})" if counts else ""
+    return f"{curve.name}: {figure.upper()} " + "; ".join(points) + notes
 
 
 def result_lines(summary: RunSummary) -> list[str]:
-    """What a run found as lines of text: its answer, then each arm's figures, over seeds if there
-    are several."""
+    """What a run found as lines of text: its answer, then each curve's figures over seeds, or each
+    arm's where there are no curves."""
     lines = [summary.answer] if summary.answer else []
-    if summary.arms and summary.curves:
-        return lines + [curve_line(each, summary.arms, summary.figure) for each in summary.curves]
-    return lines + [arm_line(arm, summary.figure) for arm in summary.arms]
+    if not summary.curves:
+        return lines + [arm_line(arm, summary.figure) for arm in summary.arms]
+    counts = sample_counts([each.metrics for arm in summary.arms for each in arm.generations])
+    return lines + [curve_line(curve, summary.figure, counts) for curve in summary.curves]
 
 
 def count_stages(outcomes: Sequence[Outcome]) -> StageCounts:
