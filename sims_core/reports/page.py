@@ -14,7 +14,7 @@ from sims_core.common import roles
 from sims_core.reports.base import RunDetails, kind_report, report_of
 from sims_core.reports.cost import Cost
 from sims_core.reports.over_seeds import verdict
-from sims_core.reports.summary import RunSummary
+from sims_core.reports.summary import RunSummary, sample_counts
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.plan import Plan
@@ -113,9 +113,9 @@ def render_report(
 
 
 def _costs(summary: RunSummary) -> list[tuple[str, Cost]]:
-    """What each arm or curve costs, where that is known."""
-    found = [(arm.name, arm.cost) for arm in summary.arms]
-    found += [(curve.name, curve.cost) for curve in summary.curves]
+    """What each curve costs, or each arm where there are no curves, as far as that is known."""
+    found = [(curve.name, curve.cost) for curve in summary.curves]
+    found = found or [(arm.name, arm.cost) for arm in summary.arms]
     return [(name, cost) for name, cost in found if cost is not None]
 
 

@@ -38,9 +38,12 @@ Found = Mapping[str, Sequence[Sequence[Figures]]]
 def extra_training(plan: StudyPlan, candidate: Candidate) -> float | None:
     """The auxiliary's training in percent of the base's, both in images seen.
 
-    None for an imported base: how long that was trained is not known.
+    None where it is not known: how long an imported base was trained, or what a method trains that
+    has no budget.
     """
     if plan.experiment.base.imported is not None:
+        return None
+    if candidate.method is not None and candidate.budget_mimg is None:
         return None
     return 100_000 * (candidate.budget_mimg or 0) / plan.experiment.training.kimg
 

@@ -193,37 +193,27 @@ def _arm_figures(arm: ArmSummary, figure: str) -> str:
     )
 
 
-def generations_line(curve: Curve, arms: Sequence[ArmSummary], figure: str) -> str:
-    """An arm's result over seeds in one line of text, with what its method costs."""
-    found = [point.figures[figure] for point in curve.points]
-    metrics = [generation.metrics for arm in arms for generation in arm.generations]
-    said = f"({', '.join(sample_counts(metrics))})" + (f"; {curve.cost}" if curve.cost else "")
-    if len(found) == 1:
-        return f"{curve.name}: {figure.upper()} {curve.points[0].text(figure)} {said}"
-    over = " ".join(f"{e.mean:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in found)
-    return (
-        f"{curve.name}: {figure.upper()} over t = 1..{len(found)}, mean of {found[0].n} seeds and "
-        f"its 95 % interval: {over} {said}"
-    )
+def curve_line(curve: Curve, figure: str, counts: Sequence[str] = ()) -> str:
+    """A curve in one line of text, with the counts that its figures are of and what it costs."""
 
+    def text(point: CurvePoint) -> str:
+        return point.text(figure) if point.best else str(point.figures[figure])
 
-def curve_line(curve: Curve, figure: str) -> str:
-    """A curve over what a study varies in one line of text, with what its method costs."""
-    points = (f"{point.figures[figure]} at {point.x:g}" for point in curve.points)
-    cost = "" if curve.cost is None else f" ({curve.cost})"
-    return f"{curve.name}: {figure.upper()} " + "; ".join(points) + cost
+    several = len(curve.points) > 1
+    points = (f"{text(e)} at {e.x:g}" if several else text(e) for e in curve.points)
+    notes = [*counts] + ([str(curve.cost)] if curve.cost else [])
+    said = f" ({', '.join(notes)})" if notes else ""
+    return f"{curve.name}: {figure.upper()} " + "; ".join(points) + said
 
 
 def result_lines(summary: RunSummary) -> list[str]:
-    """What a run found as lines of text: its answer, then each arm's figures, over seeds if there
-    are several."""
+    """What a run found as lines of text: its answer, then each curve's figures over seeds, or each
+    arm's where there are no curves."""
     lines = [summary.answer] if summary.answer else []
-    figure, arms = summary.figure, summary.arms
     if not summary.curves:
-        return lines + [arm_line(arm, figure) for arm in arms]
-    if not arms:
-        return lines + [curve_line(curve, figure) for curve in summary.curves]
-    return lines + [generations_line(curve, arms, figure) for curve in summary.curves]
+        return lines + [arm_line(arm, summary.figure) for arm in summary.arms]
+    counts = sample_counts([each.metrics for arm in summary.arms for each in arm.generations])
+    return lines + [curve_line(curve, summary.figure, counts) for curve in summary.curves]
 
 
 def count_stages(outcomes: Sequence[Outcome]) -> StageCounts:

@@ -67,7 +67,7 @@ def studied(study, tmp_path_factory):
 def test_a_loop_shares_what_no_seed_changes(looped, loop):
     store, summary = looped
     stages = stages_in(store)
-    assert stages.count("prepare") == stages.count("train_classifier") == 1
+    assert stages.count("prepare") == stages.count("classifier") == 1
     # For each seed: G^1, and G^2 of either arm; an auxiliary in each generation.
     assert stages.count("train") == 2 * (3 + 2)
     assert summary.stages.computed == len(stages)
@@ -104,7 +104,9 @@ def test_the_files_of_a_loop_hold_every_value(looped):
     assert "Over 2 seeds" in page
     assert (folder / "report" / "over_seeds.svg").is_file()
     assert (folder / "arms" / "standard_D_s32_seed1" / "t=02" / "generate").is_dir()
-    assert result_lines(summary)[1].startswith("standard |D_s|=32: FID over t = 1..2, mean of 2")
+    standard = result_lines(summary)[1]
+    assert standard.startswith("standard |D_s|=32: FID ")
+    assert "over 2 seeds at 2 (n = 64, real = 1797)" in standard
 
 
 def test_sub_flow_runs_carry_the_seed_in_their_name(looped, loop, prefect_url):
@@ -127,7 +129,7 @@ def test_sub_flow_runs_carry_the_seed_in_their_name(looped, loop, prefect_url):
 def test_a_study_trains_once_a_seed_whatever_the_methods(studied, study):
     store, summary = studied
     stages = stages_in(store)
-    assert stages.count("prepare") == stages.count("train_classifier") == 1
+    assert stages.count("prepare") == stages.count("classifier") == 1
     assert stages.count("train") == 2 * 2, "base and auxiliary"
     assert stages.count("merge") == 2
     assert summary.stages.computed == len(stages)
