@@ -137,6 +137,11 @@ class DiffusersUNetConfig(ImageNet):
     """config.json of the folder that it came from, without its private entries."""
 
     @property
+    def learns_variance(self) -> bool:
+        """Whether it predicts a variance, in as many channels again, which is not used."""
+        return bool(self.config.get("out_channels", self.channels) == 2 * self.channels)
+
+    @property
     def drops_out(self) -> bool:
         return float(self.config.get("dropout") or 0) > 0
 
