@@ -69,11 +69,12 @@ def answer(plan: StudyPlan, final: Mapping[str, Mapping[str, int | float]]) -> s
     extra = extra_training(plan, chosen)
     cost = "" if extra is None else f" ({extra:.3g} % extra training)"
     change = f"{100 * (best['fid'] / base['fid'] - 1):+.1f} %" if base["fid"] > 0 else "from 0"
+    real = f", {best['n_real']} real" if "n_real" in best else ""
     return (
         f"SIMS {verdict} this model: FID {best['fid']:.3f} at omega = {chosen.omega:g} and a "
         f"budget of {1000 * (chosen.budget_mimg or 0):g} kimg{cost}, the base has "
         f"{base['fid']:.3f} ({change}), the base fine-tuned on the same images "
-        f"{contrast['fid']:.3f}; n = {best['n_generated']} generated, {best['n_real']} real, on "
+        f"{contrast['fid']:.3f}; n = {best['n_generated']} generated{real}, on "
         "seeds that the choice has not seen."
     )
 

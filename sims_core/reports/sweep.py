@@ -47,6 +47,8 @@ def sweep_figure(rows: Rows) -> Figure:
     tuned = sorted((row["budget_mimg"], row["fid"]) for row in rows if row["kind"] == "fine-tuned")
     right.plot(*zip(*tuned, strict=True), marker="x", label="base fine-tuned on S", **CONTRAST_LINE)
     _finish(right, rows, "budget B of the auxiliary, million images")
-    counts = f"n = {rows[0]['n_generated']} generated, real = {rows[0]['n_real']}"
+    counts = f"n = {rows[0]['n_generated']} generated"
+    if "n_real" in rows[0]:
+        counts += f", real = {rows[0]['n_real']}"
     figure.suptitle(f"Selection seeds, {counts}", fontsize=9)
     return figure

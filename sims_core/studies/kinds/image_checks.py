@@ -119,7 +119,7 @@ def _check_auxiliary_fits(experiment: Experiment, net: ImageNet) -> None:
 
 
 def _check_enough_real_images(experiment: Experiment, data: ImageData) -> None:
-    if data.contents is None:
+    if data.contents is None or experiment.evaluation.reference is not None:
         return
     evaluation, count = experiment.evaluation, data.contents.count
     if count < evaluation.fewest_images:
