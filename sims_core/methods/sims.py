@@ -10,7 +10,7 @@ from pydantic import Field
 from sims_core.common import purposes, roles
 from sims_core.methods.base import METHODS, Sampled, Steps
 from sims_core.methods.self_synthetic import SelfSynthetic
-from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.nets.config import ModelConfig, NetOrUNet
 from sims_core.store.artifacts import ArtifactRef
 
 
@@ -25,7 +25,7 @@ class Sims(SelfSynthetic):
     kind: Literal["sims"] = "sims"
     omega: Annotated[float, Field(gt=0)] = 1.0
     """Guidance strength; omega = 0 is standard training."""
-    auxiliary_net: UNetConfig | None = None
+    auxiliary_net: NetOrUNet | None = None
     """Another architecture for the auxiliary, which is then trained from scratch on S; None
     fine-tunes the base."""
 

@@ -6,8 +6,10 @@ import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     SerializationInfo,
+    SerializeAsAny,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -38,6 +40,7 @@ __all__ = [
     "ModelConfig",
     "Net",
     "NetConfig",
+    "NetOrUNet",
     "PointNet",
     "SongUNetConfig",
     "UNetConfig",
@@ -126,6 +129,14 @@ class UNetConfig(ImageNet):
         return self
 
 
+def _net_or_unet(value: Any) -> Net:
+    """A network; one whose kind is not said is a `unet`."""
+    return NETS.read({"kind": "unet", **value} if isinstance(value, dict) else value)
+
+
+NetOrUNet = Annotated[SerializeAsAny[Net], BeforeValidator(_net_or_unet)]
+
+
 @NETS.add("diffusers")
 class DiffusersUNetConfig(ImageNet):
     """An imported `UNet2DModel`, in diffusers' own words."""
@@ -163,8 +174,15 @@ class ExactGaussianConfig(PointNet):
         return self.sampling_bias
 
 
-SHARED_BY_NETS = ("image_size", "channels", "num_classes", "augment_labels")
-"""What an auxiliary of another architecture has from the base's."""
+SHARED_BY_NETS = ("image_size", "channels", "num_classes", "augment_labels", "augment_dim")
+"""What an auxiliary of another architecture has from the base's, where both have it."""
+
+
+def shared_by_nets(base: dict[str, Any], auxiliary: dict[str, Any]) -> dict[str, Any]:
+    """The values of `SHARED_BY_NETS` that an auxiliary's network takes over from the base's."""
+    kind = NETS.classes.get(auxiliary.get("kind", "unet"))
+    fields = kind.model_fields if kind else ()
+    return {name: base[name] for name in SHARED_BY_NETS if name in base and name in fields}
 
 
 class ModelConfig(Frozen):

@@ -14,7 +14,7 @@ from sims_core.evaluation.config import EvaluationConfig, PointEvaluationConfig
 from sims_core.methods.catalog import METHODS, Method, MethodConfig
 from sims_core.methods.self_synthetic import SelfSynthetic
 from sims_core.methods.sims import Sims
-from sims_core.nets.config import SHARED_BY_NETS, BaseConfig, ModelConfig
+from sims_core.nets.config import BaseConfig, ModelConfig, shared_by_nets
 from sims_core.training.config import TrainingConfig
 
 
@@ -52,8 +52,8 @@ class Experiment(Frozen):
         """What `sims.auxiliary_net` leaves out about the images is as in `model.net`."""
         try:
             net, given = values["model"]["net"], values["sims"]["auxiliary_net"]
-            filled = {name: net[name] for name in SHARED_BY_NETS if name in net} | given
-        except (KeyError, TypeError):  # models already, or nothing to fill in
+            filled = shared_by_nets(net, given) | given
+        except (KeyError, TypeError, AttributeError):  # models already, or nothing to fill in
             return values
         return {**values, "sims": {**values["sims"], "auxiliary_net": filled}}
 

@@ -40,7 +40,7 @@ class Points(Kind):
                 "it, and model.net is not: set training.augment=0"
             )
         if experiment.sims.auxiliary_net is not None:
-            raise ValueError(f"sims.auxiliary_net is a U-Net, model.net is {net.kind!r}")
+            raise ValueError(f"sims.auxiliary_net is for images, model.net is {net.kind!r}")
 
     def model(self, experiment: Experiment) -> ModelConfig:
         data, model = _data(experiment), experiment.model

@@ -14,7 +14,7 @@ from sims_core.diffusion.config import NoiseSchedule
 from sims_core.diffusion.ddpm import VPDenoiser, noise_levels
 from sims_core.diffusion.denoiser import edm_loss
 from sims_core.engine.execution import Execution
-from sims_core.nets.config import BaseConfig, ImportedModel, UNetConfig
+from sims_core.nets.config import BaseConfig, EDM2Config, ImportedModel, UNetConfig
 from sims_core.nets.importing import find_model_source
 from sims_core.nets.names import MODELS
 from sims_core.nets.saved import load_model
@@ -340,7 +340,10 @@ def test_training_through_the_wrapper_learns(store, tmp_path):
 
 
 def test_an_auxiliary_of_another_architecture_is_trained_from_scratch(store, tiny_experiment):
-    net = UNetConfig(block_out_channels=(4,), norm_num_groups=2)
+    net = EDM2Config(
+        image_size=8, channels=1, model_channels=4, channel_mult=(1,), num_blocks=1,
+        attn_resolutions=(), logvar_channels=4,
+    )  # fmt: skip
     sims = tiny_experiment.sims.model_copy(update={"auxiliary_net": net})
     experiment = type(tiny_experiment).model_validate({**dict(tiny_experiment), "sims": sims})
     plan = plan_loop(experiment, arms(experiment), 1, seed=0)
@@ -351,6 +354,7 @@ def test_an_auxiliary_of_another_architecture_is_trained_from_scratch(store, tin
     _, config = load_model(store.open_artifact(stage.ref))
     assert config.net == net
     assert config.sigma_data == experiment.model.sigma_data
+    assert config.conditioned.kind == "edm2"
     generated = plan.arms[0].artifacts(1)["generate"]
     assert store.manifest(generated).details["count"] == 64
 
