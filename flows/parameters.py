@@ -26,6 +26,7 @@ from flows.presets import Preset, find_preset
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import WHOLE, one_line
+from sims_core.common.seeding import MOST_SEED
 from sims_core.data.names import DATASETS
 from sims_core.evaluation.weights import pin_weights
 from sims_core.methods.catalog import Method, all_methods
@@ -48,7 +49,7 @@ ImageCount = Annotated[int, Field(ge=2, le=RANGE)]
 Finalists = Annotated[int, Field(ge=1, le=100)]
 ScanOmegas = list[Omega]
 ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 

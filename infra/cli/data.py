@@ -16,6 +16,7 @@ import typer
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
 from sims_core.common.errors import BadInput, StoreError
+from sims_core.common.seeding import MOST_SEED
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.data.config import EncodeConfig, ImportedSet
@@ -132,7 +133,10 @@ def data_encode(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the draws from the images' posteriors.")
+        int,
+        typer.Option(
+            "--seed", min=0, max=MOST_SEED, help="Of the draws from the images' posteriors."
+        ),
     ] = 0,
     store: StoreOption = None,
     as_json: JsonOption = False,

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import Frozen
+from sims_core.common.seeding import MOST_SEED
 from sims_core.common.variants import Variants
 from sims_core.data.known_sets import KNOWN_SETS
 from sims_core.store.artifacts import Name
@@ -176,7 +177,7 @@ class EncodeConfig(Frozen):
     """What is subtracted from each channel, where scaling is fixed."""
     scale: tuple[float, ...] = Field(default=(), exclude_if=lambda value: not value)
     """What each channel is multiplied by then."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
     """Image i's latents are one draw from their posterior, from a generator of (seed, i)."""
 
     @model_validator(mode="after")

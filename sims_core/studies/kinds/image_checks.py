@@ -111,7 +111,7 @@ def _check_auxiliary_fits(experiment: Experiment, net: ImageNet) -> None:
     if (other := experiment.sims.auxiliary_net) is None:
         return
     if not isinstance(other, ImageNet):
-        raise ValueError(f"sims.auxiliary_net is a {other.kind} network, which is not of images")
+        raise ValueError(f"sims.auxiliary_net is a {other.kind} network, which is none of images")
     for name in ("image_size", "channels", "num_classes"):
         if getattr(other, name) != getattr(net, name):
             raise ValueError(

@@ -168,7 +168,7 @@ def test_an_auxiliary_may_be_any_network_of_images(kind):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        ({"kind": "mlp"}, "auxiliary_net is a mlp network, which is not of images"),
+        ({"kind": "mlp"}, "auxiliary_net is a mlp network, which is none of images"),
         ({"kind": "transformer"}, "no network of kind 'transformer'; there are: song, adm"),
         (3, "want an object with 'kind', got 3"),
     ],
