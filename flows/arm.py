@@ -10,6 +10,7 @@ from sims_core.settings import Settings
 from sims_core.store.store import Store
 from sims_core.studies.loop import ArmPlan, LoopPlan
 from sims_core.studies.plan import Plan
+from sims_core.studies.resolve import execution_of
 from sims_core.studies.running import Outcome, Runner
 from tasks.artifacts import show_generation
 from tasks.progress import observer
@@ -24,7 +25,8 @@ def task_runner(store: Store, plan: Plan) -> Runner:
     """Runs stages as tasks of the flow run that it is made in."""
     settings = Settings.read()
     tagged = max((stage.t for stage in plan), default=0) <= MAX_TAGGED_GENERATIONS
-    return Runner(store, settings.execution(), observer(), TaskStep(store, settings, tagged))
+    execution = execution_of(plan.experiment, settings.execution())
+    return Runner(store, execution, observer(), TaskStep(store, settings, tagged))
 
 
 def run_arm(store: Store, run: PlannedRun, plan: LoopPlan, arm: ArmPlan) -> list[Outcome]:

@@ -27,6 +27,7 @@ from flows.presets import Preset, find_preset
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import WHOLE, one_line
+from sims_core.common.seeding import MOST_SEED
 from sims_core.data.names import DATASETS
 from sims_core.evaluation.weights import pin_weights
 from sims_core.methods.catalog import Method, all_methods
@@ -37,7 +38,12 @@ from sims_core.studies.candidates import RANGE
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
-from sims_core.studies.resolve import resolve_base, resolve_data, resolve_methods
+from sims_core.studies.resolve import (
+    resolve_base,
+    resolve_data,
+    resolve_methods,
+    resolve_reference,
+)
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -51,7 +57,7 @@ Repeats = Annotated[int, Field(ge=1, le=100)]
 Finalists = Annotated[int, Field(ge=1, le=100)]
 ScanOmegas = list[Omega]
 ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Seeds = Annotated[
     list[Seed],
     Field(min_length=1),
@@ -200,7 +206,7 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     for name, value in parameters["overrides"].items():
         chosen |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else set()
     experiment = resolve_data(resolve_base(experiment, store, chosen), store)
-    experiment = resolve_methods(experiment, store)
+    experiment = resolve_reference(resolve_methods(experiment, store), store)
     settings = Settings.read()
     kind_of(experiment.data).check_machine(experiment, settings.execution())
     evaluation = pin_weights(experiment.evaluation, settings.files())

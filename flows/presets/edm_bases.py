@@ -28,9 +28,9 @@ from "training costs about 20 % extra" [K, secondary]; on FFHQ-64 Neon's 1.5 Mi,
 [P]; on ImageNet ours [O]. The auxiliary's loss, noise levels and dropout are the base's own, from
 its file. Omegas are ours [O]. Selection on 10k images of one range of seeds, finals on 50k of
 another: Neon's protocol [P], on three disjoint sets of them as EDM does, which reports the best
-[K]; the report names mean and best. EDM resamples augmented images by a
-wavelet filter, this project bicubically [O]. ImageNet-512's latents have mean 0 and deviation 0.5
-in each channel over the set, where EDM2 scales by fixed numbers that are close to that [O].
+[K]; the report names mean and best. EDM resamples augmented images by a wavelet filter, this
+project bicubically [O]. ImageNet-512's latents are scaled by EDM2's own fixed numbers [K]; each
+image has one draw from its posterior, EDM2 draws anew at every look [O].
 
 Hours on one GPU are estimated, not measured: work / (50 TFLOP/s sustained, a sixth of an A100's
 peak in bf16) [O]. One evaluation of the network costs 42.4 GFLOP on CIFAR-10, 83.7 on FFHQ-64,
@@ -87,13 +87,13 @@ IMAGENET512 = ModelConfig(
 INCEPTION = EvaluationConfig(features="inception", num_images=50_000)
 
 
-def _model(name: str, url: str, size: str) -> Need:
+def published_model(name: str, url: str, size: str) -> Need:
     file = url.rpartition("/")[2]
     command = f"sims model import {file} --name {name}"
     return Need(model=name, command=command, source=f"{url}, {size}")
 
 
-def _experiment(
+def experiment_from(
     base: str, data: ImageData, model: ModelConfig, sims: Sims, steps: int, augment: float = 0.0
 ) -> Experiment:
     sampler = SamplerConfig(num_steps=steps, precision="fp32" if augment else "bf16")
@@ -126,8 +126,10 @@ PRESETS = [
             **{"omegas": OMEGAS, "budgets": [10.0, 20.0, 40.0], "n_s": 100_000},
             **MEASURED,
         },
-        needs=(_model("edm-cifar10", f"{EDM}/edm-cifar10-32x32-uncond-vp.pkl", "0.22 GB"),),
-        experiment=_experiment(
+        needs=(
+            published_model("edm-cifar10", f"{EDM}/edm-cifar10-32x32-uncond-vp.pkl", "0.22 GB"),
+        ),
+        experiment=experiment_from(
             base="edm-cifar10",
             data=KnownImages(source="cifar10"),
             model=CIFAR10,
@@ -145,7 +147,7 @@ PRESETS = [
         expected_time="about 62 hours on one A100 (estimated, not measured)",
         parameters={"omegas": OMEGAS, "budgets": [0.75, 1.5, 3.0], "n_s": 18_000, **MEASURED},
         needs=(
-            _model("edm-ffhq64", f"{EDM}/edm-ffhq-64x64-uncond-vp.pkl", "0.25 GB"),
+            published_model("edm-ffhq64", f"{EDM}/edm-ffhq-64x64-uncond-vp.pkl", "0.25 GB"),
             Need(
                 data="ffhq64",
                 command="sims data import FOLDER --name ffhq64 --size 64 --channels 3 "
@@ -153,7 +155,7 @@ PRESETS = [
                 source="FFHQ's 70,000 aligned images, 90 GB at 1024 x 1024",
             ),
         ),
-        experiment=_experiment(
+        experiment=experiment_from(
             base="edm-ffhq64",
             data=ImportedImages(name="ffhq64"),
             model=FFHQ64,
@@ -174,14 +176,14 @@ PRESETS = [
             **MEASURED,
         },
         needs=(
-            _model("edm2-imagenet64", f"{EDM2}/edm2-img64-s-1073741-0.075.pkl", "0.6 GB"),
+            published_model("edm2-imagenet64", f"{EDM2}/edm2-img64-s-1073741-0.075.pkl", "0.6 GB"),
             Need(
                 data="imagenet64",
                 command="sims data import TRAIN_FOLDER --name imagenet64 --size 64 --channels 3",
                 source="ILSVRC 2012's training images, 138 GB",
             ),
         ),
-        experiment=_experiment(
+        experiment=experiment_from(
             base="edm2-imagenet64",
             data=ImportedImages(name="imagenet64"),
             model=IMAGENET64,
@@ -201,17 +203,19 @@ PRESETS = [
             **MEASURED,
         },
         needs=(
-            _model("edm2-imagenet512", f"{EDM2}/edm2-img512-s-2147483-0.130.pkl", "0.6 GB"),
+            published_model(
+                "edm2-imagenet512", f"{EDM2}/edm2-img512-s-2147483-0.130.pkl", "0.6 GB"
+            ),
             Need(
                 data="imagenet512",
                 command="sims data import TRAIN_FOLDER --name imagenet512-images --size 512 "
                 "--channels 3` and `sims data encode imagenet512-images --autoencoder VAE_FOLDER "
-                "--name imagenet512",
+                "--scaling edm2 --name imagenet512",
                 source="ILSVRC 2012's training images, 138 GB, 600 GB as PNG of 512 x 512, and "
                 "stabilityai/sd-vae-ft-mse, 0.3 GB",
             ),
         ),
-        experiment=_experiment(
+        experiment=experiment_from(
             base="edm2-imagenet512",
             data=ImportedImages(name="imagenet512"),
             model=IMAGENET512,

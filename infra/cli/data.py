@@ -24,6 +24,7 @@ from infra.cli.shell import (
 )
 from infra.environment import apply_environment_defaults
 from sims_core.common.errors import BadInput, StoreError
+from sims_core.common.seeding import MOST_SEED
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.data.config import EncodeConfig, ImportedSet
@@ -124,15 +125,26 @@ def data_encode(
     ],
     name: Annotated[str, typer.Option("--name", help="What to call the latents in this store.")],
     scaling: Annotated[
-        Literal["standardized", "autoencoder"],
+        Literal["standardized", "autoencoder", "edm2"] | None,
         typer.Option(
             "--scaling",
-            help="standardized: each channel to mean 0 and deviation 0.5; autoencoder: as "
-            "diffusers' pipelines do, for a base that was trained so.",
+            help="standardized (else): each channel to mean 0 and deviation 0.5; autoencoder: as "
+            "diffusers' pipelines do, for a base that was trained so; edm2: by EDM2's numbers.",
         ),
-    ] = "standardized",
+    ] = None,
+    scaling_of: Annotated[
+        str | None,
+        typer.Option(
+            "--scaling-of",
+            metavar="MODEL",
+            help="Scale as the file of an imported EDM2 network says.",
+        ),
+    ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the draws from the images' posteriors.")
+        int,
+        typer.Option(
+            "--seed", min=0, max=MOST_SEED, help="Of the draws from the images' posteriors."
+        ),
     ] = 0,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -141,7 +153,6 @@ def data_encode(
     with errors():
         use_store(store)
         apply_environment_defaults()
-        from sims_core.data.config import EncodeConfig
         from sims_core.data.names import DATASETS, check_images_are_whole, check_name
         from sims_core.settings import Settings, writable_store
         from sims_core.store.store import Store
@@ -154,10 +165,23 @@ def data_encode(
         if name == images:
             raise BadInput(f"--name {name} is the images' own: give the latents another")
         check_images_are_whole(opened, images, found)
-        dataset, cached = _encode(
-            writable_store(), found, autoencoder, EncodeConfig(scaling=scaling, seed=seed)
-        )
+        config = _scaling(opened, scaling, scaling_of, seed)
+        dataset, cached = _encode(writable_store(), found, autoencoder, config)
         _name(opened, name, dataset, cached, as_json)
+
+
+def _scaling(store: Store, scaling: str | None, model: str | None, seed: int) -> EncodeConfig:
+    """How latents are scaled, by `--scaling` or `--scaling-of`."""
+    from sims_core.data.config import EncodeConfig
+    from sims_core.latents.fixed_scaling import edm2_scaling, scaling_of
+
+    if model is not None and scaling is not None:
+        raise BadInput("pass --scaling or --scaling-of, not both")
+    if model is not None:
+        return scaling_of(store, model, seed)
+    if scaling == "edm2":
+        return edm2_scaling(seed)
+    return EncodeConfig.model_validate({"scaling": scaling or "standardized", "seed": seed})
 
 
 def _stands_for(store: Store, name: str) -> ImportedSet | None:
@@ -289,11 +313,13 @@ def _encode(
     from sims_core.data.config import Encoding
     from sims_core.data.names import images_of
     from sims_core.latents.autoencoder import check_images_fit, find_autoencoder
+    from sims_core.latents.fixed_scaling import check_channels
     from sims_core.latents.stages import IMPORT_AUTOENCODER, encode_request
 
     execution = _reading(folder)
     autoencoder = find_autoencoder(folder.expanduser())
     check_images_fit(autoencoder, images.contents)
+    check_channels(config, autoencoder)
     encoding = Encoding(autoencoder=autoencoder, encode=config)
     encoded = encode_request(images_of(images), encoding)
     cached = run_shown(store, execution, IMPORT_AUTOENCODER.request(autoencoder), encoded)

@@ -11,6 +11,7 @@ import typer
 from infra.cli.references import SUFFIX, FileQuestion, ReferenceOut
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
+from sims_core.common.seeding import MOST_SEED
 from sims_core.common.shown import shown
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
@@ -60,7 +61,10 @@ MetricsOption = Annotated[
     typer.Option("--metric", metavar="NAME", help="A further one; again for several."),
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, help="Of samples, KID's subsets and the classifier.")
+    int,
+    typer.Option(
+        "--seed", min=0, max=MOST_SEED, help="Of samples, KID's subsets and the classifier."
+    ),
 ]
 
 

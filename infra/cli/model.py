@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,12 +27,12 @@ model_app = typer.Typer(no_args_is_help=True, help="Bring your own base model in
 
 @model_app.command("import")
 def model_import(
-    folder: Annotated[
-        Path,
+    source: Annotated[
+        str,
         typer.Argument(
-            help="Folder of a diffusers pipeline or network (UNet2DModel with a DDPM, DDIM or PNDM "
-            "scheduler, safetensors), a network pickle (.pkl) of EDM or EDM2, or a model artifact "
-            "of a store."
+            help="Folder of a diffusers pipeline or network (UNet2DModel with its scheduler, "
+            "safetensors), its id on the Hugging Face Hub (OWNER/NAME), a network pickle (.pkl) of "
+            "EDM or EDM2, or a model artifact of a store."
         ),
     ],
     name: Annotated[str, typer.Option("--name", help="What to call it in this store.")],
@@ -46,6 +45,19 @@ def model_import(
             "weighs the auxiliary's loss.",
         ),
     ] = 0.5,
+    num_classes: Annotated[
+        int | None,
+        typer.Option(
+            "--num-classes",
+            min=1,
+            help="Classes of a diffusers network that does not say how many it has, or that has "
+            "an embedding more than the data have classes.",
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option("--revision", help="Commit, tag or branch of a Hub id (else main)."),
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,21 +66,24 @@ def model_import(
         use_store(store)
         apply_environment_defaults()
         from infra.cli.progress import run_shown
-        from sims_core.nets.importing import find_model_source
+        from sims_core.nets.importing import find_model_source, find_on_hub
         from sims_core.nets.names import MODELS, check_model_name
         from sims_core.nets.stages import IMPORT_MODEL
         from sims_core.settings import Settings, writable_store
 
         check_model_name(name)
-        folder = folder.expanduser().absolute()
-        model = find_model_source(folder, sigma_data).imported
+        folder, hub = find_on_hub(source, revision)
+        found = find_model_source(folder, sigma_data, num_classes)
+        model = found.imported
         opened = writable_store()
         execution = Settings.read().execution()
         files = execution.files.model_copy(update={"imported": folder})
         request = IMPORT_MODEL.request(model)
         cached = run_shown(opened, execution.model_copy(update={"files": files}), request)
         MODELS.give(opened, name, model)
-        row = {**_row(opened, name, model), "cached": cached}
+        row = {**_row(opened, name, model), "cached": cached, **hub}
+        if found.details:
+            row["file"] = found.details
         print(json.dumps(row) if as_json else "\n".join([_text(row), *_more(row)]))
 
 
@@ -112,6 +127,14 @@ def _description(model: ModelConfig) -> dict[str, Any]:
 
 
 def _more(row: dict[str, Any]) -> list[str]:
+    """Lines about where it is from, what it is made of and what is not used."""
+    lines = [*_parts(row), *row.get("file", {}).get("said", [])]
+    if hub := row.get("hub"):
+        lines.insert(0, f"{hub['id']} at commit {hub['commit']}")
+    return [f"  {line}" for line in lines]
+
+
+def _parts(row: dict[str, Any]) -> list[str]:
     """Lines about one of EDM's and EDM2's models."""
     if "network" not in row:
         return []
@@ -128,7 +151,7 @@ def _more(row: dict[str, Any]) -> list[str]:
     lines.append(f"preconditioning {scheme['kind']}: {listed(scheme)}; {levels}")
     if (loss := row["loss"]) is not None:
         lines.append(f"loss {loss['kind']}: {listed(loss)}; fine-tunes of it use this one")
-    return [f"  {line}" for line in [*lines, *row.get("file", {}).get("said", [])]]
+    return lines
 
 
 def _text(row: dict[str, Any]) -> str:

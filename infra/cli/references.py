@@ -11,6 +11,7 @@ import typer
 
 from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput
+from sims_core.evaluation.config import ONLY_FID
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.engine.execution import DataFiles
@@ -24,7 +25,6 @@ ReferenceOut = Annotated[
         "--reference-out", metavar="FILE.npz", help="Write mean and covariance of the images."
     ),
 ]
-ONLY_FID = "KID, precision and recall need images, a mean and covariance give FID alone"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def measure_against(measured: Measured, file: Path) -> dict[str, Any]:
     read_reference(file)
     stages = measured.against(file_sha256(file))
     store, execution = writable_store(), Settings.read().execution()
-    files = execution.files.model_copy(update={"imported": file})
+    files = execution.files.model_copy(update={"reference": file})
     execution = execution.model_copy(update={"files": files})
     progress = run_progress(len(stages))
     with shown(progress):

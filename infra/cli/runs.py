@@ -20,6 +20,7 @@ from sims_core.settings import Settings, writable_store
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.plan import Plan
+from sims_core.studies.resolve import execution_of
 from sims_core.studies.running import Runner
 
 
@@ -166,6 +167,7 @@ def _execute_here(store: Store, run: CheckedRun) -> RunSummary:
 
     progress = PlainProgress(run.stages)
     with shown(progress):
-        runner = Runner(store, Settings.read().execution(), progress)
+        execution = execution_of(run.plan.experiment, Settings.read().execution())
+        runner = Runner(store, execution, progress)
         whole, outcomes = runner.run_plan(run.plan)
     return write_run(store, run.planned.ended(whole, outcomes))

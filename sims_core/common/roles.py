@@ -16,6 +16,7 @@ TRAIN_CLASSIFIER: Final = "train classifier"
 LOAD_EXTRACTOR: Final = "load extractor"
 REAL_FEATURES: Final = "real features"
 REFERENCE: Final = "reference"
+IMPORT_REFERENCE: Final = "import reference"
 
 FRESH_DATA: Final = "fresh data"
 MIX: Final = "mix"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sims_core.common.digest import digest_of
-
-if TYPE_CHECKING:
-    pass
-
 
 SEED_SPACE = 2**32
 """PyTorch's CPU generator (mt19937) reads 32 bits of its seed; more would only seem to differ."""
+
+
+MOST_SEED = 2**64 - 1
+"""The largest seed of a run: 64 bits are what JSON readers, databases and generators agree on."""
 
 
 def derive_seed(seed: int, *path: str | int) -> int:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import Frozen
+from sims_core.common.seeding import MOST_SEED
 from sims_core.common.variants import Variants
 from sims_core.data.known_sets import KNOWN_SETS
 from sims_core.store.artifacts import Name
@@ -168,12 +169,24 @@ class AutoencoderConfig(Frozen):
 class EncodeConfig(Frozen):
     """How images become what a network of latents sees."""
 
-    scaling: Literal["standardized", "autoencoder"] = "standardized"
-    """standardized: every channel has mean 0 and deviation 0.5 over the whole set, as EDM2 has
-    latents; autoencoder: as diffusers' pipelines scale, by its config's scaling_factor,
-    shift_factor, latents_mean and latents_std."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    scaling: Literal["standardized", "autoencoder", "fixed"] = "standardized"
+    """standardized: every channel has mean 0 and deviation 0.5 over the whole set; autoencoder: as
+    diffusers' pipelines scale, by its config's scaling_factor, shift_factor, latents_mean and
+    latents_std; fixed: by `shift` and `scale`, as EDM2's networks were trained."""
+    shift: tuple[float, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """What is subtracted from each channel, where scaling is fixed."""
+    scale: tuple[float, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """What each channel is multiplied by then."""
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
     """Image i's latents are one draw from their posterior, from a generator of (seed, i)."""
+
+    @model_validator(mode="after")
+    def _fixed_is_said(self) -> EncodeConfig:
+        if bool(self.scale) != (self.scaling == "fixed") or len(self.shift) != len(self.scale):
+            raise ValueError("scaling fixed wants shift and scale of each channel, others neither")
+        if not all(self.scale):
+            raise ValueError(f"a scale of 0 leaves nothing of a channel, got {self.scale}")
+        return self
 
 
 class Encoding(Frozen):

@@ -39,11 +39,29 @@ class NoiseSchedule(Frozen):
     """DDPM's discrete noise and what the network predicts, in diffusers' schedulers' words."""
 
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = "linear"
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
     num_train_timesteps: Annotated[int, Field(ge=2)] = 1000
     rescale_betas_zero_snr: bool = False
+    trained_betas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """The betas themselves, one a timestep, in the place of what makes them; None: made."""
+
+    @model_validator(mode="after")
+    def _gives_finite_images(self) -> NoiseSchedule:
+        if self.rescale_betas_zero_snr and self.prediction_type == "epsilon":
+            raise ValueError(
+                "rescale_betas_zero_snr with prediction_type epsilon cannot be used: at the last "
+                "timestep nothing of the image is left, and its prediction divides by zero"
+            )
+        if self.trained_betas is not None and len(self.trained_betas) != self.num_train_timesteps:
+            raise ValueError(
+                f"trained_betas are {len(self.trained_betas)}, num_train_timesteps "
+                f"{self.num_train_timesteps}: there must be one a timestep"
+            )
+        return self
 
     @property
     def sigma_max(self) -> float:
@@ -59,12 +77,16 @@ class NoiseSchedule(Frozen):
 
     def _beta(self, index: int) -> float:
         steps = self.num_train_timesteps
+        if self.trained_betas is not None:
+            return self.trained_betas[index]
         if self.beta_schedule == "squaredcos_cap_v2":
             ends = ((place / steps + 0.008) / 1.008 * math.pi / 2 for place in (index, index + 1))
             start, end = (math.cos(angle) ** 2 for angle in ends)
             return min(1 - end / start, 0.999)
         share = index / (steps - 1)
-        if self.beta_schedule == "linear":
+        if self.beta_schedule == "sigmoid":
+            share = 1 / (1 + math.exp(6 - 12 * share))
+        if self.beta_schedule != "scaled_linear":
             return self.beta_start + share * (self.beta_end - self.beta_start)
         low, high = math.sqrt(self.beta_start), math.sqrt(self.beta_end)
         return (low + share * (high - low)) ** 2

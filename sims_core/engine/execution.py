@@ -23,6 +23,8 @@ class DataFiles(Frozen):
     """What is being imported."""
     labels: Path | None = None
     """A file with the class labels of what is being imported."""
+    reference: Path | None = None
+    """A mean and covariance that images are compared with."""
     downloads: Path | None = None
     """Folder for known data sets that are fetched; None: nothing is fetched."""
     inception: Path | None = None

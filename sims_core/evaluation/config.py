@@ -17,6 +17,8 @@ from sims_core.data.config import (
 )
 from sims_core.evaluation.metric import STANDARD_METRICS, further_metrics
 
+ONLY_FID = "KID, precision and recall need images, a mean and covariance give FID alone"
+
 
 class ClassifierConfig(Frozen):
     """A small convolutional classifier whose penultimate layer is the feature space."""
@@ -43,6 +45,11 @@ class EvaluationConfig(Frozen):
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
     """SHA-256 of the file with the weights of `features`; None: those found when a run is
     planned, which must be known ones."""
+    reference: str | None = None
+    """An .npz with the mean and covariance of the real images' `features`, as EDM's fid-refs and
+    guided-diffusion's are: FID is against it, and nothing else is measured. None: the real data."""
+    reference_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of `reference`; None: that of the file as it is when a run is planned."""
     inception_score: bool = False
     classifier: ClassifierConfig = ClassifierConfig()
     kid_subsets: Annotated[int, Field(ge=1)] = 100
@@ -76,6 +83,20 @@ class EvaluationConfig(Frozen):
             raise ValueError(f"inception_score needs features=inception, not {self.features}")
         if self.weights_sha256 and self.features == "classifier":
             raise ValueError("weights_sha256 is of inception or a ResNet; a classifier is trained")
+        return self
+
+    @model_validator(mode="after")
+    def _reference_gives_fid_alone(self) -> EvaluationConfig:
+        if self.reference is None:
+            return self
+        if self.features == "classifier":
+            raise ValueError(
+                "reference needs features=inception, resnet20 or resnet56: a classifier is trained "
+                "anew on the real images, and no file has its features"
+            )
+        for name in ("metrics", "inception_score"):
+            if getattr(self, name):
+                raise ValueError(f"{name} cannot be measured against a reference: {ONLY_FID}")
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,8 @@ from sims_core.common.files import write_atomically
 from sims_core.engine.stage import StageContext
 from sims_core.evaluation.config import ReferenceFileConfig, StatisticsFidConfig
 
+FEATURES = {"inception": 2048, "resnet20": 64, "resnet56": 64}
+"""How many features each space has."""
 MOST_FEATURES = 8192
 """The most features of a reference; Inception has 2,048."""
 TOLERANCE = 1e-4
@@ -89,7 +91,7 @@ def write_reference(path: Path, moments: Moments) -> None:
 
 
 def import_reference(context: StageContext[ReferenceFileConfig]) -> dict[str, Any]:
-    """Stage `import_reference`: no inputs; reads what `execution.files.imported` names.
+    """Stage `import_reference`: no inputs; reads what `execution.files.reference` names.
 
     Raises:
         BadInput: it is gone, or another file.
@@ -98,7 +100,7 @@ def import_reference(context: StageContext[ReferenceFileConfig]) -> dict[str, An
 
     from sims_core.evaluation.images import STATISTICS_FILE
 
-    path = context.execution.files.imported
+    path = context.execution.files.reference
     if path is None or file_sha256(path) != context.config.sha256:
         raise BadInput("the reference is no longer in the store, or changed: name its file again")
     moments = read_reference(path)

@@ -12,12 +12,18 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from sims_core.common.digest import canonical_json, file_sha256
+from sims_core.common.digest import canonical_json
 from sims_core.common.errors import BadInput
 from sims_core.data.config import AutoencoderConfig, Contents
 from sims_core.data.image_set import Scaling
 from sims_core.engine.stage import StageContext
-from sims_core.nets.diffusers_files import find_weights_file, own_arguments, read_json, read_weights
+from sims_core.nets.diffusers_files import (
+    find_weights,
+    own_arguments,
+    read_json,
+    read_weights,
+    weights_sha256,
+)
 from sims_core.nets.files import WEIGHTS_FILE
 from sims_core.nets.saved import load_weights
 
@@ -66,7 +72,7 @@ def find_autoencoder(folder: Path) -> AutoencoderConfig:
         in_channels=whole["in_channels"],
         latent_channels=whole["latent_channels"],
         downsampling=2 ** (len(whole["block_out_channels"]) - 1),
-        weights_sha256=file_sha256(find_weights_file(folder)),
+        weights_sha256=weights_sha256(find_weights(folder)),
     )
 
 
@@ -99,8 +105,8 @@ def import_autoencoder(context: StageContext[AutoencoderConfig]) -> dict[str, An
     if find_autoencoder(folder) != config:
         raise BadInput(f"{folder} changed while it was imported: run the command again")
     network: Any = AutoencoderKL(**config.config)  # type: ignore[no-untyped-call]
-    path = find_weights_file(_network_folder(folder))
-    load_weights(network, read_weights(path), str(path))
+    files = find_weights(_network_folder(folder))
+    load_weights(network, read_weights(files), str(files[0]))
     network.save_config(context.directory)
     save_file(network.state_dict(), context.directory / WEIGHTS_FILE)
     (context.directory / CONFIG_FILE).write_text(canonical_json(config.model_dump(mode="json")))

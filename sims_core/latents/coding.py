@@ -136,6 +136,8 @@ def encode(context: StageContext[EncodeConfig]) -> dict[str, Any]:
     mean, std = _moments(context.state, shards)
     if context.config.scaling == "standardized":
         scaling = _standardised(mean, std)
+    elif context.config.scaling == "fixed":
+        scaling = Scaling(shift=context.config.shift, scale=context.config.scale)
     else:
         scaling = own_scaling(open_autoencoder(context))
     psnr = _draw_reconstructions(context, Decoder(context, scaling), shards)

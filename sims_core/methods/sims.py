@@ -9,7 +9,7 @@ from sims_core.common import purposes, roles
 from sims_core.methods.base import METHODS, Sampled, Steps
 from sims_core.methods.guided import Guided
 from sims_core.methods.self_synthetic import SelfSynthetic
-from sims_core.nets.config import ModelConfig, UNetConfig
+from sims_core.nets.config import ModelConfig, NetOrUNet
 from sims_core.store.artifacts import ArtifactRef
 
 
@@ -21,7 +21,7 @@ class Sims(SelfSynthetic, Guided):
     NETS: ClassVar[Mapping[str, str | None]] = {"auxiliary_net": "unet"}
 
     kind: Literal["sims"] = "sims"
-    auxiliary_net: UNetConfig | None = None
+    auxiliary_net: NetOrUNet | None = None
     """Another architecture for the auxiliary, which is then trained from scratch on S; None
     fine-tunes the base."""
 

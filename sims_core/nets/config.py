@@ -6,8 +6,10 @@ import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     SerializationInfo,
+    SerializeAsAny,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -38,6 +40,7 @@ __all__ = [
     "ModelConfig",
     "Net",
     "NetConfig",
+    "NetOrUNet",
     "PointNet",
     "SongUNetConfig",
     "UNetConfig",
@@ -126,6 +129,14 @@ class UNetConfig(ImageNet):
         return self
 
 
+def _net_or_unet(value: Any) -> Net:
+    """A network; one whose kind is not said is a `unet`."""
+    return NETS.read({"kind": "unet", **value} if isinstance(value, dict) else value)
+
+
+NetOrUNet = Annotated[SerializeAsAny[Net], BeforeValidator(_net_or_unet)]
+
+
 @NETS.add("diffusers")
 class DiffusersUNetConfig(ImageNet):
     """An imported `UNet2DModel`, in diffusers' own words."""
@@ -135,6 +146,11 @@ class DiffusersUNetConfig(ImageNet):
     kind: Literal["diffusers"] = "diffusers"
     config: dict[str, Any]
     """config.json of the folder that it came from, without its private entries."""
+
+    @property
+    def learns_variance(self) -> bool:
+        """Whether it predicts a variance, in as many channels again, which is not used."""
+        return bool(self.config.get("out_channels", self.channels) == 2 * self.channels)
 
     @property
     def drops_out(self) -> bool:
@@ -158,8 +174,11 @@ class ExactGaussianConfig(PointNet):
         return self.sampling_bias
 
 
-SHARED_BY_NETS = ("image_size", "channels", "num_classes", "augment_labels", "dim")
-"""What an auxiliary of another architecture has from the base's, where nothing else is said."""
+SHARED_BY_NETS = (
+    *("image_size", "channels", "num_classes", "augment_labels", "augment_dim"),
+    "dim",
+)
+"""What an auxiliary of another architecture has from the base's, where both have it."""
 
 
 class ModelConfig(Frozen):

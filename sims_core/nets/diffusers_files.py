@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffusers import UNet2DModel
-from pydantic import ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from sims_core.common.digest import digest_of, file_sha256
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import one_line
-from sims_core.diffusion.config import NoiseSchedule
 from sims_core.nets.config import DiffusersUNetConfig
 from sims_core.nets.files import WEIGHTS_FILE
-
-SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
-"""Those that share DDPM's discrete betas."""
-
 
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """What diffusers called the parts of attention before 0.15, to what it calls them."""
@@ -52,81 +47,158 @@ def own_arguments(found: Mapping[str, Any], network: type, path: Path) -> dict[s
     return config
 
 
-def _net_config(path: Path) -> DiffusersUNetConfig:
+def read_net_config(path: Path, num_classes: int | None = None) -> DiffusersUNetConfig:
+    """The network that a config.json of diffusers describes.
+
+    Args:
+        num_classes: classes to use, where the file does not say it or has more embeddings.
+
+    Raises:
+        BadInput: it is no `UNet2DModel`, or one that cannot be used as it is; says why.
+    """
     found = read_json(path)
     if (name := found.get("_class_name", "UNet2DModel")) != "UNet2DModel":
         raise BadInput(f"{path} describes a {name}: only UNet2DModel can be imported")
     known = inspect.signature(UNet2DModel.__init__).parameters
     config = own_arguments(found, UNet2DModel, path)
     channels, out = (config.get(key, known[key].default) for key in ("in_channels", "out_channels"))
-    if channels != out:
-        raise BadInput(f"{path}: out_channels {out} are not in_channels {channels}: a learned "
-                       "variance cannot be imported")  # fmt: skip
+    if out not in (channels, 2 * channels):
+        raise BadInput(
+            f"{path}: out_channels {out} are neither in_channels {channels} nor twice as many "
+            "(mean and learned variance)"
+        )
     size = config.get("sample_size")
     sizes = {*size} if isinstance(size, list) else {size}
     if len(sizes) != 1 or not isinstance(size := sizes.pop(), int):
         raise BadInput(f"{path}: sample_size must be the size of square images, got {size}")
-    for key, wanted in (("time_embedding_type", "positional"), ("class_embed_type", None)):
-        if (value := config.get(key, known[key].default)) != wanted:
-            raise BadInput(f"{path}: {key} must be {wanted or 'none'}, got {value!r}")
+    embedding = config.get("time_embedding_type", "positional")
+    if embedding != "positional":
+        raise BadInput(
+            f"{path}: time_embedding_type must be positional, got {embedding!r}: only such a "
+            "network knows the noise between two timesteps"
+        )
     return DiffusersUNetConfig(
         image_size=size,
         channels=channels,
-        num_classes=config.get("num_class_embeds") or 0,
+        num_classes=_classes(path, config, num_classes),
         config=config,
     )
 
 
-def _schedule(folder: Path) -> NoiseSchedule:
-    name = "scheduler_config.json"
-    path = next((p for p in (folder / "scheduler" / name, folder / name) if p.exists()), None)
-    if path is None:
-        raise BadInput(f"{folder} has neither scheduler/{name} nor {name}: they say what the "
-                       "network predicts at which noise")  # fmt: skip
-    found = read_json(path)
-    if (kind := found.get("_class_name")) not in SCHEDULERS:
-        raise BadInput(f"{path}: scheduler {kind} is none of {', '.join(SCHEDULERS)}")
-    if found.get("trained_betas") is not None:
-        raise BadInput(f"{path}: trained_betas cannot be imported, only a beta_schedule")
-    fields = {key: value for key, value in found.items() if key in NoiseSchedule.model_fields}
-    try:
-        return NoiseSchedule.model_validate(fields)
-    except ValidationError as error:
-        raise BadInput(f"{path}: {one_line(error)}") from None
+def _classes(path: Path, config: Mapping[str, Any], wanted: int | None) -> int:
+    """Classes that the network is told, as an embedding each or as numbers that are projected."""
+    embeddings, kind = config.get("num_class_embeds"), config.get("class_embed_type")
+    if kind not in (None, "timestep"):
+        raise BadInput(
+            f"{path}: class_embed_type {kind!r} takes vectors, not classes: only a table "
+            "(num_class_embeds) or 'timestep' can be imported"
+        )
+    if kind is None:
+        if wanted is not None and wanted > (embeddings or 0):
+            raise BadInput(f"{path}: the network has {embeddings or 0} classes, not {wanted}")
+        return (embeddings or 0) if wanted is None else wanted
+    if (count := wanted or embeddings) is None:
+        raise BadInput(
+            f"{path}: class_embed_type 'timestep' does not say how many classes there are: pass "
+            "--num-classes"
+        )
+    return count
 
 
-def find_weights_file(folder: Path) -> Path:
-    """The network's safetensors in a folder that diffusers wrote.
+def pick_weights(names: Collection[str]) -> tuple[str, ...]:
+    """Which of a folder's files has the weights, or is the index of their parts.
+
+    Full precision goes before half. Several are left for the user to choose between.
+    """
+    stem, index = re.escape(Path(WEIGHTS_FILE).stem), re.escape(f"{WEIGHTS_FILE}.index")
+    variant = rf"{stem}\.(?!.*-of-)[^.]+\.safetensors|{index}\.[^.]+\.json"
+    for pattern in (re.escape(WEIGHTS_FILE), rf"{index}\.json", variant):
+        if found := [name for name in names if re.fullmatch(pattern, name)]:
+            return tuple(sorted(found))
+    return ()
+
+
+def find_weights(folder: Path) -> tuple[Path, ...]:
+    """The network's safetensors in a folder that diffusers wrote: one file, or all its parts.
 
     Raises:
-        BadInput: it has none, or a pickle.
+        BadInput: it has none, several to choose from, a part is missing, or it has a pickle.
     """
-    path = folder / WEIGHTS_FILE
-    if path.exists():
-        return path
-    others = [p.name for p in sorted(folder.glob("*")) if p.suffix in (".bin", ".pt", ".pth")]
+    names = [path.name for path in sorted(folder.glob("*"))]
+    picked = pick_weights(names)
+    if len(picked) > 1:
+        raise BadInput(f"{folder} has {' and '.join(picked)}: leave one of them")
+    if picked and not picked[0].endswith(".json"):
+        return (folder / picked[0],)
+    if picked:
+        return _parts(folder / picked[0])
+    others = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".index.json"))]
     if others:
         raise BadInput(
-            f"{folder / others[0]} is a pickle, which could run any code: convert it where you "
+            f"{folder / others[0]} is of pickles, which could run any code: convert it where you "
             f"trust it, by from_pretrained({str(folder)!r}, use_safetensors=False)"
             ".save_pretrained(...) of its class in diffusers"
         )
     raise BadInput(f"{folder} has no {WEIGHTS_FILE}")
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict under the names that diffusers has for its parts now.
+def _parts(index: Path) -> tuple[Path, ...]:
+    """The files that an index of sharded weights names."""
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise BadInput(f"{index} has no weight_map that names files")
+    if not named:
+        raise BadInput(f"{index}: weight_map is empty")
+    parts = sorted({*named.values()})
+    for part in parts:
+        if Path(part).name != part or not part.endswith(".safetensors"):
+            raise BadInput(f"{index} names {part!r}: want safetensors files of the same folder")
+        if not (index.parent / part).is_file():
+            raise BadInput(f"{index} names {part}, which is not there")
+    return tuple(index.parent / part for part in parts)
+
+
+def weights_sha256(files: Sequence[Path]) -> str:
+    """The digest of a file, or of all parts by their digests in order."""
+    found = [file_sha256(file) for file in files]
+    return found[0] if len(found) == 1 else digest_of(found)
+
+
+def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
+    """A state dict under the names that diffusers has for its parts now, in float32.
 
     Raises:
-        BadInput: the file is cut or no safetensors, or a number is not finite.
+        BadInput: a file is cut or no safetensors, a tensor is in two parts, or a number is not
+            finite.
     """
-    try:
-        weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BadInput(f"{path} is no whole safetensors file: {error}") from None
-    if bad := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
-        raise BadInput(f"{path}: {bad[0]} is not finite: what was saved had diverged")
-    return {_new_name(name): tensor for name, tensor in weights.items()}
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            part = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise BadInput(f"{file} is no whole safetensors file: {error}") from None
+        if both := part.keys() & weights.keys():
+            raise BadInput(f"{file}: {min(both)} is in another part, too")
+        if bad := [name for name, tensor in part.items() if not bool(tensor.isfinite().all())]:
+            raise BadInput(f"{file}: {bad[0]} is not finite: what was saved had diverged")
+        weights.update(part)
+    return {_new_name(name): _widened(tensor) for name, tensor in weights.items()}
+
+
+def stored_precisions(files: Sequence[Path]) -> set[str]:
+    """Which half precisions the files have tensors in; only their headers are read."""
+    found: set[str] = set()
+    for file in files:
+        try:
+            with safe_open(file, "pt") as opened:
+                found |= {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise BadInput(f"{file} is no whole safetensors file: {error}") from None
+    return found & {"F16", "BF16"}
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _new_name(name: str) -> str:

@@ -13,15 +13,22 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
-from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
 from sims_core.engine.stage import StageContext
 from sims_core.nets.build import build_net, make_denoiser
 from sims_core.nets.config import ImageNet, ImportedModel, ModelConfig
-from sims_core.nets.diffusers_files import _net_config, _schedule, find_weights_file, read_weights
+from sims_core.nets.diffusers_files import (
+    find_weights,
+    read_net_config,
+    read_weights,
+    stored_precisions,
+    weights_sha256,
+)
+from sims_core.nets.diffusers_schedules import read_training_noise
 from sims_core.nets.edm_source import read_pickled_model
 from sims_core.nets.files import MODEL_FILE, NET_FOLDER
+from sims_core.nets.hub import fetch_model, is_hub_id
 from sims_core.nets.saved import (
     load_weights,
     save_model,
@@ -34,7 +41,8 @@ class ModelSource:
     """A model found on disk, its description checked, its weights not read yet."""
 
     model: ModelConfig
-    weights: Path
+    weights: tuple[Path, ...]
+    """One file, or all its parts."""
     state: dict[str, Tensor] | None = None
     """The weights, where they had to be read to find out what the model is."""
     details: dict[str, Any] = field(default_factory=dict)
@@ -46,23 +54,44 @@ class ModelSource:
 
     @property
     def imported(self) -> ImportedModel:
-        return ImportedModel(model=self.model, weights_sha256=file_sha256(self.weights))
+        return ImportedModel(model=self.model, weights_sha256=weights_sha256(self.weights))
 
 
-def find_model_source(folder: Path, sigma_data: float = 0.5) -> ModelSource:
+def find_on_hub(source: str, revision: str | None) -> tuple[Path, dict[str, Any]]:
+    """Where a model lies that is named by a path or, if there is none, by its id on the Hub.
+
+    Returns:
+        The path; and `hub`, the id and the commit, if it came from there.
+
+    Raises:
+        BadInput: it cannot be had from the Hub; or a revision of something else.
+    """
+    if is_hub_id(source):
+        found = fetch_model(source, revision or "main")
+        return found.folder, {"hub": {"id": found.id, "commit": found.commit}}
+    if revision is not None:
+        raise BadInput(f"--revision is of an id on the Hub (OWNER/NAME), {source} is none")
+    return Path(source).expanduser().absolute(), {}
+
+
+def find_model_source(
+    folder: Path, sigma_data: float = 0.5, num_classes: int | None = None
+) -> ModelSource:
     """What lies in `folder`: a diffusers pipeline or network, or one of our model artifacts.
 
     Args:
         folder: may also be a file, which then must be a network pickle of EDM or EDM2.
         sigma_data: standard deviation of the data that the network was trained on, where what is
             found does not say it.
+        num_classes: classes to use of a diffusers network that does not say how many it has, or
+            that has more embeddings than classes.
 
     Raises:
         BadInput: nothing of that kind, or one that cannot be wrapped exactly; says why.
     """
     if _is_file(folder):
         found = read_pickled_model(folder, sigma_data)
-        return ModelSource(found.model, folder, found.weights, found.details)
+        return ModelSource(found.model, (folder,), found.weights, found.details)
     if not folder.is_dir():
         raise BadInput(
             f"{folder} is no folder and no regular file: give a folder with a diffusers "
@@ -76,12 +105,32 @@ def find_model_source(folder: Path, sigma_data: float = 0.5) -> ModelSource:
             f"{folder} has neither unet/config.json, config.json nor {MODEL_FILE}: give a folder "
             "that diffusers saved with save_pretrained, or a model artifact of a store"
         )
+    return _find_diffusers(folder, net_folder, sigma_data, num_classes)
+
+
+def _find_diffusers(
+    folder: Path, net_folder: Path, sigma_data: float, num_classes: int | None
+) -> ModelSource:
+    """A network in `net_folder` with its scheduler in `folder` or below."""
+    net = read_net_config(net_folder / "config.json", num_classes)
+    noise = read_training_noise(folder)
+    own = noise.preconditioning.sigma_data if noise.preconditioning else sigma_data
     model = ModelConfig(
-        net=_net_config(net_folder / "config.json"),
-        sigma_data=sigma_data,
-        schedule=_schedule(folder),
+        net=net,
+        sigma_data=own,
+        schedule=noise.schedule,
+        preconditioning=noise.preconditioning,
     )
-    return ModelSource(model, find_weights_file(net_folder))
+    weights = find_weights(net_folder)
+    said = [*noise.said]
+    if half := stored_precisions(weights):
+        said.append(f"weights are {' and '.join(sorted(half))}: they were widened to float32")
+    if net.learns_variance:
+        said.append(
+            f"the network predicts a variance, too: of its {2 * net.channels} channels the first "
+            f"{net.channels} are used, the mean"
+        )
+    return ModelSource(model, weights, details={"source": "diffusers", "said": said})
 
 
 def _is_file(path: Path) -> bool:
@@ -104,7 +153,7 @@ def _find_ours(folder: Path) -> ModelSource:
         raise BadInput(f"{path}: {one_line(error)}") from None
     if not isinstance(model.net, ImageNet):
         raise BadInput(f"{path}: a {model.net.kind} network is no model of images")
-    return ModelSource(model, find_weights_file(folder / NET_FOLDER))
+    return ModelSource(model, find_weights(folder / NET_FOLDER))
 
 
 def import_model(context: StageContext[ImportedModel]) -> dict[str, Any]:
@@ -118,11 +167,12 @@ def import_model(context: StageContext[ImportedModel]) -> dict[str, Any]:
         raise BadInput(
             "an imported model is no longer in the store: bring it again by `sims model import`"
         )
-    source = find_model_source(folder, config.model.sigma_data)
+    classes = getattr(config.model.net, "num_classes", None)
+    source = find_model_source(folder, config.model.sigma_data, classes)
     if source.imported != config:
         raise BadInput(f"{folder} changed while it was imported: run the command again")
     net = build_net(config.model.net)
-    load_weights(stored_module(net), source.read(), str(source.weights))
+    load_weights(stored_module(net), source.read(), str(source.weights[0]))
     save_model(make_denoiser(net, config.model), config.model, context.directory)
     count = sum(parameter.numel() for parameter in net.parameters())
     return {"parameters": count, **({"file": source.details} if source.details else {})}

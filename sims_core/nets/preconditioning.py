@@ -64,11 +64,14 @@ class Preconditioned(NetDenoiser):
 class EDMPreconditioned(Preconditioned):
     """EDM's own: F sees and predicts unit variance."""
 
+    negated: bool = False
+    """Whether F predicts that with the other sign."""
+
     def scalings(self, sigma: Tensor) -> Scalings:
         total = sigma**2 + self.sigma_data**2
         return Scalings(
             c_skip=self.sigma_data**2 / total,
-            c_out=sigma * self.sigma_data / total.sqrt(),
+            c_out=(-sigma if self.negated else sigma) * self.sigma_data / total.sqrt(),
             c_in=1 / total.sqrt(),
             c_noise=sigma.log() / 4,
         )
@@ -186,6 +189,7 @@ def precondition(
         denoiser = EDMPreconditioned(net, config.sigma_data)
         denoiser.sigma_min = config.sigma_min
         denoiser.sigma_max = config.sigma_max or math.inf
+        denoiser.negated = config.negated
         return denoiser
     if isinstance(config, VPPreconditioning):
         return VPPreconditioned(net, sigma_data, config)

@@ -21,6 +21,8 @@ class EDMPreconditioning(Frozen):
     """Least noise level that the network is used at."""
     sigma_max: Positive | None = None
     """Largest noise level that the network is used at; None: any."""
+    negated: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether F is EDM's with the other sign: what diffusers' EDM schedulers call v_prediction."""
 
     @property
     def sigma_range(self) -> tuple[float, float]:

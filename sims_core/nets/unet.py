@@ -64,6 +64,7 @@ class UNet(nn.Module):
 
     def __init__(self, config: UNetConfig | DiffusersUNetConfig) -> None:
         super().__init__()
+        self.channels = config.channels
         if isinstance(config, DiffusersUNetConfig):
             arguments, self.noise_scale = config.config, 1.0
         else:
@@ -113,7 +114,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         result: Tensor = self.unet(x, c_noise * self.noise_scale, labels).sample
-        return result
+        return result[:, : self.channels]  # what more an imported one gives is its variance
 
 
 C_NOISE_SCALE = 250.0

@@ -9,6 +9,7 @@ from typing import Any, cast
 from sims_core.common import roles
 from sims_core.data.config import ImageData
 from sims_core.data.grid import GRID_FILE
+from sims_core.evaluation.config import ONLY_FID
 from sims_core.reports.base import PagePart, Picture
 from sims_core.reports.summary import ArmSummary, Interval, RunSummary, shown_generations
 from sims_core.store.artifacts import ArtifactRef
@@ -43,7 +44,10 @@ class ImagesReport:
     def describe_evaluation(self, experiment: Experiment, counts: str) -> str:
         evaluation = experiment.evaluation
         counts = counts or f"{evaluation.num_images}"
-        return f"{counts} generated images; {FEATURE_SPACES[evaluation.features]}"
+        text = f"{counts} generated images; {FEATURE_SPACES[evaluation.features]}"
+        if evaluation.reference is None:
+            return text
+        return f"{text}; against the file {Path(evaluation.reference).name}: {ONLY_FID}"
 
     def finish_arms(
         self, store: Store, plan: LoopPlan, arms: tuple[ArmSummary, ...]

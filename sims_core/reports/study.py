@@ -152,9 +152,10 @@ def answer(plan: StudyPlan, found: Found) -> str:
     if plan.has_extra_contrast:
         (tuned,) = (name for name in final if name.startswith("fine-tuned"))
         tail += f", the base fine-tuned on the same images {final[tuned].text('fid')}"
+    real = f", {counts['n_real']} real" if "n_real" in counts else ""
     said.append(
-        f"{tail}; n = {counts['n_generated']} generated, {counts['n_real']} real, on seeds that "
-        "the choice has not seen."
+        f"{tail}; n = {counts['n_generated']} generated{real}, on seeds that the choice has not "
+        "seen."
     )
     return " ".join(said)
 

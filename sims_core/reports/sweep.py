@@ -79,7 +79,9 @@ def sweep_figure(tried: Tried, counts: Mapping[str, Any]) -> Figure:
             _lines(right, of_it, "budget_mimg", "strength", f"{name} = {{:g}}")
         _contrast(right, tried)
         _finish(right, tried, "budget B of the auxiliary, million images")
-    n = f"n = {counts['n_generated']} generated, real = {counts['n_real']}"
+    n = f"n = {counts['n_generated']} generated"
+    if "n_real" in counts:
+        n += f", real = {counts['n_real']}"
     seeds = tried[0][1].figures["fid"].n
     over = f", {seeds} seeds: means and 95 % intervals" if seeds > 1 else ""
     figure.suptitle(f"Selection seeds, {n}{over}", fontsize=9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sims_core.common import roles
 from sims_core.common.errors import BadInput
 from sims_core.engine.execution import DataFiles
 from sims_core.evaluation.config import (
@@ -47,7 +48,7 @@ class Measured:
         features = self.stages
         planner = Planner(Experiment(), 0)
         config = ReferenceFileConfig(sha256=sha256)
-        reference = planner.add("import reference", IMPORT_REFERENCE.request(config))
+        reference = planner.add(roles.IMPORT_REFERENCE, IMPORT_REFERENCE.request(config))
         measured = StatisticsFidConfig(count=self.count)
         inputs = {"generated": features[-1].ref, "real": reference}
         planner.add("evaluate", STATISTICS_FID.request(measured, **inputs))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from pathlib import Path
 
 from pydantic import ValidationError
 
+from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
 from sims_core.data.config import ImportedImages, ImportedSet
 from sims_core.data.names import DATASETS
+from sims_core.engine.execution import Execution
+from sims_core.evaluation.config import ONLY_FID, ReferenceFileConfig
+from sims_core.evaluation.stages import IMPORT_REFERENCE
 from sims_core.latents.stages import modelled_by
 from sims_core.nets.config import BaseConfig, ModelConfig
 from sims_core.nets.names import MODELS
@@ -125,3 +130,51 @@ def resolve_data(experiment: Experiment, store: Store) -> Experiment:
         return Experiment.model_validate({**dict(experiment), "data": found})
     except ValidationError as error:
         raise BadInput(f"data set {data.name}: {one_line(error).removeprefix('value: ')}") from None
+
+
+def resolve_reference(experiment: Experiment, store: Store) -> Experiment:
+    """The experiment with the digest of the file that it compares images with, if it does.
+
+    A file that the store has not read yet is checked.
+
+    Raises:
+        BadInput: there is none, it is no mean and covariance, or of other features.
+    """
+    evaluation = experiment.evaluation
+    if evaluation.reference is None:
+        return experiment
+    path = _reference_path(evaluation.reference)
+    if not path.is_file():
+        raise BadInput(f"evaluation.reference: {path} is no file: want an .npz with mu and sigma")
+    sha256 = file_sha256(path)
+    if evaluation.reference_sha256 not in (None, sha256):
+        raise BadInput(f"evaluation.reference_sha256 is not that of {path}, which is {sha256}")
+    if not store.path(IMPORT_REFERENCE.request(ReferenceFileConfig(sha256=sha256)).ref).exists():
+        _check_reference(path, evaluation.features)
+    logger.warning("images are compared with %s: %s", path.name, ONLY_FID)
+    evaluation = evaluation.model_copy(update={"reference_sha256": sha256})
+    return experiment.model_copy(update={"evaluation": evaluation})
+
+
+def _reference_path(reference: str) -> Path:
+    return Path(reference).expanduser().absolute()
+
+
+def _check_reference(path: Path, features: str) -> None:
+    """Raises BadInput unless the file is a mean and covariance of such features."""
+    from sims_core.evaluation.reference_files import FEATURES, read_reference  # needs numpy
+
+    found, wanted = len(read_reference(path)["mu"]), FEATURES[features]
+    if found != wanted:
+        raise BadInput(
+            f"evaluation.reference: {path} is of {found} features, {features} has {wanted}: set "
+            "evaluation.features to those that it was made with"
+        )
+
+
+def execution_of(experiment: Experiment, execution: Execution) -> Execution:
+    """The execution with the files that the experiment names itself."""
+    if (reference := experiment.evaluation.reference) is None:
+        return execution
+    files = execution.files.model_copy(update={"reference": _reference_path(reference)})
+    return execution.model_copy(update={"files": files})

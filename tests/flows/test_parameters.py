@@ -36,6 +36,18 @@ def _arms(**given):
     return [arm.arm.name for arm in make_plan("sims-loop", _checked(**given), STORE).arms]
 
 
+@pytest.mark.parametrize("flow", ["sims-loop", "self-improvement", "pollution"])
+def test_a_seed_has_64_bits(flow):
+    name = "seeds" if flow == "pollution" else "seed"
+    preset = find_preset(f"{flow}/digits")
+    for value in (2**64, -1):
+        given = [value] if name == "seeds" else value
+        with pytest.raises(BadInput, match=rf"parameter {name}.*got {value}"):
+            check_parameters(load_flow(flow).fn, preset, {name: given})
+    given = [2**64 - 1] if name == "seeds" else 2**64 - 1
+    assert check_parameters(load_flow(flow).fn, preset, {name: given})[name] == given
+
+
 def as_imported(preset):
     """What an import of the preset's data (and their encoding) would leave, without an image."""
     net, encoding = preset.experiment.model.net, None

@@ -128,7 +128,7 @@ def check_auxiliary_net(
 
 
 def _check_enough_real_images(experiment: Experiment, data: ImageData) -> None:
-    if data.contents is None:
+    if data.contents is None or experiment.evaluation.reference is not None:
         return
     evaluation, count = experiment.evaluation, data.contents.count
     if count < evaluation.fewest_images:

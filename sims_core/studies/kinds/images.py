@@ -15,8 +15,18 @@ from sims_core.evaluation.config import (
     EvaluateConfig,
     ExtractorConfig,
     FeaturesConfig,
+    ReferenceFileConfig,
+    StatisticsFidConfig,
 )
-from sims_core.evaluation.stages import CLASSIFIER, EVALUATE, EXTRACTOR, FEATURES, METRIC
+from sims_core.evaluation.stages import (
+    CLASSIFIER,
+    EVALUATE,
+    EXTRACTOR,
+    FEATURES,
+    IMPORT_REFERENCE,
+    METRIC,
+    STATISTICS_FID,
+)
 from sims_core.latents.config import DecodeConfig
 from sims_core.latents.stages import DECODE, IMPORT_AUTOENCODER, decoder_of, encode_request
 from sims_core.methods.base import Sampled
@@ -58,6 +68,9 @@ class Images(Kind):
         if planner.experiment.evaluation.features == "classifier":
             _check_labels(data)
         extractor = plan_extractor(planner, images)
+        if (file := _reference(planner.experiment)) is not None:
+            reference = planner.add(roles.IMPORT_REFERENCE, IMPORT_REFERENCE.request(file))
+            return Setup(real, {"statistics": reference}, extractor)
         # As many as there are, in words that a comparison of two sets uses too: one artifact for
         # both.
         config = FeaturesConfig(count=data.contents.count if data.contents else None)
@@ -97,6 +110,22 @@ class Images(Kind):
 
 
 IMAGES = Images()
+
+
+def _reference(experiment: Experiment) -> ReferenceFileConfig | None:
+    """The file that images are compared with; None: the real images.
+
+    Raises:
+        BadInput: nobody has looked at it.
+    """
+    evaluation = experiment.evaluation
+    if evaluation.reference is None:
+        return None
+    if evaluation.reference_sha256 is None:
+        raise BadInput(
+            f"reference {evaluation.reference} was not looked up: see sims_core.studies.resolve"
+        )
+    return ReferenceFileConfig(sha256=evaluation.reference_sha256)
 
 
 def _data(experiment: Experiment) -> ImageData:
@@ -155,6 +184,8 @@ def plan_image_metrics(
 ) -> None:
     """Features of the first `num_images` of `generated`, or of a random sample, and their metrics.
 
+    Against a mean and covariance that is FID alone.
+
     The standard ones share a stage; each further one has its own, so that adding one computes
     nothing else again.
     """
@@ -163,6 +194,11 @@ def plan_image_metrics(
     config = FeaturesConfig(count=evaluation.num_images, sample_seed=sample_seed)
     request = FEATURES.request(config, images=generated, **setup.extractor)
     features = planner.add(roles.FEATURES, request)
+    if (statistics := setup.references.get("statistics")) is not None:
+        fid = StatisticsFidConfig(count=evaluation.num_images)
+        request = STATISTICS_FID.request(fid, generated=features, real=statistics)
+        planner.add(roles.EVALUATE, request)
+        return
     metrics = EvaluateConfig(
         kid_subsets=evaluation.kid_subsets,
         kid_subset_size=evaluation.kid_subset_size,

@@ -14,7 +14,7 @@ from sims_core.diffusion.config import NoiseSchedule
 from sims_core.diffusion.ddpm import VPDenoiser, noise_levels
 from sims_core.diffusion.denoiser import edm_loss
 from sims_core.engine.execution import Execution
-from sims_core.nets.config import BaseConfig, ImportedModel, UNetConfig
+from sims_core.nets.config import BaseConfig, EDM2Config, ImportedModel, UNetConfig
 from sims_core.nets.importing import find_model_source
 from sims_core.nets.names import MODELS
 from sims_core.nets.saved import load_model
@@ -122,7 +122,7 @@ def test_timesteps_are_exact_on_the_schedule_and_monotone_between():
 
 
 def test_zero_terminal_snr_has_no_finite_last_level():
-    levels = noise_levels(NoiseSchedule(rescale_betas_zero_snr=True))
+    levels = noise_levels(NoiseSchedule(**SCHEDULES["zero SNR v"]))
     assert levels[-1] > 1e3 or levels[-1].isinf()
     assert levels[:-1].isfinite().all()
 
@@ -195,14 +195,18 @@ def edit(path, **changes):
     ("file", "changes", "message"),
     [
         ("unet", {"_class_name": "UNet2DConditionModel"}, "describes a UNet2DConditionModel: only"),
-        ("unet", {"out_channels": 2}, "out_channels 2 are not in_channels 1: a learned variance"),
+        ("unet", {"out_channels": 3}, "out_channels 3 are neither in_channels 1 nor twice as many"),
         ("unet", {"sample_size": [8, 4]}, "sample_size must be the size of square images"),
         ("unet", {"time_embedding_type": "fourier"}, "time_embedding_type must be positional"),
-        ("unet", {"class_embed_type": "timestep"}, "class_embed_type must be none"),
+        ("unet", {"class_embed_type": "identity"}, "class_embed_type 'identity' takes vectors"),
+        ("unet", {"class_embed_type": "timestep"}, "how many classes there are: pass --num-class"),
         ("unet", {"width": 3}, "UNet2DModel has no argument 'width'"),
-        ("scheduler", {"_class_name": "EulerDiscreteScheduler"}, "none of DDPMScheduler"),
-        ("scheduler", {"trained_betas": [0.1]}, "trained_betas cannot be imported"),
-        ("scheduler", {"beta_schedule": "sigmoid"}, "beta_schedule: .*'sigmoid'"),
+        ("scheduler", {"_class_name": "TCDScheduler"}, "noise is known here: DDPMScheduler, "),
+        ("scheduler", {"trained_betas": [0.1, 2]}, r"trained_betas\.1: .*less than 1, got 2"),
+        ("scheduler", {"trained_betas": 3}, "trained_betas: .*tuple, got 3"),
+        ("scheduler", {"beta_schedule": "laplace"}, "beta_schedule: .*'laplace'"),
+        ("scheduler", {"rescale_betas_zero_snr": True}, "zero_snr with .*epsilon cannot be used"),
+        ("scheduler", {"use_flow_sigmas": True}, "use_flow_sigmas True means other noise"),
         ("scheduler", {"prediction_type": "flow"}, "prediction_type: .*'flow'"),
     ],
 )
@@ -235,7 +239,7 @@ def test_missing_files_are_named(tmp_path, remove, message):
 def test_a_pickle_is_never_opened(tmp_path):
     folder = saved(tmp_path / "model") / "unet"
     (folder / "diffusion_pytorch_model.safetensors").rename(folder / "diffusion_pytorch_model.bin")
-    with pytest.raises(BadInput, match=r"\.bin is a pickle.*use_safetensors=False"):
+    with pytest.raises(BadInput, match=r"\.bin is of pickles.*use_safetensors=False"):
         find_model_source(tmp_path / "model")
 
 
@@ -336,7 +340,10 @@ def test_training_through_the_wrapper_learns(store, tmp_path):
 
 
 def test_an_auxiliary_of_another_architecture_is_trained_from_scratch(store, tiny_experiment):
-    net = UNetConfig(block_out_channels=(4,), norm_num_groups=2)
+    net = EDM2Config(
+        image_size=8, channels=1, model_channels=4, channel_mult=(1,), num_blocks=1,
+        attn_resolutions=(), logvar_channels=4,
+    )  # fmt: skip
     sims = tiny_experiment.sims.model_copy(update={"auxiliary_net": net})
     experiment = type(tiny_experiment).model_validate({**dict(tiny_experiment), "sims": sims})
     plan = plan_loop(experiment, arms(experiment), 1, seed=0)
@@ -347,6 +354,7 @@ def test_an_auxiliary_of_another_architecture_is_trained_from_scratch(store, tin
     _, config = load_model(store.open_artifact(stage.ref))
     assert config.net == net
     assert config.sigma_data == experiment.model.sigma_data
+    assert config.conditioned.kind == "edm2"
     generated = plan.arms[0].artifacts(1)["generate"]
     assert store.manifest(generated).details["count"] == 64
 

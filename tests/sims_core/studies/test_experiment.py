@@ -150,6 +150,36 @@ def test_published_defaults():
     assert ClassifierConfig().num_features >= 2
 
 
+@pytest.mark.parametrize("kind", ["song", "adm", "edm2"])
+def test_an_auxiliary_may_be_any_network_of_images(kind):
+    base = {"kind": "unet", "image_size": 8, "num_classes": 10, "augment_labels": True}
+    values = Experiment(model={"net": base}).model_dump(mode="json")
+    values["sims"]["auxiliary_net"] = {"kind": kind, "model_channels": 8, "channel_mult": [1]}
+    made = Experiment.model_validate(values).sims.auxiliary_net
+    assert (made.kind, made.image_size, made.channels, made.num_classes) == (kind, 8, 1, 10)
+    again = Experiment.model_validate_json(Experiment.model_validate(values).model_dump_json())
+    assert again.sims.auxiliary_net == made
+    values["model"]["net"] = {"kind": "song", "image_size": 8, "channels": 1, "augment_dim": 9}
+    values["sims"]["auxiliary_net"] |= {"num_classes": 0}
+    told = Experiment.model_validate(values).sims.auxiliary_net.is_told_of_augmentation
+    assert told is (kind != "edm2")
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        ({"kind": "mlp"}, "auxiliary_net is a mlp network, which is none of images"),
+        ({"kind": "transformer"}, "no network of kind 'transformer'; there are: song, adm"),
+        (3, "want an object with 'kind', got 3"),
+    ],
+)
+def test_an_auxiliary_of_no_images_is_refused(net, message):
+    values = Experiment().model_dump(mode="json")
+    values["sims"]["auxiliary_net"] = net
+    with pytest.raises(ValueError, match=message):
+        Experiment.model_validate(values)
+
+
 def test_an_auxiliary_of_another_network_is_for_the_bases_images():
     net = {"kind": "unet", "image_size": 8, "num_classes": 10, "block_out_channels": [8, 16]}
     values = Experiment(model={"net": net}).model_dump(mode="json")
