@@ -255,7 +255,7 @@ def test_scaling_is_channel_by_channel_and_images_are_left_alone():
 @pytest.fixture
 def experiment(store, tiny_experiment, autoencoder_folder, random_images, monkeypatch):
     """The tiny experiment on latents of 96 images with ten classes."""
-    from sims_core.data.image_set import ImageWriter
+    from sims_core.data.image_writer import ImageWriter
 
     config = ImportConfig(content="0" * 64, layout="folder")
     request = IMPORT.request(config)
