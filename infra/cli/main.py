@@ -141,18 +141,28 @@ def deployments() -> None:
 
 @store_app.command("ls")
 def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the artifacts: kind, digest, size, stage."""
+    """List the artifacts: kind, digest, size, stage; and what decoded images take."""
+    from sims_core.data.decoded import FOLDER, decoded_sets
+
     with _errors():
         opened = _existing(store)
         rows = [_describe(opened, ref) for ref in opened.artifacts()]
+        sets = decoded_sets(opened)
+        decoded_bytes = sum(each.disk_bytes for each in sets)
         if as_json:
-            print(json.dumps({"store": str(opened.root), "artifacts": rows}))
+            decoded = {"sets": len(sets), "bytes": decoded_bytes}
+            print(json.dumps({"store": str(opened.root), "artifacts": rows, "decoded": decoded}))
             return
         for row in rows:
             print(
                 f"{row['kind']}/{str(row['digest'])[:12]}  {row['bytes']:>12} bytes  {row['stage']}"
             )
         print(f"{len(rows)} artifacts in {opened.root}")
+        if sets:
+            print(
+                f"{len(sets)} decoded training sets, {decoded_bytes} bytes of disk, in "
+                f"{opened.root}/{FOLDER}, which may be deleted at any time"
+            )
 
 
 def _existing(store: Path | None) -> Store:
@@ -179,10 +189,13 @@ def _describe(store: Store, ref: ArtifactRef) -> dict[str, str | int]:
 @store_app.command("verify")
 def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Check every file against its manifest; exit 1 and one line for each that is damaged."""
+    from sims_core.data.decoded import decoded_sets
+
     with _errors():
         opened = _existing(store)
         refs = opened.artifacts()
         damaged = [line for ref in refs for line in opened.damage(ref)]
+        damaged += [line for each in decoded_sets(opened) for line in each.damage()]
         if as_json:
             print(
                 json.dumps({"store": str(opened.root), "artifacts": len(refs), "damaged": damaged})

@@ -45,6 +45,17 @@ class Scaling(Frozen):
     scale: tuple[float, ...]
 
 
+def scaled_latents(stored: NDArray[Any], scaling: Scaling | None) -> NDArray[Any]:
+    """Stored latents float16 [..., C, H, W] as networks see them; without `scaling` as they are."""
+    if scaling is None:
+        return stored
+    shift, scale = (
+        np.array(each, dtype=np.float32)[:, None, None] for each in (scaling.shift, scaling.scale)
+    )
+    scaled: Latents = ((stored - shift) * scale).astype(np.float16)
+    return scaled
+
+
 class ImageSet(Frozen):
     """Index of an artifact of images or latents, stored as images.json beside its shards."""
 

@@ -66,7 +66,7 @@ def stream_members(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
                     raise tarfile.ReadError(f"{member.name} stands there twice")
                 file = tar.extractfile(member)
                 members[extension.lower()] = file.read() if file else b""
-                tar.members = []  # it would keep every header
+                tar.members = []  # type: ignore[attr-defined]  # it would keep every header
     except BadInput as error:
         raise DamagedArtifact(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except (tarfile.TarError, OSError) as error:

@@ -88,7 +88,7 @@ def serve(entry: str, connection: Connection) -> None:
             item = connection.recv()
             try:
                 answer = (True, function(item))
-            except SimsError as error:
+            except (SimsError, OSError) as error:
                 answer = (False, error)
             except Exception:
                 answer = (False, RuntimeError(traceback.format_exc()))
