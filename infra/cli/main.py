@@ -138,11 +138,18 @@ def deployments() -> None:
 
 @store_app.command("ls")
 def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the artifacts: kind, digest, size, stage."""
+    """List the artifacts: kind, digest, size, stage; and what decoded images take."""
+    from sims_core.data.decoded import FOLDER, decoded_sets
+
     with _errors():
         opened = existing_store(store)
         rows = [_describe(opened, ref) for ref in opened.artifacts()]
         print_list(opened, "artifacts", rows, _artifact_line, as_json)
+        if not as_json and (sets := decoded_sets(opened)):
+            print(
+                f"{len(sets)} decoded training sets, {sum(each.disk_bytes for each in sets)} bytes "
+                f"of disk, in {opened.root}/{FOLDER}, which may be deleted at any time"
+            )
 
 
 def _artifact_line(row: dict[str, Any]) -> str:
@@ -164,10 +171,13 @@ def _describe(store: Store, ref: ArtifactRef) -> dict[str, str | int]:
 @store_app.command("verify")
 def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Check every file against its manifest; exit 1 and one line for each that is damaged."""
+    from sims_core.data.decoded import decoded_sets
+
     with _errors():
         opened = existing_store(store)
         refs = opened.artifacts()
         damaged = [line for ref in refs for line in opened.damage(ref)]
+        damaged += [line for each in decoded_sets(opened) for line in each.damage()]
         if as_json:
             print(
                 json.dumps({"store": str(opened.root), "artifacts": len(refs), "damaged": damaged})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sims_core.data.config import DigitsData
-from sims_core.data.image_set import ImageWriter
+from sims_core.data.image_writer import ImageWriter
 from sims_core.data.types import Images, Labels
 from sims_core.engine.stage import StageContext
 

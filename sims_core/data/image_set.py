@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import io
 import os
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import webdataset as wds
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
@@ -27,6 +25,7 @@ from sims_core.common.errors import DamagedArtifact
 from sims_core.common.frozen import Frozen
 from sims_core.data.config import Contents
 from sims_core.data.grid import GRID_FILE, GRID_IMAGES, encode_png, image_grid
+from sims_core.data.tar_samples import SampleWriter, stream_members
 from sims_core.data.types import Images, Labels, Latents
 
 IMAGES_PER_SHARD = 1024
@@ -44,6 +43,17 @@ class Scaling(Frozen):
 
     shift: tuple[float, ...]
     scale: tuple[float, ...]
+
+
+def scaled_latents(stored: NDArray[Any], scaling: Scaling | None) -> NDArray[Any]:
+    """Stored latents float16 [..., C, H, W] as networks see them; without `scaling` as they are."""
+    if scaling is None:
+        return stored
+    shift, scale = (
+        np.array(each, dtype=np.float32)[:, None, None] for each in (scaling.shift, scaling.scale)
+    )
+    scaled: Latents = ((stored - shift) * scale).astype(np.float16)
+    return scaled
 
 
 class ImageSet(Frozen):
@@ -98,18 +108,18 @@ class ShardWriter:
         self.path, self.partial = path, path.with_suffix(".partial")
         self.first_index, self.count = first_index, 0
         self._stream = self.partial.open("wb")
-        self._tar = wds.TarWriter(self._stream, mtime=0)
+        self._tar = SampleWriter(self._stream)
 
     def add(self, extension: str, content: bytes, label: int | None, seed: int | None) -> None:
         """The next sample: its encoded content, class (written as text `.cls`) and seed."""
         key = f"{self.first_index + self.count:08d}"
         if seed is not None:
             key += f"_{seed:08x}"
-        members: dict[str, str | bytes] = {"__key__": key, extension: content}
+        members = {extension: content}
         if label is not None:
             members["cls"] = str(label).encode()
         try:
-            self._tar.write(members)
+            self._tar.write(key, members)
         except BaseException:  # nobody else would close it
             self.abandon()
             raise
@@ -177,19 +187,7 @@ class Sample:
         return int(seed, 16) if seed else None
 
 
-def _members(shards: Sequence[Path]) -> Iterator[dict[str, bytes]]:
-    # Opened here: webdataset reads a name as a pipe or an URL ("#", "?") and closes no file.
-    for path in shards:
-        try:
-            with path.open("rb") as stream:
-                files = wds.tariterators.tar_file_expander([{"url": str(path), "stream": stream}])
-                yield from wds.tariterators.group_by_keys(files)
-        except (tarfile.TarError, FileNotFoundError) as error:
-            raise DamagedArtifact(f"{path}: {error.args[0]}") from None
-
-
-def _decode(members: Mapping[str, bytes]) -> Sample:
-    key = str(members["__key__"])
+def _decode(path: Path, key: str, members: Mapping[str, bytes]) -> Sample:
     try:
         if "npy" in members:
             content = np.load(io.BytesIO(members["npy"]), allow_pickle=False)
@@ -198,8 +196,18 @@ def _decode(members: Mapping[str, bytes]) -> Sample:
             content = content[None] if content.ndim == 2 else np.moveaxis(content, -1, 0)
         label = int(members["cls"]) if "cls" in members else None
     except (KeyError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise DamagedArtifact(f"{members['__url__']!s}: {key}: {error}") from None
+        raise DamagedArtifact(f"{path}: {key}: {error}") from None
     return Sample(key, content, label)
+
+
+def stream_shard(path: Path, start: int = 0, stop: int | None = None) -> Iterator[Sample]:
+    """Samples start..stop of one shard; those before are not decoded.
+
+    Raises:
+        DamagedArtifact: it is missing or cut, or holds no readable image or an unreadable label.
+    """
+    for key, members in islice(stream_members(path), start, stop):
+        yield _decode(path, key, members)
 
 
 def stream_samples(folder: Path, start: int, stop: int) -> Iterator[Sample]:
@@ -211,7 +219,7 @@ def stream_samples(folder: Path, start: int, stop: int) -> Iterator[Sample]:
     for shard in read_index(folder).shards:
         begin, end = max(start - first, 0), min(stop - first, shard.count)
         if begin < end:
-            yield from map(_decode, islice(_members([folder / shard.file]), begin, end))
+            yield from stream_shard(folder / shard.file, begin, end)
         first += shard.count
 
 
@@ -231,9 +239,10 @@ def stream_picked(folder: Path, indices: Sequence[int]) -> Iterator[Images]:
     for shard in read_index(folder).shards:
         last = first + shard.count
         if wanted is not None and wanted < last:
-            for number, members in enumerate(_members([folder / shard.file]), first):
+            path = folder / shard.file
+            for number, (key, members) in enumerate(stream_members(path), first):
                 if number == wanted:
-                    yield _decode(members).content
+                    yield _decode(path, key, members).content
                     wanted = next(picked, None)
         first = last
 
@@ -250,7 +259,7 @@ def read_samples(shards: Sequence[Path]) -> tuple[NDArray[Any], Labels | None]:
     """
     contents: list[NDArray[Any]] = []
     labels: list[int] = []
-    for sample in map(_decode, _members(shards)):
+    for sample in chain.from_iterable(map(stream_shard, shards)):
         contents.append(sample.content)
         if sample.label is not None:
             labels.append(sample.label)
@@ -301,95 +310,6 @@ def index_shards(
     )
     (folder / INDEX_FILE).write_text(index.model_dump_json(exclude_none=True))
     return index
-
-
-GRID_BYTES = 1 << 28
-"""The grid has fewer than 64 images where so many would be larger than this."""
-
-
-def channel_sums(image: Images) -> NDArray[np.int64]:
-    """Sum and sum of squares of each channel's pixels, [2, C]."""
-    wide = image.reshape(len(image), -1).astype(np.int64)
-    return np.stack([wide.sum(1), (wide * wide).sum(1)])
-
-
-class ImageWriter:
-    """Writes a set of images shard by shard as they come; one image is held at a time, and those
-    of the grid.
-
-    Args:
-        folder: an empty folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = 0
-        self._shard: ShardWriter | None = None
-        self._first: list[Images] = []
-        self._shards: list[Shard] = []
-        self._classes: Counter[int] = Counter()
-        self._sums: NDArray[np.int64] = np.zeros((2, 1), dtype=np.int64)
-
-    @property
-    def in_grid(self) -> bool:
-        """Whether the next image is one of those that the grid shows."""
-        held = sum(image.nbytes for image in self._first)
-        return self.count < GRID_IMAGES and held < GRID_BYTES
-
-    def add(self, image: Images, label: int | None) -> None:
-        """The next image, uint8 [C, H, W]. All have the same shape, and labels, or none has."""
-        self.add_encoded(encode_png(image), channel_sums(image), image, label)
-
-    def add_encoded(
-        self, png: bytes, sums: NDArray[np.int64], image: Images, label: int | None
-    ) -> None:
-        """As `add`, where the image is encoded already.
-
-        Args:
-            sums: its `channel_sums`.
-        """
-        if self.in_grid:
-            self._first.append(image)
-        self._sums = self._sums + sums
-        if self._shard is None:
-            name = shard_name(len(self._shards))
-            self._shard = ShardWriter(self.folder / name, self.count)
-        self._shard.add("png", png, label, None)
-        if label is not None:
-            self._classes[label] += 1
-        self.count += 1
-        if self._shard.count == IMAGES_PER_SHARD:
-            self._end_shard()
-
-    def _end_shard(self) -> None:
-        if self._shard is not None:
-            self._shard.close()
-            self._shards.append(Shard(file=self._shard.path.name, count=self._shard.count))
-            self._shard = None
-
-    def abandon(self) -> None:
-        """Lets an unfinished shard go, of a set that is given up."""
-        if self._shard is not None:
-            self._shard.abandon()
-
-    def finish(self) -> dict[str, Any]:
-        """Writes the rest and the index; returns the manifest's details.
-
-        Mean and deviation are those of each channel, scaled to [-1, 1].
-        """
-        self._end_shard()
-        first = np.stack(self._first)
-        (self.folder / GRID_FILE).write_bytes(image_grid(first))
-        index = index_shards(self.folder, first.shape[1:], self._shards, self._classes)
-        pixels = index.count * index.height * index.width
-        mean, mean_square = self._sums / pixels
-        std = np.sqrt(np.maximum(mean_square - mean**2, 0))
-        return {
-            "count": index.count,
-            "mean": [round(float(m), 6) for m in mean / 127.5 - 1],
-            "std": [round(float(s), 6) for s in std / 127.5],
-            "class_histogram": index.class_histogram,
-        }
 
 
 def read_index(folder: Path) -> ImageSet:

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sims_core.common.digest import digest_of, file_sha256
 from sims_core.common.errors import BadInput
 from sims_core.common.shown import shown
 from sims_core.data.colours import OtherColours
 from sims_core.data.config import ImportConfig, ImportedSet
-from sims_core.data.grid import encode_png
+from sims_core.data.content import content_digest, in_utf8
 from sims_core.data.hostile import MAX_CLASSES, only_our_errors, read_bounded
-from sims_core.data.image_set import ImageWriter, channel_sums
+from sims_core.data.image_writer import ImageWriter
+from sims_core.data.import_progress import First, Observer, Parts
 from sims_core.data.labels import NamedLabels, inner_labels, label_digest, read_labels
-from sims_core.data.pictures import BrokenImage, Decoded, in_order, look_and_decode
+from sims_core.data.pictures import BrokenImage, in_order
+from sims_core.data.preparing import ENOUGH_BYTES, Content, Options, Ready, prepare
 from sims_core.data.raw import BY_COLUMN, NO_LABELS, LabelFile, RawImage, Source, Tally
 from sims_core.data.sources import open_source
-from sims_core.data.types import Images
 from sims_core.engine.execution import DataFiles
+from sims_core.engine.pool import Pool
 from sims_core.engine.stage import StageContext
 
 SKIPPED_FILE = "skipped.json"
 
 
-CHUNK_IMAGES, CHUNK_BYTES = 16, 1 << 22
-"""A thread takes so many images at once; fewer where they have more bytes once decoded."""
+CHUNK_IMAGES = 16
+"""A process is given so many images at once; fewer where they have many bytes."""
+
+ALONE_S = 0.3
+"""Processes are started for what takes longer."""
+
+PREPARE_SOME = "sims_core.data.preparing:prepare_some"
 
 
 class ProfilesFound(BadInput):
@@ -48,18 +52,6 @@ class ImportPlan:
     """What lies in the source and is not imported."""
     notes: tuple[str, ...]
     """What was decided, in sentences."""
-
-
-def _utf8(names: tuple[str, ...]) -> list[str]:
-    """As they are, but for bytes that are not UTF-8, which no JSON can have."""
-    return [name.encode("utf-8", "backslashreplace").decode() for name in names]
-
-
-def content_digest(source: Source) -> str:
-    """SHA-256 of every file's bytes and of the names of its images and classes; not of its path."""
-    sums = [file_sha256(path) for path in source.files]
-    names = _utf8(source.names or ())
-    return digest_of({"names": names, "classes": _utf8(source.classes), "files": sums})
 
 
 def plan_import(
@@ -197,67 +189,54 @@ def _labelled(
     return source.read()
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """An image that only has to be written; or why it cannot be."""
-
-    image: RawImage
-    seen: Decoded | None = None
-    png: bytes = b""
-    sums: NDArray[np.int64] | None = None
-    error: BrokenImage | OtherColours | None = None
-
-
-def _ready(config: ImportConfig, image: RawImage) -> _Ready:
-    """Decodes an image and encodes it as it will be stored."""
-    try:
-        seen = look_and_decode(image.load(), config.size, config.channels, config.srgb)
-    except (BrokenImage, OtherColours) as error:
-        # Anew: the one that was raised holds, by its traceback, all that was read.
-        return _Ready(_without_content(image), error=type(error)(*error.args))
-    pixels = seen.pixels
-    return _Ready(_without_content(image), seen, encode_png(pixels), channel_sums(pixels))
-
-
-def _ready_many(config: ImportConfig, images: list[RawImage]) -> tuple[list[_Ready], int]:
-    """As many of the first images as together stay small once decoded, and how many they are."""
-    done: list[_Ready] = []
-    size = 0
-    while len(done) < len(images) and size < CHUNK_BYTES:
-        done.append(_ready(config, images[len(done)]))
-        seen = done[-1].seen
-        if seen is None:  # perhaps as large as it is broken
-            break
-        size += seen.pixels.nbytes
-    return done, len(done)
+def _contents(images: Sequence[RawImage]) -> list[Content]:
+    """The pictures as they are read; what cannot be read stays as the reason."""
+    contents: list[Content] = []
+    for image in images:
+        try:
+            contents.append(image.load())
+        except BrokenImage as error:
+            contents.append(BrokenImage(*error.args))
+    return contents
 
 
 def _in_chunks(images: Iterator[RawImage]) -> Iterator[list[RawImage]]:
-    """So that a thread's turn is worth its cost also where pictures are tiny."""
+    """So that a process's turn is worth its cost also where pictures are tiny."""
     chunk: list[RawImage] = []
     for image in images:
         chunk.append(image)
-        if len(chunk) == CHUNK_IMAGES or sum(each.held for each in chunk) >= CHUNK_BYTES:
+        if len(chunk) == CHUNK_IMAGES or sum(each.held for each in chunk) >= ENOUGH_BYTES:
             yield chunk
             chunk = []
     if chunk:
         yield chunk
 
 
-def _all_ready(config: ImportConfig, images: Iterator[RawImage], workers: int) -> Iterator[_Ready]:
-    """Every image, in order; large ones that their chunk had no room for one at a time."""
-
-    def make(chunk: list[RawImage]) -> tuple[list[RawImage], list[_Ready]]:
-        done, count = _ready_many(config, chunk)
-        return chunk[count:], done
+def _all_ready(
+    options: Options, images: Iterator[RawImage], processes: int
+) -> Iterator[tuple[RawImage, Ready]]:
+    """Every image, in order. What takes longer than processes take to start is shared by them."""
+    started = time.monotonic()
+    for image in images:
+        yield _without_content(image), prepare(options, _contents([image])[0])
+        if processes > 1 and time.monotonic() - started > ALONE_S:
+            break
+    else:
+        return
 
     def weigh(chunk: list[RawImage]) -> int:
         return sum(image.held for image in chunk)
 
-    for rest, done in in_order(make, _in_chunks(images), workers, weigh):
-        yield from done
-        for image in rest:
-            yield _ready(config, image)
+    with Pool(PREPARE_SOME, processes) as pool:
+
+        def make(chunk: list[RawImage]) -> tuple[list[RawImage], list[Ready]]:
+            done = pool((options, _contents(chunk)))
+            return [*map(_without_content, chunk[: len(done)]), *chunk[len(done) :]], done
+
+        for chunk, done in in_order(make, _in_chunks(images), processes, weigh):
+            yield from zip(chunk, done, strict=False)
+            for image in chunk[len(done) :]:  # large ones, which the answer had no room for
+                yield from zip([image], pool((options, _contents([image]))), strict=True)
 
 
 def _without_content(image: RawImage) -> RawImage:
@@ -265,56 +244,30 @@ def _without_content(image: RawImage) -> RawImage:
     return RawImage(image.name, bytes, image.label, image.key)
 
 
-def _check_like_first(first: tuple[RawImage, Images], image: RawImage, pixels: Images) -> None:
+def _check_like_first(first: First, image: RawImage, shape: Sequence[int]) -> None:
     """Raises BadInput, with what mends it, if an image differs from the first in form."""
-    named, reference = first
     kinds = {1: "grey", 3: "RGB"}
-    if len(pixels) != len(reference):
+    if shape[0] != first.shape[0]:
         raise BadInput(
-            f"{image.name} is {kinds[len(pixels)]}, {named.name} is {kinds[len(reference)]}: "
+            f"{image.name} is {kinds[shape[0]]}, {first.name} is {kinds[first.shape[0]]}: "
             "pass `channels` 3 or `channels` 1 to convert all"
         )
-    if pixels.shape != reference.shape:
+    if tuple(shape) != first.shape:
         raise BadInput(
-            f"{image.name} is {pixels.shape[2]} x {pixels.shape[1]}, {named.name} is "
-            f"{reference.shape[2]} x {reference.shape[1]}: pass `size` N to crop and resize all"
+            f"{image.name} is {shape[2]} x {shape[1]}, {first.name} is "
+            f"{first.shape[2]} x {first.shape[1]}: pass `size` N to crop and resize all"
         )
-    if (image.label is None) != (named.label is None):
-        unlabelled = image.name if image.label is None else named.name
+    if (image.label is not None) != first.labelled:
+        unlabelled = image.name if image.label is None else first.name
         raise BadInput(f"{unlabelled} has no class while others have one: pass `labels` none")
     if image.label is not None and not 0 <= image.label < MAX_CLASSES:
         raise BadInput(f"{image.name}: its class {image.label} is not in 0 .. {MAX_CLASSES - 1}")
 
 
-class _Seen:
-    """What was seen of the images that were read."""
-
-    def __init__(self) -> None:
-        self.skipped: list[dict[str, str]] = []
-        self.remarks = Tally()
-        self.formats: Counter[str] = Counter()
-        self.sizes: Counter[tuple[int, int]] = Counter()
-
-    def add(self, image: RawImage, seen: Decoded) -> None:
-        self.formats[seen.format or "array"] += 1
-        if len(self.sizes) < 10_000 or (seen.width, seen.height) in self.sizes:
-            self.sizes[seen.width, seen.height] += 1
-        for remark in seen.remarks:
-            self.remarks.add(remark, image.name)
-
-    def details(self) -> dict[str, Any]:
-        """For the manifest: how the images were encoded, how large they were, what was changed."""
-        sides = [min(size) for size in self.sizes]
-        return {
-            "skipped": len(self.skipped),
-            "remarks": self.remarks.row(),
-            "formats": dict(sorted(self.formats.items())),
-            "original_sides": [min(sides), max(sides)],
-        }
-
-
 def import_images(context: StageContext[ImportConfig]) -> dict[str, Any]:
     """Stage `import`: reads the source that the execution names, writes shards.
+
+    One that was interrupted goes on after its last whole shard, to the same bytes.
 
     Raises:
         BadInput: naming the image that is broken or unlike the others.
@@ -322,54 +275,90 @@ def import_images(context: StageContext[ImportConfig]) -> dict[str, Any]:
     """
     config, files = context.config, context.execution.files
     source, labels = _open_as_planned(config, files)
-    with only_our_errors(files.imported):
-        if content_digest(source) != config.content:
-            raise BadInput(f"{files.imported}: is not what it was; run the same command again")
-    writer, seen = ImageWriter(context.directory), _Seen()
+    _check_unchanged(source, context)
+    parts = Parts(context.state)
+    writer, observer = ImageWriter(context.state, parts.written), Observer()
     try:
-        images = _labelled(source, config, labels)
-        _write_images(context, writer, seen, images, len(source.label_names or ()))
+        images = islice(_labelled(source, config, labels), parts.read, None)
+        _write_images(context, writer, parts, observer, images, len(source.label_names or ()))
+        _check_unchanged(source, context)
+        if not writer.count:
+            raise BadInput(f"{shown(files.imported)}: no image of it could be read")
     except BaseException as error:
         writer.abandon()
         if isinstance(error, BadInput):
+            parts.forget()
             raise type(error)(shown(error)) from None
         raise
-    if not writer.count:
-        raise BadInput(f"{shown(files.imported)}: no image of it could be read")
+    seen = observer.seen
     if seen.skipped:
         (context.directory / SKIPPED_FILE).write_text(json.dumps(seen.skipped, indent=1))
     classes: tuple[str, ...] = labels.classes if labels is not None else ()
     if config.labels is None or config.labels.startswith(BY_COLUMN):
         classes = source.classes
-    return {**writer.finish(), "classes": _utf8(classes), **seen.details()}
+    return {
+        **writer.finish(context.directory),
+        "classes": in_utf8(classes),
+        "skipped": len(seen.skipped),
+        "remarks": seen.remarks,
+        "formats": seen.formats,
+        "original_sides": list(seen.sides or ()),
+    }
+
+
+def _check_unchanged(source: Source, context: StageContext[ImportConfig]) -> None:
+    """Raises BadInput if the source is not what the configuration is of."""
+    imported = context.execution.files.imported
+    with only_our_errors(imported):
+        if content_digest(source) != context.config.content:
+            raise BadInput(f"{imported}: is not what it was; run the same command again")
 
 
 def _write_images(
     context: StageContext[ImportConfig],
     writer: ImageWriter,
-    seen: _Seen,
+    parts: Parts,
+    observer: Observer,
     images: Iterator[RawImage],
     total: int,
 ) -> None:
-    """Decodes, checks and writes every image; `total` of them are expected, 0 if nobody knows."""
-    config, first = context.config, None
-    for ready in _all_ready(config, images, context.execution.threads):
-        image, decoded, error = ready.image, ready.seen, ready.error
-        if isinstance(error, OtherColours):
+    """Decodes, checks and writes every image; `total` of them are expected, 0 if nobody knows.
+
+    Args:
+        observer: is told of all, those of the finished parts included.
+    """
+    config, read, own = context.config, 0, Observer()
+    first = parts.done[0].first if parts.done else None
+    for part in parts.done:
+        observer.merge(part.seen)
+    options = Options(config.size, config.channels, config.srgb, context.state / "alone.lock")
+    for image, ready in _all_ready(options, images, context.execution.threads):
+        read += 1
+        if isinstance(ready.error, OtherColours):
             raise ProfilesFound(
                 f"{image.name}: has a colour profile other than sRGB, to be converted"
             )
-        if decoded is None or ready.sums is None:
+        if ready.error is not None:
             if not config.skip_broken:
-                raise BadInput(f"{image.name}: {error}; mend or remove it, or pass `skip_broken`")
-            seen.skipped.append({"name": shown(image.name), "reason": shown(error)})
+                raise BadInput(
+                    f"{image.name}: {ready.error}; mend or remove it, or pass `skip_broken`"
+                )
+            own.skip(shown(image.name), shown(ready.error))
             continue
-        first = first or (image, decoded.pixels)
-        _check_like_first(first, image, decoded.pixels)
-        seen.add(image, decoded)
-        writer.add_encoded(ready.png, ready.sums, decoded.pixels, image.label)
+        channels, height, width = ready.shape
+        first = first or First(
+            name=image.name, shape=(channels, height, width), labelled=image.label is not None
+        )
+        _check_like_first(first, image, ready.shape)
+        own.add(image.name, ready)
+        writer.add_encoded(ready.png, ready.sums, image.label)
+        if len(writer.done) > len(parts.done):
+            parts.add(writer.done[-1], read, first, own.seen)
+            observer.merge(own.seen)
+            read, own = 0, Observer()
         if writer.count % 1000 == 0:
             context.progress(writer.count, max(total, writer.count), "img")
+    observer.merge(own.seen)
 
 
 def imported_set(config: ImportConfig, folder: Path) -> ImportedSet:

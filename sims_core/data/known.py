@@ -21,7 +21,7 @@ import numpy as np
 from sims_core.common.errors import BadInput
 from sims_core.data.config import KnownImages
 from sims_core.data.formats import find_idx, read_cifar_archive, read_idx_pair, read_npz
-from sims_core.data.image_set import ImageWriter
+from sims_core.data.image_writer import ImageWriter
 from sims_core.data.known_sets import KNOWN_SETS
 from sims_core.data.types import Images, Labels
 from sims_core.engine.execution import DataFiles

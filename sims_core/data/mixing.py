@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,23 @@ from torch import Tensor
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import Frozen
 from sims_core.data.config import MixConfig, MixPart
+from sims_core.data.decoded import DecodedSet
 from sims_core.data.epochs import Shares
-from sims_core.data.image_set import read_index, stream_samples
+from sims_core.data.image_set import read_index, scaled_latents, stream_samples
+from sims_core.data.parts import ImageParts
 from sims_core.data.points import read_points
-from sims_core.data.ranges import scaled_latents
 from sims_core.data.stages import MIX
 from sims_core.data.types import Labels
 from sims_core.engine.stage import StageContext
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 
+logger = logging.getLogger("sims_core.data")
+
 MIX_FILE = "mix.json"
+
+IN_MEMORY_BYTES = 1 << 26
+"""A training set of at most so many bytes is decoded into memory at each start."""
 
 
 class MixedPart(Frozen):
@@ -125,18 +132,51 @@ def read_first(folder: Path, count: int | None) -> NDArray[Any]:
     return read_first_labelled(folder, count)[0]
 
 
-def load_training_set(store: Store, folder: Path) -> tuple[NDArray[Any], Labels | None]:
-    """All images or latents that a verified mix artifact refers to, in order.
+def map_training_set(
+    store: Store, folder: Path, processes: int = 1
+) -> list[tuple[NDArray[Any], Labels | None]] | None:
+    """The images or latents of each part of a verified mix artifact, mapped from the disk, where
+    they are decoded if they are not yet; and their labels.
+
+    None for a small set, which is sooner decoded into memory, and, told in a line, where the disk
+    does not take it.
+    """
+    parts = read_training_set(folder).parts
+    if sum(_size(store, part) for part in parts) <= IN_MEMORY_BYTES:
+        return None
+    try:
+        return [DecodedSet(store, part.artifact).map(part.count, processes) for part in parts]
+    except OSError as error:
+        logger.warning(
+            "the training set is decoded into memory, at every start and in every process: %s",
+            error.strerror or error,
+        )
+        return None
+
+
+def _size(store: Store, part: MixedPart) -> int:
+    """Bytes of a part's decoded images, as if each pixel had two."""
+    index = read_index(store.open_artifact(part.artifact))
+    return 2 * part.count * index.channels * index.height * index.width
+
+
+def load_training_set(
+    store: Store, folder: Path, processes: int = 1
+) -> tuple[ImageParts, Labels | None]:
+    """All images or latents that a verified mix artifact refers to, in order, none of them copied.
+
+    Args:
+        processes: that decode what is not decoded yet.
 
     Returns:
         uint8 or float16 [N, C, H, W]; class labels int64 [N], or None unless every part has labels.
     """
-    parts = [
+    parts = map_training_set(store, folder, processes) or [
         read_first_labelled(store.open_artifact(part.artifact), part.count)
         for part in read_training_set(folder).parts
     ]
     labels = [part_labels for _, part_labels in parts if part_labels is not None]
-    images = parts[0][0] if len(parts) == 1 else np.concatenate([each for each, _ in parts])
+    images = ImageParts([each for each, _ in parts])
     return images, np.concatenate(labels) if len(labels) == len(parts) else None
 
 

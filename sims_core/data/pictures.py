@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +30,7 @@ MAX_PIXELS = 1 << 24
 """A picture that stays as large as it is may have so many: 4096 x 4096."""
 
 ALONE_PIXELS = 1 << 22
-"""Pictures with more are decoded one at a time, whatever the number of threads."""
+"""Pictures with more are decoded one at a time, whatever the number of processes."""
 
 HELD_BYTES = 1 << 27
 """The most bytes of encoded pictures that wait for a thread."""
@@ -41,7 +42,18 @@ T = TypeVar("T")
 
 R = TypeVar("R")
 
-_ALONE = threading.Lock()
+alone_file: Path | None = None
+"""Locked by the process that decodes a large picture, where several processes decode."""
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    if alone_file is None:
+        yield
+        return
+    with alone_file.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class BrokenImage(Exception):
@@ -94,7 +106,7 @@ def look_and_decode(
         if not isinstance(content, bytes):
             return _of_array(content, size, channels)
         opened = Image.open(io.BytesIO(content), formats=FORMATS)
-        with _ALONE if opened.width * opened.height > ALONE_PIXELS else nullcontext():
+        with _alone() if opened.width * opened.height > ALONE_PIXELS else nullcontext():
             return _decode(opened, size, channels, convert_colours)
     except (BrokenImage, OtherColours):
         raise
@@ -262,7 +274,8 @@ def in_order(
     Args:
         weigh: bytes that an item holds; of those under way together at most HELD_BYTES, or one.
     """
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         waiting: deque[tuple[Any, int]] = deque()
         held = 0
         for item in items:
@@ -275,3 +288,5 @@ def in_order(
             held += weight
         while waiting:
             yield waiting.popleft()[0].result()
+    finally:
+        pool.shutdown(cancel_futures=True)

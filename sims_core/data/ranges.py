@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sims_core.common.errors import SimsError
-from sims_core.data.image_set import Scaling
 from sims_core.data.types import Images, Latents
-
-
-def scaled_latents(stored: NDArray[Any], scaling: Scaling | None) -> NDArray[Any]:
-    """Stored latents float16 [..., C, H, W] as networks see them; without `scaling` as they are."""
-    if scaling is None:
-        return stored
-    shift, scale = (
-        np.array(each, dtype=np.float32)[:, None, None] for each in (scaling.shift, scaling.scale)
-    )
-    scaled: Latents = ((stored - shift) * scale).astype(np.float16)
-    return scaled
-
 
 RAN_AWAY = "the sampler ran away (values not finite): lower omega, add steps or train less wildly"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,13 @@ class Tally:
         first = self._first.setdefault(reason, [])
         if len(first) < FIRST_NAMES:
             first.append(shown(name))
+
+    def merge(self, row: Mapping[str, Mapping[str, Any]]) -> None:
+        """Counts what another's `row` says, which came after what was counted here."""
+        for reason, counted in row.items():
+            self._counts[reason] = self._counts.get(reason, 0) + counted["count"]
+            first = [*self._first.get(reason, []), *counted["first"]]
+            self._first[reason] = first[:FIRST_NAMES]
 
     def __bool__(self) -> bool:
         return bool(self._counts)

@@ -20,7 +20,10 @@ PREPARE = Stage("prepare", 1, "images", DigitsData, "sims_core.data.digits:prepa
 PREPARE_KNOWN = Stage(
     "prepare_known", 1, "images", KnownImages, "sims_core.data.known:prepare_known"
 )
-IMPORT = Stage("import", 1, "images", ImportConfig, "sims_core.data.importing:import_images")
+IMPORT = Stage(
+    *("import", 1, "images", ImportConfig, "sims_core.data.importing:import_images"),
+    without_torch=True,
+)
 MIX = Stage("mix", 1, "mix", MixConfig, "sims_core.data.mixing:mix")
 PREPARE_POINTS = Stage(
     "prepare_points", 1, "points", PointSourceConfig, "sims_core.data.points:prepare_points"

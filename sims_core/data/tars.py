@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import webdataset as wds
-
 from sims_core.common.errors import BadInput
 from sims_core.common.shown import shown
 from sims_core.data.bounded_tar import opened
@@ -23,6 +21,7 @@ from sims_core.data.pictures import BrokenImage
 from sims_core.data.raw import SUFFIXES, LabelFile, RawImage, Source, Tally
 from sims_core.data.shard_names import missing_parts, shard_gaps
 from sims_core.data.tables import choose_split
+from sims_core.data.tar_samples import key_and_rest
 
 MAX_TEXT = 1 << 22
 """Bytes of a label or of a sample's JSON that are read."""
@@ -109,8 +108,7 @@ def split_name(name: str, by_last_dot: bool) -> tuple[str, str]:
     WebDataset's: up to the first dot. By the last one where names themselves have dots.
     """
     if not by_last_dot:
-        key, rest = wds.tariterators.base_plus_ext(name)
-        return (name, "") if key is None else (key, rest)
+        return key_and_rest(name)
     folder, slash, base = name.rpartition("/")
     stem, _, kind = base.rpartition(".")
     return (f"{folder}{slash}{stem}", kind) if stem else (name, "")

@@ -97,8 +97,6 @@ def _compute(
     computed_by: str,
     progress: Progress,
 ) -> None:
-    import torch
-
     ref = request.ref
     started = time.monotonic()
     progress_path = store.progress_path(ref)
@@ -111,7 +109,10 @@ def _compute(
         shutil.rmtree(directory)
     directory.mkdir()
     state.mkdir(exist_ok=True)
-    torch.set_num_threads(execution.threads)
+    if not stage.without_torch:
+        import torch
+
+        torch.set_num_threads(execution.threads)
     context = StageContext(
         stage=stage.name,
         config=config,

@@ -80,6 +80,9 @@ class Stage(Generic[C]):
     """Whether it computes on `execution.device`; those that do not may overlap with those that do.
     """
 
+    without_torch: bool = False
+    """Whether it computes nothing by torch, whose import takes seconds and half a gigabyte."""
+
     @property
     def compute(self) -> Compute[C]:
         """The function that `entry` names; importing it may take seconds."""

@@ -28,10 +28,11 @@ from sims_core.data.image_set import (
     Shard,
     read_index,
     read_samples,
+    scaled_latents,
     stream_images,
     stream_samples,
 )
-from sims_core.data.ranges import scaled_latents, to_float16, to_uint8, to_unit_range
+from sims_core.data.ranges import to_float16, to_uint8, to_unit_range
 from sims_core.data.sharded import Content, Maker, draw_grid_of, make_shards, take_shards
 from sims_core.data.types import Images, Latents
 from sims_core.diffusion.noise import generator

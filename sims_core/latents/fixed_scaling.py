@@ -32,8 +32,8 @@ def scaling_of(store: Store, model: str, seed: int = 0) -> EncodeConfig:
     found = details.get("file", {}).get("latent_scaling")
     if found is None:
         raise BadInput(
-            f"--scaling-of {model}: its file has no encoder that scales latents; say how by "
-            "--scaling"
+            f"`scaling_of` {model}: its file has no encoder that scales latents; say how by "
+            "`scaling`"
         )
     pairs = list(zip(found["scale"], found["bias"], strict=True))
     return EncodeConfig(

@@ -100,7 +100,7 @@ def _classes(path: Path, config: Mapping[str, Any], wanted: int | None) -> int:
     if (count := wanted or embeddings) is None:
         raise BadInput(
             f"{path}: class_embed_type 'timestep' does not say how many classes there are: pass "
-            "--num-classes"
+            "`num_classes`"
         )
     return count
 

@@ -70,7 +70,7 @@ def find_on_hub(source: str, revision: str | None) -> tuple[Path, dict[str, Any]
         found = fetch_model(source, revision or "main")
         return found.folder, {"hub": {"id": found.id, "commit": found.commit}}
     if revision is not None:
-        raise BadInput(f"--revision is of an id on the Hub (OWNER/NAME), {source} is none")
+        raise BadInput(f"`revision` is of an id on the Hub (OWNER/NAME), {source} is none")
     return Path(source).expanduser().absolute(), {}
 
 

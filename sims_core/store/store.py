@@ -10,6 +10,7 @@ Layout under the root:
     datasets/<name>.json        what each name given by `sims data import` stands for
     results/                    Prefect's results: references, a few hundred bytes each
     runs/<run name>/            what people look at: report, metrics, links into artifacts/
+    cache/decoded/<digest>/     decoded images, which trainings map (see data/decoded.py)
     verified                    which entries were read to the last byte, and looked how then
 
 No manifest, no artifact: an entry is made under progress/ and renamed when whole. A reader checks

@@ -18,9 +18,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from sims_core.common.files import write_atomically
-from sims_core.store.artifacts import ArtifactRef
 
 VERDICTS_FILE = "verified"
 SETTLED_NS = 2_000_000_000
@@ -61,6 +61,13 @@ def _line(location: str, stamp: str) -> str:
     return f"{location} {stamp} {check}\n"
 
 
+class Located(Protocol):
+    """What verdicts are given of: an artifact, or what is made of one."""
+
+    @property
+    def location(self) -> str: ...
+
+
 class Verdicts:
     """The file `verified` of one store, as this process knows it."""
 
@@ -68,13 +75,13 @@ class Verdicts:
         self.path = root / VERDICTS_FILE
         self._known: dict[str, str] | None = None
 
-    def holds(self, ref: ArtifactRef, stamp: Stamp) -> bool:
+    def holds(self, ref: Located, stamp: Stamp) -> bool:
         """Whether the entry was found right when its files looked like this."""
         if self._known is None:
             self._known = self._read()
         return self._known.get(ref.location) == stamp.digest
 
-    def remember(self, ref: ArtifactRef, stamp: Stamp) -> None:
+    def remember(self, ref: Located, stamp: Stamp) -> None:
         """Every byte of the entry was right, and nothing of it has changed since `stamp`."""
         with suppress(OSError):  # a store that cannot be written is read all the same
             with self.path.open("a") as file:
@@ -85,7 +92,7 @@ class Verdicts:
             if self._known is not None:
                 self._known[ref.location] = stamp.digest
 
-    def forget(self, ref: ArtifactRef) -> None:
+    def forget(self, ref: Located) -> None:
         """The entry was found damaged, whatever its files look like."""
         if self._known is not None:
             self._known.pop(ref.location, None)

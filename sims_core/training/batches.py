@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +23,17 @@ from sims_core.nets.preconditioning_config import EDMLoss, Loss
 from sims_core.nets.unet import AUGMENT_LABELS
 from sims_core.training.augmentation import augment, draw_augmentations
 from sims_core.training.config import TrainingConfig
+
+
+class TrainingData(Protocol):
+    """Images [N, ...], uint8 or scaled: a tensor, or what gives tensors as it does."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class Batch:
 
 
 def draw_batch(
-    data: Tensor,
+    data: TrainingData,
     labels: Tensor | None,
     config: TrainingConfig,
     seed: int,

@@ -34,6 +34,9 @@ def train_in_processes(context: StageContext[TrainStageConfig]) -> dict[str, Any
 def train_images(context: StageContext[TrainStageConfig]) -> dict[str, Any]:
     """Stage `train` for images: in this process, or in those that share it."""
     if context.execution.num_processes > 1 and context.rank is None:
+        from sims_core.data.mixing import map_training_set
+
+        map_training_set(context.store, context.open("data"), context.execution.threads)
         return train_in_processes(context)
     from sims_core.training.images import train_image_model
 

@@ -65,7 +65,7 @@ def train_image_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
     """Trains in this process: alone, or as one of those that `train_in_processes` launched."""
     config, execution = context.config, context.execution
     net = image_net(config.model)
-    images, labels = load_training_set(context.store, context.open("data"))
+    images, labels = load_training_set(context.store, context.open("data"), execution.threads)
     shares = read_shares(context.open("data"), context.inputs["data"].kind)
     own = config.training.batch_size // execution.num_processes
     size = min(execution.micro_batch_size or own, own)
@@ -73,7 +73,7 @@ def train_image_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
         training = Training(
             config.model,
             config.training,
-            torch.from_numpy(images),
+            images,
             config.seed,
             load_initial(context),
             labels=checked_labels(labels, net),

@@ -55,6 +55,7 @@ class ReplicatedTraining(Training):
         if model.net.replicates != len(data):
             raise BadInput(f"{model.net.replicates} models for {len(data)} replicates of data")
         super().__init__(model, config, data, seed, initial, shares=shares)
+        self.points = data
         self._chunk = -1
         self._pairs: tuple[Tensor, Tensor, Tensor]
 
@@ -63,17 +64,17 @@ class ReplicatedTraining(Training):
 
     def _draw(self, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
         """F's inputs, noise levels and targets of a chunk's steps, [steps, R, batch, ...]."""
-        _, count, dim = self.data.shape
+        _, count, dim = self.points.shape
         shape = (CHUNK_STEPS, self.config.batch_size)
         clean, ln_sigma, noise = [], [], []
-        for r, points in enumerate(self.data):
+        for r, points in enumerate(self.points):
             own = generator(self.seed, purposes.BATCHES, r, chunk)
             indices = self._indices(count, shape, own)
             clean.append(points[indices.to(points.device)])
             ln_sigma.append(torch.randn(shape, generator=own))
             noise.append(torch.randn((*shape, dim), generator=own))
         sigma = (self.config.P_mean + self.config.P_std * torch.stack(ln_sigma, 1)).exp()
-        device = self.data.device
+        device = self.points.device
         return cast(EDMDenoiser, self.denoiser).training_pairs(
             torch.stack(clean, 1), sigma.to(device), torch.stack(noise, 1).to(device)
         )

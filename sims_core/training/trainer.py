@@ -28,7 +28,7 @@ from sims_core.nets.build import build_net, initialise, make_denoiser
 from sims_core.nets.config import ModelConfig
 from sims_core.nets.losses import denoising_errors, model_loss
 from sims_core.training.acceleration import Acceleration
-from sims_core.training.batches import Batch, draw_batch
+from sims_core.training.batches import Batch, TrainingData, draw_batch
 from sims_core.training.config import TrainingConfig
 
 logger = logging.getLogger("sims_core.training")
@@ -96,7 +96,7 @@ class Training:
         self,
         model: ModelConfig,
         config: TrainingConfig,
-        data: Tensor,
+        data: TrainingData,
         seed: int,
         initial: NetDenoiser | None = None,
         *,

@@ -27,12 +27,13 @@ from sims_core.data.image_set import (
     read_images,
     read_index,
     read_samples,
+    scaled_latents,
     stream_samples,
     write_shard,
 )
 from sims_core.data.mixing import load_training_set, read_first_labelled
 from sims_core.data.names import DATASETS, images_of
-from sims_core.data.ranges import scaled_latents, to_float16
+from sims_core.data.ranges import to_float16
 from sims_core.data.stages import IMPORT
 from sims_core.diffusion.noise import generator
 from sims_core.diffusion.sampler import make_sampler
@@ -255,7 +256,7 @@ def test_scaling_is_channel_by_channel_and_images_are_left_alone():
 @pytest.fixture
 def experiment(store, tiny_experiment, autoencoder_folder, random_images, monkeypatch):
     """The tiny experiment on latents of 96 images with ten classes."""
-    from sims_core.data.image_set import ImageWriter
+    from sims_core.data.image_writer import ImageWriter
 
     config = ImportConfig(content="0" * 64, layout="folder")
     request = IMPORT.request(config)
@@ -322,7 +323,7 @@ def test_a_loop_on_latents(store, experiment):
     images, labels = load_training_set(store, store.open_artifact(second["mix"]))
     real, _ = read_first_labelled(store.open_artifact(setup["encode data"]), None)
     pollution, _ = read_first_labelled(store.open_artifact(first["generate latents"]), 70)
-    assert np.array_equal(images, np.concatenate([real, pollution]))
+    assert np.array_equal(images[torch.arange(len(images))], np.concatenate([real, pollution]))
     assert len(labels) == 96 + 70
     # What is measured and shown is the decoded images, against the real images.
     features = next(s.request for s in sims.stages if (s.t, s.role) == (2, "features"))

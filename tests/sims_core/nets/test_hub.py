@@ -144,5 +144,5 @@ def test_what_is_an_id_and_what_a_path(tmp_path, monkeypatch):
     assert is_hub_id("google/ddpm-cifar10-32")
     for path in ("google/here", "model.pkl", "/a/b", "./a/b", "../b", "a/b/c", "~/b", "a/.b"):
         assert not is_hub_id(path)
-    with pytest.raises(BadInput, match="--revision is of an id on the Hub"):
+    with pytest.raises(BadInput, match="`revision` is of an id on the Hub"):
         find_on_hub("google/here", "main")

@@ -37,5 +37,5 @@ def test_one_without_an_encoder_of_latents_is_refused(
     store, write, checkpoint_of, random_net, tiny_song
 ):
     imported(store, write(checkpoint_of(random_net(tiny_song))), "pixels")
-    with pytest.raises(BadInput, match="--scaling-of pixels: its file has no encoder that scales"):
+    with pytest.raises(BadInput, match="`scaling_of` pixels: its file has no encoder that scales"):
         scaling_of(store, "pixels")
