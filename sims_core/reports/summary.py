@@ -8,6 +8,7 @@ from typing import Literal
 from sims_core.common.frozen import Frozen
 from sims_core.evaluation.metric import figures_in
 from sims_core.reports.estimates import Estimate
+from sims_core.reports.provenance import Provenance
 from sims_core.studies.running import Outcome
 
 
@@ -106,6 +107,8 @@ class RunSummary(Frozen):
     """Figures over what a study varies, over seeds."""
     answer: str = ""
     """What a self-improvement study found, in one sentence; `arms` are its finals."""
+    provenance: Provenance | None = None
+    """None: an earlier version wrote it."""
 
 
 def shown_generations(generations: int, most: int = 6) -> list[int]:
