@@ -14,6 +14,7 @@ import typer
 from infra.cli.data import data_app
 from infra.cli.evaluate import evaluate
 from infra.cli.model import model_app
+from infra.cli.past_runs import runs_app
 from infra.cli.shell import JsonOption, StoreOption, existing_store, print_list
 from infra.cli.shell import errors as _errors
 from infra.cli.shell import use_store as _use_store
@@ -35,6 +36,7 @@ app.add_typer(store_app, name="store")
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 app.add_typer(stack_app, name="stack")
+app.add_typer(runs_app, name="runs")
 app.command()(evaluate)
 
 

@@ -62,7 +62,8 @@ def _settings(details: RunDetails) -> list[tuple[str, str]]:
     ]
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """What every page is rendered with: text is escaped, and a missing name is an error."""
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -81,7 +82,7 @@ def render_report(
     first_samples = next(s.ref for s in plan if s.role == roles.GENERATE)
     part = report_of(plan).page(store, summary, plan, folder)
     return (
-        _environment()
+        page_environment()
         .get_template(part.template)
         .render(
             summary=summary,
