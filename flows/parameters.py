@@ -35,7 +35,7 @@ from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
-from sims_core.studies.resolve import resolve_base, resolve_data
+from sims_core.studies.resolve import fit_networks_to_data, resolve_base, resolve_data
 from sims_core.studies.self_improvement import RANGE
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
@@ -161,6 +161,8 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     chosen = set(parameters["overrides"])
     for name, value in parameters["overrides"].items():
         chosen |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else set()
+    if preset.fits_data:
+        experiment = fit_networks_to_data(experiment, store, chosen)
     experiment = resolve_data(resolve_base(experiment, store, chosen), store)
     settings = Settings.read()
     kind_of(experiment.data).check_machine(experiment, settings.execution())

@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from warnings import warn
 
 import numpy as np
@@ -19,23 +18,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor
 
 from sims_core.common.errors import BadInput
 from sims_core.common.seeding import image_seed
-from sims_core.data.config import ImportedSet
 from sims_core.data.grid import encode_png, image_grid
-from sims_core.data.importing import ProfilesFound, imported_set, plan_import
 from sims_core.data.ranges import to_uint8
-from sims_core.data.stages import IMPORT
 from sims_core.data.types import Images
 from sims_core.diffusion.config import SamplerConfig
 from sims_core.diffusion.denoiser import Denoiser, NetDenoiser
 from sims_core.diffusion.guidance import negative_guidance
 from sims_core.diffusion.sampler import make_sampler
 from sims_core.engine.execution import Execution, check_precision
-from sims_core.engine.run import run_stage
 from sims_core.engine.stage import Progress, no_progress
 from sims_core.evaluation.figures import METRICS_KIND, read_figures
 from sims_core.nets import saved
@@ -45,7 +39,8 @@ from sims_core.sampling.images import image_labels, sample_images
 from sims_core.settings import Settings
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-from sims_core.studies.comparison import Features, ImageSource, of_imported, plan_comparison
+from sims_core.studies.comparison import Features, plan_comparison
+from sims_core.studies.folders import import_folder
 from sims_core.studies.running import Runner
 from sims_core.training.config import TrainingConfig
 from sims_core.training.images import checked_labels
@@ -363,8 +358,8 @@ def evaluate(
         opened = Store.open(root)
         try:
             comparison = plan_comparison(
-                _imported(opened, execution, images, size, channels),
-                _imported(opened, execution, reference, size, channels),
+                import_folder(opened, execution, images, size, channels),
+                import_folder(opened, execution, reference, size, channels),
                 settings.files(),
                 features=features,
                 metrics=metrics,
@@ -378,30 +373,6 @@ def evaluate(
             torch.set_num_threads(threads)  # a stage sets its own
         refs = [stage.ref for stage in comparison.stages if stage.ref.kind == METRICS_KIND]
         return {name: float(value) for name, value in read_figures(opened, refs).items()}
-
-
-def _imported(
-    store: Store, execution: Execution, source: str | Path, size: int | None, channels: int | None
-) -> ImageSource:
-    """What lies at `source`, in the store."""
-    path = Path(source).expanduser().absolute()
-    files = execution.files.model_copy(update={"imported": path})
-    reading = execution.model_copy(update={"files": files})
-    options: dict[str, Any] = {"split": None, "labels": None, "skip_broken": False}
-    try:
-        plan = plan_import(files, size=size, channels=channels, **options)
-    except ValidationError:
-        raise BadInput(f"size {size} must be 4 to 4096 and channels {channels} 1 or 3") from None
-    for left_out, each in plan.left_out.row().items():
-        warn(f"{path}: not imported: {each['count']} x {left_out}", stacklevel=3)
-    config = plan.config
-    try:
-        ref = run_stage(store, IMPORT, IMPORT.request(config), reading)
-    except ProfilesFound:
-        config = config.model_copy(update={"srgb": True})
-        ref = run_stage(store, IMPORT, IMPORT.request(config), reading)
-    dataset: ImportedSet = imported_set(config, store.open_artifact(ref))
-    return replace(of_imported(store, "images", dataset), name=str(source))
 
 
 def read_metrics(run: str | Path) -> pa.Table:
