@@ -5,7 +5,7 @@ PYTHON ?= python3
 STORE ?= store
 INSTALLED := $(VENV)/installed
 
-.PHONY: help install run test test-slow test-containers check bench clean
+.PHONY: help install run test test-slow test-containers check bench docs clean
 
 help:
 	@echo "make run        a whole self-consuming loop on real handwritten digits, with a report"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-containers   the stack in real containers: 12 minutes, 30 GB of free disk"
 	@echo "make check      linters, types, import layers"
 	@echo "make bench      the benchmarks"
+	@echo "make docs       the documentation as a site, with the reference; every link checked"
 	@echo "make install    only build .venv"
 
 install: $(INSTALLED)
@@ -44,5 +45,9 @@ check: install
 bench: install
 	set -e; for benchmark in tests/benchmarks/bench_*.py; do $(BIN)/python $$benchmark; done
 
+docs: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(STORE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(STORE) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

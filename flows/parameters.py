@@ -39,6 +39,7 @@ from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
 from sims_core.studies.resolve import (
+    fit_networks_to_data,
     resolve_base,
     resolve_data,
     resolve_methods,
@@ -205,6 +206,8 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     chosen = set(parameters["overrides"])
     for name, value in parameters["overrides"].items():
         chosen |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else set()
+    if preset.fits_data:
+        experiment = fit_networks_to_data(experiment, store, chosen)
     experiment = resolve_data(resolve_base(experiment, store, chosen), store)
     experiment = resolve_reference(resolve_methods(experiment, store), store)
     settings = Settings.read()

@@ -47,6 +47,8 @@ class Preset(Frozen):
     needs: tuple[Need, ...] = ()
     """What must be imported first."""
     experiment: Experiment
+    fits_data: bool = False
+    """Networks are for images of whatever size and channels the imported ones have."""
 
     @property
     def full_name(self) -> str:

@@ -1,17 +1,20 @@
 """sims-loop/own-images: the loop on images of your own.
 
-    sims data import FOLDER --name own --size 32 --channels 3
+    sims data import FOLDER --name own --size 32
     sims run sims-loop/own-images
 
-The folder has a sub-folder for each class. Without classes, or under another name:
+Size and channels of the network are those of the images. The folder has a sub-folder for each
+class, and the metrics are in the features of a classifier of these classes. Images without classes
+are measured in Inception's features, which needs its weights and at least 2,049 images:
 
-    sims data import FOLDER --name mine --size 32 --channels 3 --labels none
-    sims run sims-loop/own-images -p data.name=mine -p evaluation.features=inception
+    sims data import FOLDER --name mine --size 64 --labels none
+    sims run sims-loop/own-images -p data.name=mine
 
-With 500 images or fewer add `-p evaluation.kid_subset_size=100`, which must be below their number.
-(`evaluation.features=inception` needs its weights and more images.) The network is small enough for
-a CPU, about 100 images a second and core in training. For images that matter take a GPU and a
-larger one: `-p model.net.block_out_channels=[128,256,256] -p training.kimg=...`.
+`-p model.net.num_classes=N` conditions the network on the N classes; the classes of generated
+images are drawn evenly, so do it where there are about as many images of each. With 500 images or
+fewer add `-p evaluation.kid_subset_size=100`, which must be below their number. The network is
+small enough for a CPU, about 100 images a second and core in training. For images that matter take
+a GPU and a larger one: `-p model.net.block_out_channels=[128,256,256] -p training.kimg=...`.
 """
 
 from flows.presets import Preset
@@ -31,6 +34,7 @@ PRESETS = [
         hardware="2 CPU cores, 4 GB of memory; a GPU for more than a first look",
         expected_time="about an hour at 32 x 32 on a CPU",
         parameters={"generations": 2, "omegas": [1.0], "pollution_sizes": [2000]},
+        fits_data=True,
         experiment=Experiment(
             data=ImportedImages(name="own"),
             model=ModelConfig(

@@ -19,6 +19,7 @@ from infra.cli.shell import (
     errors,
     existing_store,
     print_list,
+    tell_renamed,
     use_store,
     worded,
 )
@@ -95,7 +96,7 @@ def data_import(
     with errors():
         use_store(store)
         apply_environment_defaults()
-        from sims_core.data.names import check_name
+        from sims_core.data.names import DATASETS, check_name
         from sims_core.settings import writable_store
 
         check_name(name)
@@ -103,7 +104,7 @@ def data_import(
         options: dict[str, Any] = {"split": split, "size": size, "skip_broken": skip_broken}
         options["channels"] = int(channels) if channels else None
         options["label_column"] = label_column
-        before = _stands_for(opened, name)
+        before = DATASETS.stands_for(opened, name)
         dataset, cached, told = _import(opened, source, labels, options)
         _list_skipped(opened, dataset)
         with _naming(opened, name):
@@ -184,16 +185,6 @@ def _scaling(store: Store, scaling: str | None, model: str | None, seed: int) ->
     return EncodeConfig.model_validate({"scaling": scaling or "standardized", "seed": seed})
 
 
-def _stands_for(store: Store, name: str) -> ImportedSet | None:
-    """What a name stands for now; None: nothing that can be read."""
-    from sims_core.data.names import DATASETS
-
-    try:
-        return DATASETS.find(store, name)
-    except BadInput:
-        return None
-
-
 @contextmanager
 def _naming(store: Store, name: str) -> Iterator[None]:
     """Exclusive among all that give this name, for the moment that it takes."""
@@ -213,9 +204,9 @@ def _refuse_if_renamed(
     store: Store, name: str, before: ImportedSet | None, dataset: ImportedSet
 ) -> None:
     """Raises BadInput if another import gave the name to another set while this one was at work."""
-    from sims_core.data.names import images_of
+    from sims_core.data.names import DATASETS, images_of
 
-    if (now := _stands_for(store, name)) not in (before, dataset):
+    if (now := DATASETS.stands_for(store, name)) not in (before, dataset):
         other = f"{images_of(now).location}" if now else "nothing"
         raise BadInput(
             f"--name {name}: another import has given this name to {other} meanwhile; this one's "
@@ -235,9 +226,13 @@ def _name(
     from sims_core.data.names import DATASETS
     from sims_core.latents.stages import modelled_by
 
+    before = DATASETS.stands_for(store, name)
     DATASETS.give(store, name, dataset)
     details = store.manifest(modelled_by(dataset)).details
     row = {**_row(name, dataset), **details, "cached": cached, **(told or {})}
+    if before not in (None, dataset):
+        row["stood_for"] = _row(name, before)
+        tell_renamed(_text(row["stood_for"]), _text(row))
     if told is not None:
         row["notes"] = [worded(note) for note in row["notes"]]
         for line in _closing_lines(row):

@@ -14,6 +14,7 @@ import typer
 from infra.cli.data import data_app
 from infra.cli.evaluate import evaluate
 from infra.cli.model import model_app
+from infra.cli.past_runs import runs_app
 from infra.cli.shell import JsonOption, StoreOption, existing_store, print_list
 from infra.cli.shell import errors as _errors
 from infra.cli.shell import use_store as _use_store
@@ -29,14 +30,35 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Self-consuming loops of diffusion models as cached, resumable runs.",
 )
 store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store.")
 app.add_typer(store_app, name="store")
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
 app.add_typer(stack_app, name="stack")
+app.add_typer(runs_app, name="runs")
 app.command()(evaluate)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from sims_core.reports.provenance import PACKAGE, code_commit, package_version
+
+        commit = code_commit()
+        print(f"{PACKAGE} {package_version()}" + (f" (commit {commit})" if commit else ""))
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it, with the commit."
+        ),
+    ] = False,
+) -> None:
+    """Self-consuming loops of diffusion models as cached, resumable runs."""
 
 
 @app.command()

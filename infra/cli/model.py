@@ -14,6 +14,7 @@ from infra.cli.shell import (
     errors,
     existing_store,
     print_list,
+    tell_renamed,
     use_store,
 )
 from infra.environment import apply_environment_defaults
@@ -80,10 +81,14 @@ def model_import(
         files = execution.files.model_copy(update={"imported": folder})
         request = IMPORT_MODEL.request(model)
         cached = run_shown(opened, execution.model_copy(update={"files": files}), request)
+        before = MODELS.stands_for(opened, name)
         MODELS.give(opened, name, model)
         row = {**_row(opened, name, model), "cached": cached, **hub}
         if found.details:
             row["file"] = found.details
+        if before not in (None, model):
+            row["stood_for"] = _row(opened, name, before)
+            tell_renamed(_text(row["stood_for"]), _text(row))
         print(json.dumps(row) if as_json else "\n".join([_text(row), *_more(row)]))
 
 

@@ -51,6 +51,18 @@ def errors() -> Iterator[None]:
         raise _fail(message, 130) from None
 
 
+def tell_renamed(before: str, now: str) -> None:
+    """Says on standard error that a name is given to something else: what runs by that name
+    compute from now on is not what they did.
+
+    Args:
+        before, now: what it stood for and stands for, in words that begin with the name.
+    """
+    name, _, was = before.partition(": ")
+    print(shown(f"{name} stood for {was}"), file=sys.stderr)
+    print(shown(f"{name} stands for {now.partition(': ')[2]} now"), file=sys.stderr)
+
+
 def use_store(store: Path | None) -> None:
     """The settings of this process, and of the flow that it runs, name this store."""
     if store is not None:

@@ -68,7 +68,8 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g} %"
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """What every page is rendered with: text is escaped, and a missing name is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -89,7 +90,7 @@ def render_report(
     first_samples = next(s.ref for s in plan if s.role == roles.GENERATE)
     part = report_of(plan).page(store, summary, plan, folder)
     return (
-        _environment()
+        page_environment()
         .get_template(part.template)
         .render(
             summary=summary,

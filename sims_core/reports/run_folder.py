@@ -23,6 +23,7 @@ from sims_core.common.digest import digest_of, file_sha256
 from sims_core.common.files import explain_disk_errors, write_atomically
 from sims_core.common.frozen import Frozen
 from sims_core.reports.base import RunDetails, report_of
+from sims_core.reports.provenance import trace
 from sims_core.reports.summary import RunSummary, count_stages
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
@@ -165,6 +166,13 @@ def _draw(store: Store, run: RunToReport, inputs: str) -> RunSummary:
         report=str(run_folder / "report" / "index.html"),
         stages=count_stages(run.outcomes),
         **report_of(run.plan).findings(store, run.plan),
+        provenance=trace(
+            store,
+            dict(run.parameters),
+            run.plan.experiment.model_dump(mode="json"),
+            run.plan.seed,
+            run.outcomes,
+        ),
     )
     folder = store.root / "progress" / f"run-{uuid.uuid4().hex}"
     try:

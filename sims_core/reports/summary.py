@@ -11,6 +11,7 @@ from sims_core.common.frozen import Frozen
 from sims_core.evaluation.metric import figures_in
 from sims_core.reports.cost import Cost
 from sims_core.reports.estimates import Estimate
+from sims_core.reports.provenance import Provenance
 from sims_core.studies.running import Outcome
 
 
@@ -144,6 +145,8 @@ class RunSummary(Frozen):
     """Figures over what a study varies, over seeds."""
     answer: str = ""
     """What a study, or a loop over several seeds, found in one sentence."""
+    provenance: Provenance | None = None
+    """None: an earlier version wrote it."""
 
 
 def shown_generations(generations: int, most: int = 6) -> list[int]:

@@ -64,6 +64,13 @@ class Names(Generic[T]):
                 f"{self._path(store, name)} is unreadable: import {name} again by {command}"
             ) from None
 
+    def stands_for(self, store: Store, name: str) -> T | None:
+        """What `name` stands for; None: nothing that can be read."""
+        try:
+            return self.find(store, name)
+        except BadInput:
+            return None
+
     def given(self, store: Store) -> list[str]:
         """Every name that was given, in order."""
         return sorted(path.stem for path in (store.root / self.folder).glob("*.json"))

@@ -109,10 +109,14 @@ def find_images(store: Store, name: str) -> ImageSource:
     if known:
         return _of_data(name if ":" in name else f"{name}:train", known)
     if imported:
-        dataset = DATASETS.find(store, name)
-        source = _of_data(name, ImportedImages(name=name, imported=dataset))
-        return replace(source, **_originals(store, dataset))
+        return of_imported(store, name, DATASETS.find(store, name))
     return _of_artifact(store, name, _by_digest(store, name) or _by_path(store, name))
+
+
+def of_imported(store: Store, name: str, dataset: ImportedSet) -> ImageSource:
+    """An imported set as one that somebody named."""
+    source = _of_data(name, ImportedImages(name=name, imported=dataset))
+    return replace(source, **_originals(store, dataset))
 
 
 def _of_data(name: str, data: ImageData) -> ImageSource:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import one_line
+from sims_core.common.frozen import WHOLE, one_line
 from sims_core.data.config import ImportedImages, ImportedSet
 from sims_core.data.names import DATASETS
 from sims_core.engine.execution import Execution
@@ -112,6 +112,53 @@ def _check_sigma_data(experiment: Experiment, store: Store, dataset: ImportedSet
             f"model.sigma_data is {expected:g}, the deviation of these latents is {found:g}: set "
             f"model.sigma_data={found:g}"
         )
+
+
+def fit_networks_to_data(
+    experiment: Experiment, store: Store, chosen: Collection[str] = ()
+) -> Experiment:
+    """The experiment with networks for images of the size and channels of its imported set, and
+    features that need no classes where the set has none.
+
+    Each of these is said where it is not what the experiment had.
+
+    Args:
+        chosen: dotted names of the settings that a user has set; they stay.
+
+    Raises:
+        BadInput: the set was not imported, or its images are not square or do not suit the network.
+    """
+    data = experiment.data
+    if not isinstance(data, ImportedImages):
+        return experiment
+    found = DATASETS.find(store, data.name)
+    seen = found.modelled
+    if seen.height != seen.width:
+        raise BadInput(
+            f"data set {data.name}: its images are {seen.width} x {seen.height}, and networks are "
+            "for square ones: import them with `size` N"
+        )
+    changes: dict[str, object] = {}
+    if experiment.base.imported is None:  # an imported one is for what it was trained on
+        changes |= {"model.net.image_size": seen.height, "model.net.channels": seen.channels}
+    evaluation, is_ours = experiment.evaluation, "evaluation.features" not in chosen
+    if is_ours and not found.contents.num_classes and evaluation.features == "classifier":
+        wanted = evaluation.model_copy(update={"features": "inception"})
+        least = max(wanted.num_images, wanted.fewest_images)
+        changes |= {"evaluation.features": "inception", "evaluation.num_images": least}
+    config = experiment.model_dump(mode="json", context={WHOLE: True})
+    for name, value in changes.items():
+        *path, last = name.split(".")
+        level = config
+        for part in path:
+            level = level[part]
+        if name not in chosen and level[last] != value:
+            logger.warning("%s is %s, as the images of %s want it", name, value, data.name)
+            level[last] = value
+    try:
+        return Experiment.model_validate(config)
+    except ValidationError as error:
+        raise BadInput(f"data set {data.name}: {one_line(error).removeprefix('value: ')}") from None
 
 
 def resolve_data(experiment: Experiment, store: Store) -> Experiment:

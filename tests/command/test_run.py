@@ -33,7 +33,9 @@ def _refs(summary: dict) -> set[str]:
 def test_standard_output_is_one_json_object(tiny_run):
     assert tiny_run.stdout.count("\n") == 1
     summary = tiny_run.summary
-    assert set(summary) == {"run", "flow", "preset", "store", "report", "stages", "arms"}
+    assert set(summary) == {
+        *("run", "flow", "preset", "store", "report", "stages", "arms", "provenance")
+    }
     assert (summary["flow"], summary["preset"]) == ("sims-loop", "digits")
     assert summary["store"] == str(tiny_run.store)
     assert set(summary["stages"]) == {"computed", "cached", "seconds"}

@@ -52,3 +52,11 @@ def test_texts_become_json_values(texts, values):
 def test_what_cannot_be_read_is_bad_input(texts):
     with pytest.raises(BadInput):
         parse_parameters(texts, MODEL)
+
+
+def test_the_version_is_printed(sims):
+    from importlib.metadata import version
+
+    done = sims("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"sims-loop {version('sims-loop')}")

@@ -67,9 +67,8 @@ def test_import_list_and_plan(sims, digits_folder, tmp_path):
     assert [r["name"] for r in listed["datasets"]] == ["b", "own"]
     for_people = sims("data", "ls", "--store", str(store)).stdout
     assert "own: 200 images of 1 x 8 x 8, 10 classes, from folder" in for_people
-    net = {"model__net__image_size": "8", "model__net__channels": "1"}
     run = ("run", "sims-loop/own-images", "--store", str(store), "--dry-run", "--json")
-    planned = json.loads(sims(*run, *words(**net)).stdout)["plan"]
+    planned = json.loads(sims(*run, *words()).stdout)["plan"]
     prepared = next(stage for stage in planned if stage["stage"] == "prepare data")
     assert (prepared["artifact"], prepared["cached"]) == (row["artifact"], True)
 
@@ -105,9 +104,8 @@ def test_skipped_images_are_named(sims, digits_folder, tmp_path):
 def test_a_whole_run_on_own_images(sims, digits_folder, tmp_path):
     store = tmp_path / "store"
     assert data_import(sims, store, digits_folder, "--name", "own").returncode == 0
-    net = {"model__net__image_size": "8", "model__net__channels": "1"}
     run = ("run", "sims-loop/own-images", "--store", str(store), "--json", "--direct")
-    done = sims(*run, *words(**net, model__net__block_out_channels="[8,16]"))
+    done = sims(*run, *words(model__net__block_out_channels="[8,16]"))
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert [arm["name"].split()[0] for arm in summary["arms"]] == ["standard", "sims"]
@@ -229,6 +227,22 @@ def in_process(monkeypatch):
         return CliRunner().invoke(app, ["data", "import", str(source), *options])
 
     return run
+
+
+def test_a_name_that_is_given_to_something_else(in_process, digits_folder, tmp_path):
+    """It says what the name stood for and what it stands for now; the same set is no change."""
+    store = tmp_path / "store"
+    first = json.loads(in_process(store, digits_folder, "--name", "own", "--json").stdout)
+    assert "stood_for" not in first
+    again = in_process(store, digits_folder, "--name", "own", "--json")
+    assert "stood" not in again.stdout + again.stderr
+    done = in_process(store, digits_folder, "--name", "own", "--size", "4", "--json")
+    row = json.loads(done.stdout)
+    assert row["stood_for"]["artifact"] == first["artifact"] != row["artifact"]
+    said = [line for line in done.stderr.splitlines() if line.startswith("own ")]
+    was = f"200 images of 1 x 8 x 8, 10 classes, from folder; {first['artifact']}"
+    now = f"200 images of 1 x 4 x 4, 10 classes, from folder; {row['artifact']}"
+    assert said == [f"own stood for {was}", f"own stands for {now} now"]
 
 
 def test_colours_of_another_profile_are_converted_and_counted(in_process, tmp_path):

@@ -1,0 +1,160 @@
+"""Where a run's figures come from: what was asked, by which code, on which machine, and when."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sims_core.common.frozen import Frozen
+from sims_core.engine.run import LIBRARIES
+from sims_core.settings import Settings
+from sims_core.store.store import Store
+from sims_core.studies.running import Outcome
+
+PACKAGE = "sims-loop"
+ROOT = Path(__file__).parents[2]
+NVIDIA = Path("/proc/driver/nvidia/gpus")
+CPU = Path("/proc/cpuinfo")
+
+
+class Machine(Frozen):
+    """What wrote the report; each artifact's manifest says what computed it."""
+
+    host: str
+    system: str
+    cpu: str
+    cores: int
+    """Logical ones that the process may use."""
+    memory_bytes: int
+    gpus: tuple[str, ...] = ()
+    device: str
+    """That of the settings: "auto" where none was named."""
+    threads: int | None = None
+    """torch's, where they were set."""
+
+
+class Times(Frozen):
+    """UTC, ISO 8601."""
+
+    began: str | None = None
+    """When the first of the run's stages began to be computed, by this run or an earlier one."""
+    ended: str | None = None
+    """When the last was finished."""
+    written: str
+    """When this was written."""
+
+
+class Provenance(Frozen):
+    """What it takes to make a run's figures again."""
+
+    parameters: dict[str, Any]
+    """Every parameter of the flow."""
+    experiment: dict[str, Any]
+    """Everything that preset and overrides fix, to the last field."""
+    seeds: tuple[int, ...]
+    """Of the run; every random number derives from them."""
+    version: str | None
+    """Of this package; None: it is not installed."""
+    commit: str | None
+    """Git commit of the code, "-dirty" after it where files differ; None: it is no clone."""
+    libraries: dict[str, str]
+    machine: Machine
+    times: Times
+
+
+def trace(
+    store: Store,
+    parameters: dict[str, Any],
+    experiment: dict[str, Any],
+    seed: int,
+    outcomes: Sequence[Outcome],
+) -> Provenance:
+    """The provenance of a run that has just ended."""
+    return Provenance(
+        parameters=parameters,
+        experiment=experiment,
+        seeds=tuple(parameters.get("seeds") or [seed]),
+        version=package_version(),
+        commit=code_commit(),
+        libraries={
+            "python": platform.python_version(),
+            **{name: version(name) for name in LIBRARIES},
+        },
+        machine=this_machine(),
+        times=_times(store, outcomes),
+    )
+
+
+def package_version() -> str | None:
+    """This package's version, None where it is not installed."""
+    try:
+        return version(PACKAGE)
+    except PackageNotFoundError:
+        return None
+
+
+def code_commit(root: Path = ROOT) -> str | None:
+    """The commit of the clone whose top is `root`, None if there is none or no git."""
+    git = shutil.which("git")
+    if git is None or not (root / ".git").exists():  # not that of a folder above
+        return None
+    describe = [git, "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(  # noqa: S603  # no part of it is a user's
+            [*describe, "--exclude=*"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):  # a clone of another user, or a cut one
+        return None
+    return done.stdout.strip() or None
+
+
+def this_machine() -> Machine:
+    settings = Settings.read()
+    return Machine(
+        host=platform.node(),
+        system=platform.platform(),
+        cpu=_after_colon(CPU, "model name") or platform.processor() or platform.machine(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=psutil.virtual_memory().total,
+        gpus=tuple(
+            _after_colon(path, "Model") or "unknown" for path in NVIDIA.glob("*/information")
+        ),
+        device=settings.device,
+        threads=settings.threads,
+    )
+
+
+def _after_colon(path: Path, name: str) -> str | None:
+    """The value of the first line `name : value` of one of the kernel's files."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith(name)]
+    return found[0] if found else None
+
+
+def _times(store: Store, outcomes: Sequence[Outcome]) -> Times:
+    records = [record for each in outcomes if (record := store.record(each.stage.ref))]
+    ends = [datetime.fromisoformat(record.finished) for record in records]
+    begins = [
+        end - timedelta(seconds=record.seconds) for end, record in zip(ends, records, strict=True)
+    ]
+    return Times(
+        began=_text(min(begins)) if begins else None,
+        ended=_text(max(ends)) if ends else None,
+        written=_text(datetime.now(UTC)),
+    )
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")

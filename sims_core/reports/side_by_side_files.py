@@ -1,0 +1,98 @@
+"""A comparison of runs as files: a page, tables, a figure for a paper, what to cite."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from sims_core.common import roles
+from sims_core.common.errors import BadInput
+from sims_core.data.grid import GRID_FILE
+from sims_core.reports.citations import bibliography
+from sims_core.reports.drawing import svg_text
+from sims_core.reports.latex import latex_table
+from sims_core.reports.page import page_environment
+from sims_core.reports.past_runs import PastRun
+from sims_core.reports.side_by_side import RunComparison, shown_value
+from sims_core.reports.side_by_side_figure import comparison_figure
+
+PAGE = "index.html"
+
+
+def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
+    """Writes all files into `folder`, which is made if it is not there; those of an earlier
+    comparison are replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        BadInput: the folder is a file, or holds something else.
+    """
+    files = ("index.html", "runs.csv", "runs.parquet", "table.csv", "table.tex")
+    files += ("figure.pdf", "figure.png", "references.bib")
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(f"{folder} is a file: give the name of a folder")
+    if folder.is_dir() and (others := {path.name for path in folder.iterdir()} - set(files)):
+        raise BadInput(f"{folder} holds {min(others)}, which is no part of a comparison")
+    folder.mkdir(parents=True, exist_ok=True)
+    tidy = pa.Table.from_pylist(comparison.tidy_rows())
+    pq.write_table(tidy, folder / "runs.parquet")
+    pa.csv.write_csv(tidy, folder / "runs.csv")
+    pa.csv.write_csv(pa.Table.from_pylist(comparison.table_rows()), folder / "table.csv")
+    (folder / "table.tex").write_text(latex_table(comparison))
+    (folder / "references.bib").write_text(bibliography(comparison.runs))
+    figure = comparison_figure(comparison)
+    with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType, which journals ask for
+        figure.savefig(folder / "figure.pdf", metadata={"CreationDate": None, "Producer": None})
+    figure.savefig(folder / "figure.png", dpi=150, metadata={"Software": None})
+    (folder / PAGE).write_text(_page(comparison, svg_text(figure), files))
+    return [folder / name for name in files]
+
+
+def _page(comparison: RunComparison, svg: str, files: tuple[str, ...]) -> str:
+    from markupsafe import Markup
+
+    drawn = Markup(svg)  # noqa: S704 - drawn by matplotlib
+    template = page_environment().get_template("side_by_side.html.j2")
+    return template.render(
+        comparison=comparison,
+        figure=drawn,
+        files=[name for name in files if name != PAGE],
+        rows=comparison.table_rows(),
+        costs=comparison.cost_rows(),
+        grids=list(grids(comparison)),
+        shown=shown_value,
+    )
+
+
+def grids(comparison: RunComparison) -> Iterator[dict[str, Any]]:
+    """Samples of the last generation of every arm, of each group's first run; of images only."""
+    for group, label in zip(comparison.groups, comparison.labels, strict=True):
+        run = group[0]
+        shown: set[str] = set()
+        for arm in run.content.get("arms") or ():
+            name = arm.get("curve") or arm["name"]
+            last = arm["generations"][-1]
+            png = _grid(run, last["artifacts"])
+            if png is not None and name not in shown:
+                shown.add(name)
+                uri = "data:image/png;base64," + base64.b64encode(png).decode()
+                yield {"name": f"{label}: {name}" if label else name, "t": last["t"], "uri": uri}
+
+
+def _grid(run: PastRun, artifacts: dict[str, str]) -> bytes | None:
+    """The picture of a generation, the preview's where there is one; None of points."""
+    store = run.folder.parents[1]
+    for role in (roles.PREVIEW, roles.GENERATE):
+        path = store / artifacts.get(role, "") / GRID_FILE
+        if role in artifacts and path.is_file():
+            return path.read_bytes()
+    return None

@@ -1,0 +1,59 @@
+"""`sims runs` on what a real run left."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+
+def test_a_run_is_listed_and_shown(sims, tiny_run):
+    done = sims("runs", "ls", "--store", str(tiny_run.store), "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["runs"]
+    assert (row["preset"], row["state"]) == ("sims-loop/digits", "finished")
+    assert row["seeds"] == [0]
+    assert row["differs"]["training.kimg"] == 0.5
+    assert (row["differs"]["generations"], row["differs"]["pollution_sizes"]) == (2, [32])
+    assert "omegas" not in row["differs"]
+    last = tiny_run.summary["arms"][-1]["generations"][-1]["metrics"]["fid"]
+    assert f"{last:.3f}" in row["figure"]
+    shown = sims("runs", "show", row["run"], "--store", str(tiny_run.store)).stdout
+    assert "commit" in shown
+    assert "-p training.kimg=0.5" in shown
+
+
+def test_runs_are_compared(sims, tiny_store, tiny_run, tmp_path):
+    """A run and a copy that says another seed, as if it had been made with that."""
+    (folder,) = (tiny_store / "runs").iterdir()
+    copy = tiny_store / "runs" / "copy"
+    copy.mkdir()
+    content = json.loads((folder / "run.json").read_text())
+    content["provenance"]["seeds"] = content["provenance"]["parameters"]["seeds"] = [1]
+    (copy / "run.json").write_text(json.dumps(content))
+    table = pq.read_table(folder / "metrics.parquet")
+    pq.write_table(table, copy / "metrics.parquet")
+    out = tmp_path / "out"
+    names = (folder.name, "copy", "--store", str(tiny_store), "--out", str(out))
+    done = sims("runs", "compare", *names, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [path for path in found["files"] if path.endswith("figure.pdf")] == [
+        str(out / "figure.pdf")
+    ]
+    fids = [row["fid"] for row in table.to_pylist()]
+    assert [row["fid"] for row in found["table"]] == pytest.approx(fids)
+    assert (out / "index.html").read_text().count("data:image/png;base64") == 2
+    text = sims("runs", "compare", *names[:-2]).stdout
+    assert f"{fids[0]:.3f}" in text
+
+
+def test_a_run_is_removed_and_its_artifacts_stay(sims, tiny_store, bytes_of):
+    (folder,) = (tiny_store / "runs").iterdir()
+    before = bytes_of(tiny_store)
+    done = sims("runs", "rm", folder.name, "--yes", "--store", str(tiny_store))
+    assert done.returncode == 0, done.stderr
+    assert not folder.exists()
+    assert bytes_of(tiny_store) == before
+    done = sims("runs", "rm", folder.name, "--yes", "--store", str(tiny_store))
+    assert done.returncode == 2
+    assert "runs: none yet" in done.stderr
