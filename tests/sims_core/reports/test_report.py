@@ -181,8 +181,8 @@ def test_names_are_escaped(tiny_run, summary, details):
     page = Page(page_text)
     assert "script" not in page.tags
     assert page.tags.count("b") == len(arms) + 1  # the cards' own
-    for name in names:  # card, legend and two rows of the table
-        assert "".join(page.text).count(name) == 4
+    for name in names:  # card, legend, two rows of the table, cost
+        assert "".join(page.text).count(name) == 5
 
 
 def test_rendering_twice_gives_the_same_bytes(html, tiny_run, summary, details):
