@@ -11,9 +11,12 @@ from sims_core.evaluation.config import (
     EvaluatePointsConfig,
     ExtractorConfig,
     FeaturesConfig,
+    LabelConfig,
+    LabelPointsConfig,
     MetricConfig,
     ReferenceConfig,
     ReferenceFileConfig,
+    SharesConfig,
     StatisticsFidConfig,
 )
 
@@ -68,8 +71,25 @@ EVALUATE_POINTS = Stage(
     EvaluatePointsConfig,
     "sims_core.evaluation.points:evaluate_points",
 )
+LABEL = Stage(
+    "label",
+    1,
+    "labels",
+    LabelConfig,
+    "sims_core.evaluation.labelling:label_images",
+    accelerated=True,
+)
+LABEL_POINTS = Stage(
+    "label_points",
+    1,
+    "labels",
+    LabelPointsConfig,
+    "sims_core.evaluation.labelling:label_points",
+)
+SHARES = Stage("shares", 1, "metrics", SharesConfig, "sims_core.evaluation.labelling:shares")
 
 STAGES: tuple[Stage[Any], ...] = (
     *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE, METRIC),
     *(IMPORT_REFERENCE, STATISTICS_FID, REFERENCE, EVALUATE_POINTS),
+    *(LABEL, LABEL_POINTS, SHARES),
 )
