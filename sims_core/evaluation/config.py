@@ -164,6 +164,15 @@ class EvaluatePointsConfig(Frozen):
     """What the bootstrap's resamples are drawn from."""
 
 
+class EvaluateAgainstPointsConfig(Frozen):
+    """Exact transport between as many generated points and reference points."""
+
+    empirical_points: int
+    bootstrap: int
+    seed: int
+    """What the bootstrap's resamples are drawn from."""
+
+
 class Half(Frozen):
     """One half of a set, drawn at random; the other has the other number."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from sims_core.engine.stage import Stage
 from sims_core.evaluation.config import (
     ClassifierStageConfig,
+    EvaluateAgainstPointsConfig,
     EvaluateConfig,
     EvaluatePointsConfig,
     ExtractorConfig,
@@ -86,10 +87,17 @@ LABEL_POINTS = Stage(
     LabelPointsConfig,
     "sims_core.evaluation.labelling:label_points",
 )
+EVALUATE_AGAINST_POINTS = Stage(
+    "evaluate_against_points",
+    1,
+    "metrics",
+    EvaluateAgainstPointsConfig,
+    "sims_core.evaluation.points:evaluate_against_points",
+)
 SHARES = Stage("shares", 1, "metrics", SharesConfig, "sims_core.evaluation.labelling:shares")
 
 STAGES: tuple[Stage[Any], ...] = (
     *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE, METRIC),
     *(IMPORT_REFERENCE, STATISTICS_FID, REFERENCE, EVALUATE_POINTS),
-    *(LABEL, LABEL_POINTS, SHARES),
+    *(LABEL, LABEL_POINTS, SHARES, EVALUATE_AGAINST_POINTS),
 )
