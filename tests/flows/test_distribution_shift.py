@@ -16,7 +16,7 @@ from sims_core.evaluation.figures import read_metrics
 from sims_core.store.store import Store
 
 STUDY = {
-    "targets": "0.5,0.6",
+    "targets": "0.6",
     "exponents": "1,3",
     "select_images": "64",
     "final_images": "96",
@@ -59,8 +59,8 @@ def test_no_stage_is_computed_twice(done):
     assert summary.stages.computed == len(counts)
     trained = [stage.role for stage in plan if stage.request.stage == "train"]
     # A base a seed, one on re-weighted real data a target and seed, and what was tried.
-    assert Counter(trained) == {roles.TRAIN_BASE: 2 + 4, roles.FINE_TUNE_AUXILIARY: 8}
-    assert summary.answer.startswith("target odd=0.5: odd ")
+    assert Counter(trained) == {roles.TRAIN_BASE: 2 + 2, roles.FINE_TUNE_AUXILIARY: 4}
+    assert summary.answer.startswith("target odd=0.6: odd ")
 
 
 def test_the_sets_have_the_exact_counts(done):
@@ -120,12 +120,12 @@ def test_the_files_of_the_run_hold_its_figures(done):
     folder = store.root / "runs" / "shifted"
     printed = json.loads((folder / "run.json").read_text())
     rows = pq.read_table(folder / "metrics.parquet").to_pylist()
-    assert Counter(row["phase"] for row in rows) == {"selection": 8, "final": 16}
+    assert Counter(row["phase"] for row in rows) == {"selection": 4, "final": 8}
     assert [curve["name"] for curve in printed["curves"]] == [
         *("base", "rejection", "re-weighted real", "sims")
     ]
     for curve in printed["curves"]:
-        assert [point["x"] for point in curve["points"]] == [0.5, 0.6]
+        assert [point["x"] for point in curve["points"]] == [0.6]
         for point in curve["points"]:
             own = [
                 r
@@ -142,7 +142,7 @@ def test_the_files_of_the_run_hold_its_figures(done):
     page = (folder / "report" / "index.html").read_text()
     assert "Share reached against distance" in page
     assert {"figure.png", "shares.png"} <= {path.name for path in (folder / "report").iterdir()}
-    assert (folder / "selection" / "sims_odd0.5_omega1_e3_seed1" / "shares").is_dir()
+    assert (folder / "selection" / "sims_odd0.6_omega1_e3_seed1" / "shares").is_dir()
 
 
 def test_a_second_run_computes_nothing_and_a_target_only_its_own(done, checked, monkeypatch):
@@ -151,7 +151,7 @@ def test_a_second_run_computes_nothing_and_a_target_only_its_own(done, checked, 
     again = execute_directly(checked())
     assert again.stages.computed == 0
     assert again.curves == summary.curves
-    more = json.loads(dry_run_lines(checked(targets="0.5,0.6,0.7"), as_json=True))
+    more = json.loads(dry_run_lines(checked(targets="0.6,0.7"), as_json=True))
     anew = [row["stage"] for row in more["plan"] if not row["cached"]]
     assert anew
     assert all("odd=0.7" in label for label in anew)
