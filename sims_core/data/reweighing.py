@@ -183,11 +183,17 @@ def _accepted(
     return kept[:count]
 
 
-def _keep(context: StageContext[RejectConfig]) -> list[float]:
-    """The probability to keep a sample of each group, from the shares of input `shares`."""
-    config = context.config
-    known = groups_of(read_labels(context.open("shares")), config.target)
-    return acceptance(shares_of(known, len(config.target.groups)), config.target.shares)
+def _keep(known: NDArray[np.int64], target: GroupMix) -> list[float]:
+    """The probability to keep a sample of each group, of a model whose samples have these groups.
+
+    Raises:
+        BadInput: it makes none of a group.
+    """
+    shares = shares_of(known, len(target.groups))
+    if 0 in shares:
+        missing = list(target.groups[shares.index(0)])
+        raise BadInput(f"the model makes none of the group of classes {missing}: nothing to keep")
+    return acceptance(shares, target.shares)
 
 
 def reject(context: StageContext[RejectConfig]) -> dict[str, Any]:
@@ -201,8 +207,9 @@ def reject(context: StageContext[RejectConfig]) -> dict[str, Any]:
     config = context.config
     parts = sum(name.startswith("images_") for name in context.inputs)
     labels = [read_labels(context.open(f"labels_{part}")) for part in range(parts)]
-    flat = np.concatenate(labels)
-    kept = _accepted(groups_of(flat, config.target), _keep(context), config.seed, config.count)
+    groups = groups_of(np.concatenate(labels), config.target)
+    keep = _keep(groups_of(read_labels(context.open("shares")), config.target), config.target)
+    kept = _accepted(groups, keep, config.seed, config.count)
     writer, first = ImageWriter(context.directory), 0
     for part, own in enumerate(labels):
         inside = kept[(kept >= first) & (kept < first + len(own))] - first
@@ -221,7 +228,8 @@ def reject_points(context: StageContext[RejectConfig]) -> dict[str, Any]:
     Raises:
         SimsError: a replicate has too few points.
     """
-    config, keep = context.config, _keep(context)
+    config = context.config
+    known = groups_of(read_labels(context.open("shares")), config.target)
     parts = sum(name.startswith("points_") for name in context.inputs)
     points = torch.cat([read_points(context.open(f"points_{k}")) for k in range(parts)], dim=1)
     labels = np.concatenate(
@@ -229,6 +237,7 @@ def reject_points(context: StageContext[RejectConfig]) -> dict[str, Any]:
     )
     chosen, examined = list[Tensor](), 0
     for number, groups in enumerate(groups_of(labels, config.target)):
+        keep = _keep(known[number], config.target)
         kept = _accepted(groups, keep, config.seed + number, config.count)
         chosen.append(points[number][torch.from_numpy(kept)])
         examined += int(kept[-1]) + 1

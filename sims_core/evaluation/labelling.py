@@ -46,6 +46,9 @@ def shares(context: StageContext[SharesConfig]) -> dict[str, Any]:
     """Stage `shares`: of input `labels` the share of each group with its 95 % interval, and the
     total-variation distance sum |share - target| / 2 to the target mix.
 
+    `acceptance_least` is the rate at which rejection sampling would keep samples of these shares on
+    their way to the target, the least over replicates; 0 where a group is missing.
+
     Of images the interval is Wilson's for n independent draws; of replicates of points a bootstrap
     over replicates.
 
@@ -64,7 +67,8 @@ def shares(context: StageContext[SharesConfig]) -> dict[str, Any]:
         else:
             figures |= described(key, found[:, number], BOOTSTRAP, number)
     distance = float(np.abs(found - target).sum(1).mean() / 2)
-    figures |= {"tv": distance, "n_labelled": int(groups.shape[-1])}
+    least = float((found / target).min())
+    figures |= {"tv": distance, "acceptance_least": least, "n_labelled": int(groups.shape[-1])}
     write_metrics(context.directory, figures)
     return figures
 

@@ -53,13 +53,18 @@ def extra_training(plan: ShiftPlan, method: str) -> float | None:
     return {SHIFTED: auxiliary, REWEIGHED: 100.0}.get(method, 0.0)
 
 
+def _kind(model: ShiftModel) -> str:
+    """What it is called in tables, whether it was tried or chosen."""
+    return SHIFTED if model.guided else model.method
+
+
 def shift_rows(store: Store, plan: ShiftPlan) -> list[dict[str, Any]]:
     """One row for each model that was tried or reported: what it is, its figures and cost."""
     phases = (("selection", plan.tried), ("final", plan.models))
     return [
         {
             "phase": phase,
-            "model": each.method,
+            "model": _kind(each),
             "target": each.target.name,
             "seed": each.seed,
             "omega": each.strength[0],
@@ -68,7 +73,7 @@ def shift_rows(store: Store, plan: ShiftPlan) -> list[dict[str, Any]]:
                 "metric_seed" if name == "seed" else name: value
                 for name, value in figures_of(store, plan, each).items()
             },
-            "extra_training_percent": extra_training(plan, each.method),
+            "extra_training_percent": extra_training(plan, _kind(each)),
         }
         for phase, models in phases
         for each in models

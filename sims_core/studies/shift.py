@@ -25,6 +25,7 @@ from sims_core.evaluation.config import SharesConfig
 from sims_core.evaluation.figures import read_metrics
 from sims_core.evaluation.stages import SHARES
 from sims_core.methods.base import Sampled
+from sims_core.methods.self_synthetic import AuxData
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
@@ -34,6 +35,7 @@ from sims_core.studies.shift_kind import Labeller, Purpose, ShiftKind, ShiftSetu
 from sims_core.studies.shift_targets import Target, pool_size
 
 BASE, REJECTION, REWEIGHED, SHIFTED = "base", "rejection", "re-weighted real", "sims"
+TRY = f"try {SHIFTED}"
 METHODS = (BASE, REJECTION, REWEIGHED, SHIFTED)
 
 
@@ -171,17 +173,22 @@ class ShiftPlan:
         """
         chosen: list[ShiftModel] = []
         for base in self.bases:
-            known = read_metrics(store, base[roles.SHARES])
             for target in self.shift.targets:
                 tried = [
                     each for each in self.tried if (each.seed, each.target) == (base.seed, target)
                 ]
                 chosen.append(_final(self, min(tried, key=lambda each: _distance(store, each))))
-                shares = [float(known[f"share_{name}"]) for name in target.names]
-                n_s, count = int(known["n_labelled"]), self.shift.final_images
-                parts = -(-pool_size(shares, target.mix.shares, n_s, count) // count)
-                chosen.append(_rejection(self, base.seed, target, parts))
+                chosen.append(
+                    _rejection(self, base.seed, target, _parts(self, store, base, target))
+                )
         return replace(self, chosen=tuple(chosen))
+
+
+def _parts(plan: ShiftPlan, store: Store, base: ShiftBase, target: Target) -> int:
+    """How many times as many samples as it is to keep rejection examines."""
+    known = read_metrics(store, base[f"{roles.SHARES} {target.name}"])
+    rate, count = float(known["acceptance_least"]), plan.shift.final_images
+    return -(-pool_size(rate, target.mix.shares, int(known["n_labelled"]), count) // count)
 
 
 def _distance(store: Store, tried: ShiftModel) -> tuple[float, float, float]:
@@ -228,23 +235,21 @@ class _Steps:
         return derive_seed(self.seed, purpose)
 
     def draw(self, count: int, purpose: Purpose, sampled: Sampled, part: int = 0) -> ArtifactRef:
-        """Samples that are labelled for a choice, or measured; what is final shows a preview."""
         role = f"{roles.GENERATE} {part}" if part else roles.GENERATE
         return self.kind.draw(self.planner, role, count, purpose, sampled, part)
 
-    def shares(
-        self, samples: ArtifactRef, target: Target, by: Labeller, end: str = ""
-    ) -> ArtifactRef:
-        """Labels of samples and the shares of the groups in them; returns the labels."""
-        labels = self.kind.label(self.planner, f"{roles.LABEL}{end}", samples, by)
+    def shares(self, labels: ArtifactRef, target: Target, role: str = roles.SHARES) -> None:
+        """Shares of the groups among labelled samples, and their distance to the target."""
         config = SharesConfig(names=target.names, target=target.mix)
-        self.planner.add(f"{roles.SHARES}{end}", SHARES.request(config, labels=labels))
-        return labels
+        self.planner.add(role, SHARES.request(config, labels=labels))
+
+    def label(self, samples: ArtifactRef, by: Labeller, role: str = roles.LABEL) -> ArtifactRef:
+        return self.kind.label(self.planner, role, samples, by)
 
     def measure(self, samples: ArtifactRef, target: Target) -> None:
         """Shares by the judge; metrics against real data of the target mix, and against all."""
         shared = self.plan.shared
-        self.shares(samples, target, shared.judge)
+        self.shares(self.label(samples, shared.judge), target)
         own = self.plan.references[self.plan.shift.targets.index(target)]
         self.kind.measure(self.planner, shared, samples, own)
         whole = Planner(self.plan.experiment, self.seed, t=1)
@@ -262,7 +267,9 @@ def _base(plan: ShiftPlan, seed: int) -> ShiftBase:
     steps, n_s = _Steps(plan, seed), plan.experiment.sims.n_s
     base = steps.planner.base(steps.planner.mix(roles.MIX, plan.shared.real, []))
     drawn = steps.planner.draw(roles.SELF_SYNTHETIC, purposes.SELF_SYNTHETIC, n_s, base)
-    steps.shares(drawn, plan.shift.targets[0], plan.shared.labeller)
+    labels = steps.label(drawn, plan.shared.labeller)
+    for target in plan.shift.targets:
+        steps.shares(labels, target, f"{roles.SHARES} {target.name}")
     named = ShiftBase(seed, (), base)
     return replace(named, stages=steps.named(named.name))
 
@@ -283,9 +290,9 @@ def _try(plan: ShiftPlan, base: ShiftBase, target: Target, guided: Guided) -> Sh
         {"data": data, "initial": base.model},
     )
     sampled = Sampled(base.model, auxiliary, guided.omega)
-    chosen = steps.draw(plan.shift.select_images, "selection", sampled)
-    steps.shares(chosen, target, plan.shared.labeller)
-    return steps.model(SHIFTED, target, sampled, guided)
+    drawn = steps.draw(plan.shift.select_images, "selection", sampled)
+    steps.shares(steps.label(drawn, plan.shared.labeller), target)
+    return steps.model(TRY, target, sampled, guided)
 
 
 def _finish(
@@ -313,7 +320,7 @@ def _rejection(plan: ShiftPlan, seed: int, target: Target, parts: int) -> ShiftM
     for part in range(parts):
         drawn = steps.draw(count, "final", sampled, part)
         role = f"{roles.LABEL} {roles.GENERATE} {part}"
-        pool.append((drawn, steps.kind.label(steps.planner, role, drawn, plan.shared.labeller)))
+        pool.append((drawn, steps.label(drawn, plan.shared.labeller, role)))
     config = RejectConfig(target=target.mix, count=count, seed=steps.seed_of(purposes.REJECT))
     kept = steps.kind.reject(steps.planner, roles.REJECT, config, pool, base[roles.LABEL])
     steps.measure(kept, target)
@@ -347,6 +354,11 @@ def plan_shift(experiment: Experiment, shift: Shift, seeds: tuple[int, ...]) -> 
         raise BadInput(f"targets must differ, got {', '.join(t.name for t in shift.targets)}")
     if experiment.sims.auxiliary_net is not None:
         raise BadInput("distribution-shift fine-tunes the base: leave sims.auxiliary_net out")
+    if experiment.sims.aux_data is not AuxData.synthetic:
+        raise BadInput(
+            f"sims.aux_data {experiment.sims.aux_data}: real data would undo the mix that the "
+            "auxiliary is to learn: leave it out"
+        )
     kind = shift_kind(experiment)
     experiment = kind.check_count(experiment, "final_images", shift.final_images)
     planner = Planner(experiment, seeds[0])

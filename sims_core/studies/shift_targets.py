@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
-from sims_core.data.groups import GroupMix, acceptance
+from sims_core.data.groups import GroupMix
 
 
 @dataclass(frozen=True)
@@ -92,20 +92,23 @@ def _target(groups: Mapping[str, Sequence[int]], wanted: float | Mapping[str, fl
     return Target(names, mix)
 
 
-def pool_size(shares: Sequence[float], target: Sequence[float], known_from: int, count: int) -> int:
+def pool_size(rate: float, target: Sequence[float], known_from: int, count: int) -> int:
     """How many samples rejection needs so that it keeps `count` all but surely.
 
-    Six standard deviations of the number that is kept, and four of each share's own error, are
-    allowed for.
+    Six standard deviations of the number that is kept, and four of the rate's own error, are
+    allowed for: the rate is p / t of the group that is rarest beside the target.
 
     Args:
-        shares: the model's mix, known from so many of its samples.
+        rate: at which samples are kept, known from so many of the model's.
 
     Raises:
-        BadInput: a group has no share.
+        BadInput: a group is missing among them.
     """
-    if 0 in shares:
-        raise BadInput(f"the base makes none of group {list(shares).index(0)}: no mix with it")
-    rate = sum(p * keep for p, keep in zip(shares, acceptance(shares, target), strict=True))
-    doubt = max(math.sqrt((1 - p) / (p * known_from)) for p in shares)
+    if rate == 0:
+        raise BadInput(
+            f"the base made none of a group among {known_from} samples: no mix with a share of it "
+            "can be reached"
+        )
+    rarest = min(rate * min(target), 1.0)
+    doubt = math.sqrt((1 - rarest) / (rarest * known_from))
     return math.ceil((count + 6 * math.sqrt(count)) / rate * (1 + 4 * doubt))

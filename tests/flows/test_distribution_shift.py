@@ -69,7 +69,7 @@ def test_the_sets_have_the_exact_counts(done):
     real = by_method["re-weighted real", "odd=0.6", 0][roles.REWEIGH]
     assert _odd(store, real) == (round(0.6 * 1797), 1797)
     base = next(each for each in plan.bases if each.seed == 0)
-    share = read_metrics(store, base[roles.SHARES])["share_odd"]
+    share = read_metrics(store, base[f"{roles.SHARES} odd=0.6"])["share_odd"]
     skewed = next(each for each in plan.tried if each.strength == (1.0, 1.0))
     p, t = share, skewed.target.mix.shares[0]
     odds = (p / (1 - p)) ** 2 / (t / (1 - t))
@@ -142,7 +142,7 @@ def test_the_files_of_the_run_hold_its_figures(done):
     page = (folder / "report" / "index.html").read_text()
     assert "Share reached against distance" in page
     assert {"figure.png", "shares.png"} <= {path.name for path in (folder / "report").iterdir()}
-    assert (folder / "selection" / "sims_odd0.6_omega1_e3_seed1" / "shares").is_dir()
+    assert (folder / "selection" / "try_sims_odd0.6_omega1_e3_seed1" / "shares").is_dir()
 
 
 def test_a_second_run_computes_nothing_and_a_target_only_its_own(done, checked, monkeypatch):
@@ -190,6 +190,7 @@ def test_points_of_a_mixture(checked, tmp_path, monkeypatch):
         ({"omegas": "0"}, "want an omega above 0 and an exponent"),
         ({"final_images": "8"}, "final_images: kid_subset_size 16 exceeds num_images 8"),
         ({"model.net.num_classes": "10"}, "model.net.num_classes is 10: .* set it to 0"),
+        ({"sims.aux_data": "real+synthetic"}, "sims.aux_data real.synthetic: real data would undo"),
         ({"exponents": "-1"}, "parameter exponents.0: .*greater than or equal to 0, got -1"),
     ],
 )
