@@ -3,6 +3,9 @@
     sims data import FOLDER --name ffhq64 --size 64 --channels 3 --labels none
     SIMS_COMPILE=inductor SIMS_PROCESSES=8 sims run sims-loop/ffhq64
 
+    sims data import FOLDER --name ffhq64-labelled --size 64 --channels 3 --labels FILE
+    sims run distribution-shift/ffhq64
+
 Data: FFHQ's 70,000 aligned images (a folder or zip of the 1024 x 1024 or 128 x 128 ones), centre
 cropped and resized by the import. With a base of your own instead of a trained one:
 
@@ -23,7 +26,7 @@ fetched. This preset has not been run to its end here.
 from flows.presets import Preset
 from sims_core.data.config import ImportedImages
 from sims_core.diffusion.config import SamplerConfig
-from sims_core.evaluation.config import EvaluationConfig
+from sims_core.evaluation.config import ClassifierConfig, EvaluationConfig
 from sims_core.methods.sims import Sims
 from sims_core.nets.config import ModelConfig, UNetConfig
 from sims_core.studies.experiment import Experiment
@@ -61,6 +64,40 @@ EXPERIMENT = Experiment(
 )
 
 PRESETS = [
+    Preset(
+        flow="distribution-shift",
+        name="ffhq64",
+        description="Moves FFHQ at 64 x 64 to equal shares of two classes of your label file",
+        hardware=(
+            "8 GPUs of 32 GB (SIMS_PROCESSES=8); `sims data import` of FFHQ with --labels first"
+        ),
+        expected_time=(
+            "nine days on 8 V100 (estimated, not measured: two trainings of four days, and two "
+            "auxiliaries)"
+        ),
+        # Classes 0 and 1 of the label file; the share of class 1.
+        parameters={
+            "groups": {"one": [1], "zero": [0]},
+            "targets": [0.5],
+            "omegas": [1.0],
+            "exponents": [1.0, 2.0],
+            "select_images": 5_000,
+            "final_images": 50_000,
+            "seeds": [0],
+        },
+        experiment=EXPERIMENT.model_copy(
+            update={
+                "data": ImportedImages(name="ffhq64-labelled"),
+                "evaluation": EvaluationConfig(
+                    features="inception",
+                    num_images=50_000,
+                    classifier=ClassifierConfig(
+                        channels=(32, 64, 128, 256), num_features=128, kimg=1_000
+                    ),
+                ),
+            }
+        ),
+    ),
     Preset(
         flow="sims-loop",
         name="ffhq64",

@@ -13,6 +13,7 @@ The figures are Frechet distances in the features of a small classifier of the s
 from typing import Literal
 
 from flows.presets import Preset
+from flows.presets.digits import ODD_EVEN
 from sims_core.data.config import KnownImages
 from sims_core.diffusion.config import SamplerConfig
 from sims_core.evaluation.config import ClassifierConfig, EvaluationConfig
@@ -47,7 +48,28 @@ def _preset(source: Literal["mnist", "fashion"], title: str) -> Preset:
     )
 
 
+SHIFTED = _experiment("mnist").model_copy(
+    update={"sims": Sims(n_s=4000, budget_mimg=0.0128, batch_size=128, learning_rate=5e-4)}
+)
+
 PRESETS = [
+    Preset(
+        flow="distribution-shift",
+        name="mnist",
+        description="Moves MNIST's digits to other shares of odd ones, beside plain baselines",
+        hardware="2 CPU cores, 4 GB of memory; the data folder, or internet",
+        expected_time="half a day (estimated: three trainings of sims-loop/mnist's size)",
+        parameters={
+            "groups": ODD_EVEN,
+            "targets": [0.6, 0.7],
+            "omegas": [1.0],
+            "exponents": [2.0, 4.0],
+            "select_images": 2000,
+            "final_images": 4000,
+            "seeds": [0],
+        },
+        experiment=SHIFTED,
+    ),
     _preset("mnist", "MNIST"),
     _preset("fashion", "Fashion-MNIST"),
     Preset(

@@ -21,6 +21,12 @@ GENERATE: Final = "generate"
 PREVIEW: Final = "preview"
 EVALUATE: Final = "evaluate"
 SAMPLE: Final = "sample"
+HALVES: Final = "halves"
+LABELLER: Final = "labeller"
+JUDGE: Final = "judge"
+REWEIGH: Final = "re-weigh"
+REJECT: Final = "reject"
+SELECT: Final = "select"
 
 # Of a stage: with the seed in its configuration.
 INITIALISE: Final = "initialise"

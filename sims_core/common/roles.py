@@ -33,6 +33,16 @@ PREVIEW: Final = "preview"
 FEATURES: Final = "features"
 EVALUATE: Final = "evaluate"
 
+TRAIN_LABELLER: Final = "train labeller"
+TRAIN_JUDGE: Final = "train judge"
+TARGET_REAL: Final = "real of the target mix"
+LABEL: Final = "label"
+REWEIGH: Final = "re-weigh"
+REJECT: Final = "reject"
+SHARES: Final = "shares"
+AGAINST_REAL: Final = "against all real"
+"""Ends the role of a stage that measures against the whole real set instead of the target's."""
+
 
 def latents_of(role: str) -> str:
     """The role of the stage that samples the latents which the stage of `role` decodes."""

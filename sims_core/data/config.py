@@ -318,3 +318,48 @@ class PointSourceConfig(Frozen):
     replicates: int
     count: int
     seed: int
+
+
+class Mixture(Frozen):
+    """A mixture of Gaussians N(mean_k, std^2 I)."""
+
+    means: Annotated[tuple[tuple[float, ...], ...], Field(min_length=2)]
+    std: Annotated[float, Field(gt=0)]
+    weights: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Mixture:
+        if len(self.weights) != len(self.means) or abs(sum(self.weights) - 1) > 1e-6:
+            raise ValueError(
+                f"weights must be {len(self.means)}, as there are means, and sum to 1, got "
+                f"{list(self.weights)}"
+            )
+        if len({len(mean) for mean in self.means}) != 1:
+            raise ValueError("means must all be equally long")
+        return self
+
+
+class MixtureSourceConfig(Frozen):
+    """`count` points of a mixture for each of `replicates`."""
+
+    mixture: Mixture
+    replicates: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1)]
+    seed: int
+
+
+@DATA.add("gaussian_mixture")
+class MixtureData(Data):
+    """`replicates` independent data sets of points of one mixture; its components are classes."""
+
+    KIND: ClassVar[str] = "sims_core.studies.kinds.mixtures:MIXTURES"
+
+    source: Literal["gaussian_mixture"] = "gaussian_mixture"
+    mixture: Mixture = Mixture(means=((-2.0, 0.0), (2.0, 0.0)), std=0.5, weights=(0.6, 0.4))
+    num_points: Annotated[int, Field(ge=2)] = 2000
+    """|D_r| of each replicate."""
+    replicates: Annotated[int, Field(ge=1)] = 8
+
+    @property
+    def dim(self) -> int:
+        return len(self.mixture.means[0])

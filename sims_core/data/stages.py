@@ -11,8 +11,10 @@ from sims_core.data.config import (
     ImportConfig,
     KnownImages,
     MixConfig,
+    MixtureSourceConfig,
     PointSourceConfig,
 )
+from sims_core.data.groups import RejectConfig, ReweighConfig
 from sims_core.engine.stage import Stage
 from sims_core.store.artifacts import StageRequest
 
@@ -28,8 +30,26 @@ MIX = Stage("mix", 1, "mix", MixConfig, "sims_core.data.mixing:mix")
 PREPARE_POINTS = Stage(
     "prepare_points", 1, "points", PointSourceConfig, "sims_core.data.points:prepare_points"
 )
+PREPARE_MIXTURE = Stage(
+    "prepare_mixture",
+    1,
+    "points",
+    MixtureSourceConfig,
+    "sims_core.data.mixtures:prepare_mixture",
+)
+REWEIGH = Stage("reweigh", 1, "images", ReweighConfig, "sims_core.data.reweighing:reweigh")
+REJECT = Stage("reject", 1, "images", RejectConfig, "sims_core.data.reweighing:reject")
+REWEIGH_POINTS = Stage(
+    "reweigh_points", 1, "points", ReweighConfig, "sims_core.data.reweighing:reweigh_points"
+)
+REJECT_POINTS = Stage(
+    "reject_points", 1, "points", RejectConfig, "sims_core.data.reweighing:reject_points"
+)
 
-STAGES: tuple[Stage[Any], ...] = (PREPARE, PREPARE_KNOWN, IMPORT, MIX, PREPARE_POINTS)
+STAGES: tuple[Stage[Any], ...] = (
+    *(PREPARE, PREPARE_KNOWN, IMPORT, MIX, PREPARE_POINTS),
+    *(PREPARE_MIXTURE, REWEIGH, REJECT, REWEIGH_POINTS, REJECT_POINTS),
+)
 
 
 def data_request(data: ImageData) -> StageRequest:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ from sims_core.data.image_set import read_images, read_index
 from sims_core.data.ranges import to_unit_range
 from sims_core.diffusion.noise import generator
 from sims_core.engine.stage import StageContext
-from sims_core.evaluation.config import ClassifierConfig, ClassifierStageConfig
+from sims_core.evaluation.config import ClassifierConfig, ClassifierStageConfig, Half
 from sims_core.nets.build import initialise
 
 
@@ -79,6 +81,19 @@ def fit(
         schedule.step()
 
 
+def members_of(half: Half, count: int) -> NDArray[np.bool_]:
+    """Which of `count` images are in a half, [count]; number 0 has the odd one."""
+    order = np.random.default_rng(half.seed).permutation(count)
+    first = np.zeros(count, dtype=bool)
+    first[order[: -(-count // 2)]] = True
+    return first if half.number == 0 else ~first
+
+
+def _accuracy(network: Classifier, x: Tensor, y: Tensor) -> float:
+    with torch.no_grad():
+        return (network(x).argmax(1) == y).float().mean().item()
+
+
 def train_classifier(context: StageContext[ClassifierStageConfig]) -> dict[str, Any]:
     """Stage `classifier`: input `images`, labelled."""
     folder = context.open("images")
@@ -86,20 +101,24 @@ def train_classifier(context: StageContext[ClassifierStageConfig]) -> dict[str, 
     if labels is None:
         raise BadInput(f"{context.inputs['images'].short} has no labels to train a classifier on")
     device = context.execution.device
-    x, y = to_unit_range(images, device), torch.from_numpy(labels).to(device)
-    config = context.config.classifier
+    config, half = context.config.classifier, context.config.half
+    chosen = np.ones(len(images), dtype=bool) if half is None else members_of(half, len(images))
     shape = ClassifierShape(
         classifier=config, in_channels=images.shape[1], num_classes=int(labels.max()) + 1
     )
     network = Classifier(shape).to(device)
+    x, y = to_unit_range(images[chosen], device), torch.from_numpy(labels[chosen]).to(device)
     fit(network, x, y, config, context.config.seed)
-    with torch.no_grad():
-        accuracy = (network.eval()(x).argmax(1) == y).float().mean().item()
+    network.eval()
+    details = {"train_accuracy": _accuracy(network, x, y), "images": len(x)}
+    if half is not None:
+        x, y = to_unit_range(images[~chosen], device), torch.from_numpy(labels[~chosen]).to(device)
+        details |= {"held_out_accuracy": _accuracy(network, x, y), "held_out": len(x)}
     save_file(network.cpu().state_dict(), context.directory / "classifier.safetensors")
     (context.directory / "classifier.json").write_text(
         canonical_json(shape.model_dump(mode="json"))
     )
-    return {"train_accuracy": accuracy, "images": len(images)}
+    return details
 
 
 def load_classifier(folder: Path) -> Classifier:

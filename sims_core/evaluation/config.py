@@ -12,9 +12,8 @@ from pydantic import (
 
 from sims_core.common.frozen import Frozen, one_line
 from sims_core.common.seeding import MOST_IMAGES
-from sims_core.data.config import (
-    PointSourceConfig,
-)
+from sims_core.data.config import Mixture, PointSourceConfig
+from sims_core.data.groups import GroupMix
 from sims_core.evaluation.metric import STANDARD_METRICS, further_metrics
 
 ONLY_FID = "KID, precision and recall need images, a mean and covariance give FID alone"
@@ -186,9 +185,45 @@ class EvaluatePointsConfig(Frozen):
     """What the bootstrap's resamples are drawn from."""
 
 
+class EvaluateAgainstPointsConfig(Frozen):
+    """Exact transport between as many generated points and reference points."""
+
+    empirical_points: int
+    bootstrap: int
+    seed: int
+    """What the bootstrap's resamples are drawn from."""
+
+
+class Half(Frozen):
+    """One half of a set, drawn at random; the other has the other number."""
+
+    number: Literal[0, 1]
+    seed: int
+
+
 class ClassifierStageConfig(Frozen):
     classifier: ClassifierConfig
     seed: int
+    half: Half | None = Field(default=None, exclude_if=lambda value: value is None)
+    """It is trained on this half and tested on the other; None: on all images."""
+
+
+class LabelConfig(Frozen):
+    """Every image gets the class that a classifier finds likeliest."""
+
+
+class LabelPointsConfig(Frozen):
+    """Every point gets the component of a known mixture that it is likeliest of."""
+
+    mixture: Mixture
+
+
+class SharesConfig(Frozen):
+    """The share of each group among labelled samples, and how far the mix is from a target."""
+
+    names: tuple[str, ...]
+    """What each group is called."""
+    target: GroupMix
 
 
 class ExtractorConfig(Frozen):

@@ -21,7 +21,11 @@ from sims_core.common.seeding import derive_seed
 from sims_core.data.points import draw_real, read_points, true_covariance, write_points
 from sims_core.diffusion.gaussian import moments
 from sims_core.engine.stage import StageContext
-from sims_core.evaluation.config import EvaluatePointsConfig, ReferenceConfig
+from sims_core.evaluation.config import (
+    EvaluateAgainstPointsConfig,
+    EvaluatePointsConfig,
+    ReferenceConfig,
+)
 from sims_core.evaluation.distances import Floats, described, empirical_w2, moment_w2
 from sims_core.evaluation.figures import write_metrics
 
@@ -80,6 +84,33 @@ def evaluate_points(context: StageContext[EvaluatePointsConfig]) -> dict[str, An
         **figures,
         **{f"{name}_floor": float(np.mean(floor)) for name, floor in truth["floors"].items()},
         "n_generated": config.num_points,
+        "n_empirical": config.empirical_points,
+        "replicates": len(points),
+        "seed": config.seed,
+    }
+    write_metrics(context.directory, metrics)
+    return metrics
+
+
+def evaluate_against_points(context: StageContext[EvaluateAgainstPointsConfig]) -> dict[str, Any]:
+    """Stage `evaluate_against_points`: inputs `generated`, `reference` and `fresh` (points).
+
+    Reference and fresh points are of the same truth: their distance is the floor.
+
+    Raises:
+        SimsError: generated points are not finite (of a diverged model).
+    """
+    config = context.config
+    points, reference, fresh = (
+        read_points(context.open(name), config.empirical_points)
+        for name in ("generated", "reference", "fresh")
+    )
+    if not bool(torch.isfinite(points).all()):
+        raise SimsError("generated points are not finite: the model has diverged")
+    values = empirical_w2(points, reference)
+    metrics = {
+        **described("w2_empirical", values, config.bootstrap, config.seed),
+        "w2_empirical_floor": float(empirical_w2(fresh, reference).mean()),
         "n_empirical": config.empirical_points,
         "replicates": len(points),
         "seed": config.seed,

@@ -7,13 +7,17 @@ from typing import Any
 from sims_core.engine.stage import Stage
 from sims_core.evaluation.config import (
     ClassifierStageConfig,
+    EvaluateAgainstPointsConfig,
     EvaluateConfig,
     EvaluatePointsConfig,
     ExtractorConfig,
     FeaturesConfig,
+    LabelConfig,
+    LabelPointsConfig,
     MetricConfig,
     ReferenceConfig,
     ReferenceFileConfig,
+    SharesConfig,
     StatisticsFidConfig,
 )
 
@@ -68,8 +72,32 @@ EVALUATE_POINTS = Stage(
     EvaluatePointsConfig,
     "sims_core.evaluation.points:evaluate_points",
 )
+LABEL = Stage(
+    "label",
+    1,
+    "labels",
+    LabelConfig,
+    "sims_core.evaluation.labelling:label_images",
+    accelerated=True,
+)
+LABEL_POINTS = Stage(
+    "label_points",
+    1,
+    "labels",
+    LabelPointsConfig,
+    "sims_core.evaluation.labelling:label_points",
+)
+EVALUATE_AGAINST_POINTS = Stage(
+    "evaluate_against_points",
+    1,
+    "metrics",
+    EvaluateAgainstPointsConfig,
+    "sims_core.evaluation.points:evaluate_against_points",
+)
+SHARES = Stage("shares", 1, "metrics", SharesConfig, "sims_core.evaluation.labelling:shares")
 
 STAGES: tuple[Stage[Any], ...] = (
     *(CLASSIFIER, EXTRACTOR, FEATURES, EVALUATE, METRIC),
     *(IMPORT_REFERENCE, STATISTICS_FID, REFERENCE, EVALUATE_POINTS),
+    *(LABEL, LABEL_POINTS, SHARES, EVALUATE_AGAINST_POINTS),
 )

@@ -54,6 +54,9 @@ class Kind(ABC):
     """`module:object` of what a report shows of it; a `sims_core.reports.kind.KindReport`."""
     NO_SWEEP: ClassVar[str] = ""
     """Why self-improvement over omega and budget is not for such data; empty: it is."""
+    SHIFT: ClassVar[str] = ""
+    """`module:object` of how its mix of classes is shifted, a
+    `sims_core.studies.shift_kind.ShiftKind`; empty: it has no classes."""
 
     @abstractmethod
     def check(self, experiment: Experiment) -> None:

@@ -101,6 +101,9 @@ ODD: dict[str, tuple[str, dict[str, object]]] = {
 }
 """Plans that no preset has, by name: a preset and what differs from it."""
 
+LABELLED = {"distribution-shift/ffhq64": 2}
+"""Classes of a user's label file, by the preset that names them."""
+
 CASES = {name: (name, {}) for name in load_presets()} | ODD
 
 
@@ -118,10 +121,11 @@ def _give_names(store: Store, preset_name: str) -> None:
             encoding = {"autoencoder": autoencoder, "encode": {}}
             channels, size = 3, 8 * size
         contents = {"channels": channels, "height": size, "width": size}
+        classes = net.num_classes or LABELLED.get(preset_name, 10)
         imported = ImportedSet.model_validate(
             {
                 "config": {"content": "0" * 64, "layout": "folder"},
-                "contents": {"count": 100_000, "num_classes": net.num_classes or 10, **contents},
+                "contents": {"count": 100_000, "num_classes": classes, **contents},
                 "encoding": encoding,
             }
         )

@@ -43,6 +43,7 @@ class Images(Kind):
     """A fixed set of images; networks see them or their latents, metrics see images."""
 
     REPORT: ClassVar[str] = "sims_core.reports.images:IMAGES"
+    SHIFT: ClassVar[str] = "sims_core.studies.kinds.shift_images:SHIFT_IMAGES"
 
     def check(self, experiment: Experiment) -> None:
         check_images(experiment, _data(experiment))

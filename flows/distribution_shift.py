@@ -1,0 +1,29 @@
+"""Flow "distribution-shift": guidance that moves the mix of classes to a chosen target"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.arm import task_runner
+from flows.parameters import checked
+from flows.planned import PlannedRun
+from flows.registry import takes
+from flows.signatures.distribution_shift import distribution_shift as signature
+from sims_core.reports.summary import RunSummary
+from sims_core.settings import open_store
+from tasks.artifacts import show_report
+from tasks.report import report_run
+
+
+@flow(name="distribution-shift", flow_run_name="{preset}", persist_result=False)
+@takes(signature)
+def distribution_shift(parameters: dict[str, Any]) -> RunSummary:
+    """Plans the run of these flat parameters, runs its models as flat tasks, and reports."""
+    store = open_store()
+    run = PlannedRun.of("distribution-shift", checked(signature, parameters), store)
+    whole, outcomes = task_runner(store, run.plan).run_plan(run.plan)
+    summary = report_run(store, run.ended(whole, outcomes))
+    show_report(summary)
+    return summary

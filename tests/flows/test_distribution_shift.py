@@ -1,0 +1,208 @@
+"""The flow distribution-shift in this process: what is shared, figures and files, bad input."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pyarrow.parquet as pq
+import pytest
+
+from infra.cli.runs import check_run, dry_run_lines, execute_directly
+from sims_core.common import roles
+from sims_core.common.errors import BadInput
+from sims_core.data.image_set import read_index
+from sims_core.evaluation.figures import read_metrics
+from sims_core.store.store import Store
+
+STUDY = {
+    "targets": "0.6",
+    "exponents": "1,3",
+    "select_images": "64",
+    "final_images": "96",
+    "seeds": "0,1",
+    "run_name": "shifted",
+}
+ODD = {"1", "3", "5", "7", "9"}
+
+
+@pytest.fixture(scope="module")
+def checked(tiny_texts):
+    def check(**changes):
+        return check_run("distribution-shift/digits", tiny_texts(STUDY, **changes))
+
+    return check
+
+
+@pytest.fixture(scope="module")
+def done(checked, tmp_path_factory):
+    """Without Prefect, in an empty store: (store, summary, the whole plan)."""
+    folder = tmp_path_factory.mktemp("shift") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMS_STORE", str(folder))
+        run = checked()
+        summary = execute_directly(run)
+        store = Store(folder)
+        return store, summary, run.plan.completed(store)
+
+
+def _odd(store, ref):
+    histogram = read_index(store.open_artifact(ref)).class_histogram
+    odd = sum(count for label, count in histogram.items() if label in ODD)
+    return odd, sum(histogram.values())
+
+
+def test_no_stage_is_computed_twice(done):
+    _, summary, plan = done
+    counts = Counter(stage.ref for stage in plan)
+    assert set(counts.values()) == {1}
+    assert summary.stages.computed == len(counts)
+    trained = [stage.role for stage in plan if stage.request.stage == "train"]
+    # A base a seed, one on re-weighted real data a target and seed, and what was tried.
+    assert Counter(trained) == {roles.TRAIN_BASE: 2 + 2, roles.FINE_TUNE_AUXILIARY: 4}
+    assert summary.answer.startswith("target odd=0.6: odd ")
+
+
+def test_the_sets_have_the_exact_counts(done):
+    store, _, plan = done
+    by_method = {(each.method, each.target.name, each.seed): each for each in plan.models}
+    real = by_method["re-weighted real", "odd=0.6", 0][roles.REWEIGH]
+    assert _odd(store, real) == (round(0.6 * 1797), 1797)
+    base = next(each for each in plan.bases if each.seed == 0)
+    share = read_metrics(store, base[f"{roles.SHARES} odd=0.6"])["share_odd"]
+    skewed = next(each for each in plan.tried if each.strength == (1.0, 1.0))
+    p, t = share, skewed.target.mix.shares[0]
+    odds = (p / (1 - p)) ** 2 / (t / (1 - t))
+    assert _odd(store, skewed[roles.REWEIGH])[0] == pytest.approx(32 * odds / (1 + odds), abs=0.5)
+
+
+def test_the_choice_is_the_nearest_of_the_selection_and_final_seeds_are_others(done):
+    store, _, plan = done
+    for chosen in plan.chosen:
+        if chosen.method != "sims":
+            continue
+        tried = [
+            each for each in plan.tried if (each.seed, each.target) == (chosen.seed, chosen.target)
+        ]
+        distances = {each.strength: read_metrics(store, each[roles.SHARES])["tv"] for each in tried}
+        assert distances[chosen.strength] == min(distances.values())
+        seeds = [
+            {
+                stage.request.config["first_seed"]
+                for stage in each.stages
+                if stage.role == roles.GENERATE
+            }
+            for each in (chosen, tried[0])
+        ]
+        assert seeds[0].isdisjoint(seeds[1])
+    judges = {
+        ref
+        for each in plan.models
+        for s in each.stages
+        if s.role == roles.LABEL
+        for name, ref in s.request.inputs.items()
+        if name == "classifier"
+    }
+    choosers = {
+        ref
+        for each in plan.tried
+        for s in each.stages
+        if s.role == roles.LABEL
+        for name, ref in s.request.inputs.items()
+        if name == "classifier"
+    }
+    assert len(judges) == len(choosers) == 1
+    assert judges.isdisjoint(choosers)
+
+
+def test_the_files_of_the_run_hold_its_figures(done):
+    store, _, _ = done
+    folder = store.root / "runs" / "shifted"
+    printed = json.loads((folder / "run.json").read_text())
+    rows = pq.read_table(folder / "metrics.parquet").to_pylist()
+    assert Counter(row["phase"] for row in rows) == {"selection": 4, "final": 8}
+    assert [curve["name"] for curve in printed["curves"]] == [
+        *("base", "rejection", "re-weighted real", "sims")
+    ]
+    for curve in printed["curves"]:
+        assert [point["x"] for point in curve["points"]] == [0.6]
+        for point in curve["points"]:
+            own = [
+                r
+                for r in rows
+                if r["phase"] == "final"
+                and r["model"] == curve["name"]
+                and r["target"] == f"odd={point['x']:g}"
+            ]
+            for name in ("share_odd", "tv", "fid", "fid_all", "precision", "recall"):
+                assert point["figures"][name]["values"] == [row[name] for row in own]
+            assert {row["n_labelled"] for row in own} == {row["n_generated"] for row in own} == {96}
+    rejected = [row for row in rows if row["model"] == "rejection"]
+    assert all(0 < row["acceptance"] < 1 and row["nfe"] > 5 for row in rejected)
+    page = (folder / "report" / "index.html").read_text()
+    assert "Share reached against distance" in page
+    assert {"figure.png", "shares.png"} <= {path.name for path in (folder / "report").iterdir()}
+    assert (folder / "selection" / "try_sims_odd0.6_omega1_e3_seed1" / "shares").is_dir()
+
+
+def test_a_second_run_computes_nothing_and_a_target_only_its_own(done, checked, monkeypatch):
+    store, summary, _ = done
+    monkeypatch.setenv("SIMS_STORE", str(store.root))
+    again = execute_directly(checked())
+    assert again.stages.computed == 0
+    assert again.curves == summary.curves
+    more = json.loads(dry_run_lines(checked(targets="0.6,0.7"), as_json=True))
+    anew = [row["stage"] for row in more["plan"] if not row["cached"]]
+    assert anew
+    assert all("odd=0.7" in label for label in anew)
+
+
+def test_points_of_a_mixture(checked, tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMS_STORE", str(tmp_path / "store"))
+    texts = [
+        *("targets=0.55", "exponents=1", "seeds=0", "select_images=200", "final_images=300"),
+        *("data.replicates=2", "data.num_points=200", "training.kimg=1", "sampler.num_steps=4"),
+        *("sims.n_s=100", "sims.budget_mimg=0.0005", "point_evaluation.num_points=100"),
+        *("point_evaluation.empirical_points=50", "model.net.hidden_features=8"),
+    ]
+    summary = execute_directly(check_run("distribution-shift/gaussian-mixture", texts))
+    assert summary.figure == "w2_empirical"
+    by_name = {curve.name: curve.points[0].figures for curve in summary.curves}
+    assert by_name["rejection"]["share_right"].mean == pytest.approx(0.55, abs=0.06)
+    assert by_name["base"]["nfe"].mean == 7
+    assert by_name["sims"]["nfe"].mean == 14
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"targets": '[{"odd": 0.5, "even": 0.6}]'},
+            r"targets: shares must sum to 1, those of \(0.5, 0.6\) to 1.1",
+        ),
+        ({"targets": "1.5"}, "targets: every share must be between 0 and 1"),
+        ({"targets": '[{"odd": 0.5}]'}, "targets: no share of group 'even'"),
+        ({"targets": '[{"prime": 1}]'}, "targets: no group 'prime'; groups: odd, even"),
+        ({"groups": "{}"}, "share of the first of two groups; there are 10"),
+        ({"groups": '{"a": [0, 10], "b": [1]}'}, "groups.a: class 10 does not occur; .* 0 to 9"),
+        ({"groups": '{"a": [0, 1], "b": [1]}'}, "groups: class 1 is in a and in b"),
+        ({"groups": '{"a": [0], "b": [1]}'}, "every class must be in one, 2, 3, .* is in none"),
+        ({"omegas": "0"}, "want an omega above 0 and an exponent"),
+        ({"final_images": "8"}, "final_images: kid_subset_size 16 exceeds num_images 8"),
+        ({"model.net.num_classes": "10"}, "model.net.num_classes is 10: .* set it to 0"),
+        ({"sims.aux_data": "real+synthetic"}, "sims.aux_data real.synthetic: real data would undo"),
+        ({"exponents": "-1"}, "parameter exponents.0: .*greater than or equal to 0, got -1"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(checked, changes, message):
+    with pytest.raises(BadInput, match=message):
+        checked(**changes)
+
+
+def test_data_without_classes_are_refused(checked):
+    overrides = {"data": {"source": "gaussian"}, "model.net": {"kind": "mlp"}}
+    with pytest.raises(BadInput, match="needs data with classes, and gaussian has none"):
+        check_run(
+            "distribution-shift/digits",
+            ["targets=0.5", f"overrides={json.dumps(overrides)}"],
+        )
