@@ -22,7 +22,7 @@ from sims_core.studies.experiment import Experiment
 from sims_core.training.config import TrainingConfig
 
 
-def _experiment(source: Literal["mnist", "fashion"]) -> Experiment:
+def experiment(source: Literal["mnist", "fashion"]) -> Experiment:
     return Experiment(
         data=KnownImages(source=source),
         model=ModelConfig(
@@ -43,7 +43,7 @@ def _preset(source: Literal["mnist", "fashion"], title: str) -> Preset:
         hardware="2 CPU cores, 4 GB of memory; the data folder, or internet",
         expected_time="about an hour",
         parameters={"generations": 2, "omegas": [1.0], "pollution_sizes": [4000]},
-        experiment=_experiment(source),
+        experiment=experiment(source),
     )
 
 
@@ -57,6 +57,6 @@ PRESETS = [
         hardware="2 CPU cores, 4 GB of memory; the data folder, or internet",
         expected_time="half a day (estimated: five models of sims-loop/mnist's size)",
         parameters={"pollution_sizes": [6_000, 18_000, 36_000, 60_000], "seeds": [0]},
-        experiment=_experiment("mnist"),
+        experiment=experiment("mnist"),
     ),
 ]

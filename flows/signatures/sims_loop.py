@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from flows.parameters import (
+    ClassGuidances,
     Generations,
     Methods,
     Omegas,
@@ -34,6 +35,7 @@ def sims_loop(
     loop: LoopKind = LoopKind.synthetic_augmentation,
     accumulation: Accumulation = Accumulation.replace_,
     pollution_sizes: PollutionSizes = [1797],  # noqa: B006
+    class_guidances: ClassGuidances = [],  # noqa: B006
     scan_omegas: ScanOmegas = [],  # noqa: B006
     scan_budgets: ScanBudgets = [],  # noqa: B006
     seed: Seed = 0,
@@ -50,6 +52,8 @@ def sims_loop(
         ws: Strengths of Neon's merge of weights, one arm each.
         loop: What each generation after the first is trained on.
         pollution_sizes: How many images of the generation before enter the training set.
+        class_guidances: Strengths w of classifier-free guidance in sampling, an arm of each method
+            for every one: MAD's sampling bias lambda is 1 / (1 + w); none is the preset's.
         accumulation: Whether synthetic data replace, join or share a budget with earlier ones.
         scan_omegas: Guidance strengths of a scan of the first generation (self-improvement).
         scan_budgets: Auxiliary budgets of that scan, in million images; none is the preset's.
@@ -64,17 +68,27 @@ def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
     """Arms (methods x pollution sizes), planned in full."""
     methods = chosen_methods(experiment, parameters)
     sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
+    given = parameters["class_guidances"] or [experiment.sampler.class_guidance]
+    guidances = list(dict.fromkeys(given))
 
-    def arm(method: Method, size: int) -> Arm:
+    def arm(method: Method, size: int, guidance: float) -> Arm:
         loop, accumulation = parameters["loop"], parameters["accumulation"]
-        return Arm(method=method, loop=loop, pollution_size=size, accumulation=accumulation)
+        return Arm(
+            method=method,
+            loop=loop,
+            pollution_size=size,
+            accumulation=accumulation,
+            class_guidance=guidance,
+        )
 
     return plan_loop(
         experiment,
-        tuple(arm(method, size) for size in sizes for method in methods),
+        tuple(arm(method, size, w) for size in sizes for w in guidances for method in methods),
         parameters["generations"],
         parameters["seed"],
-        tuple(arm(method, sizes[0]) for method in _scan_methods(experiment, parameters)),
+        tuple(
+            arm(method, sizes[0], guidances[0]) for method in _scan_methods(experiment, parameters)
+        ),
     )
 
 

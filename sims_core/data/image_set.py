@@ -221,8 +221,8 @@ def stream_images(folder: Path, start: int, stop: int) -> Iterator[Images]:
         yield sample.content
 
 
-def stream_picked(folder: Path, indices: Sequence[int]) -> Iterator[Images]:
-    """The images of these numbers, which ascend, of a verified images artifact.
+def stream_picked(folder: Path, indices: Sequence[int]) -> Iterator[Sample]:
+    """The samples of these numbers, which ascend, of a verified images artifact.
 
     Shards without any of them are not opened, images that are not picked not decoded.
     """
@@ -233,7 +233,7 @@ def stream_picked(folder: Path, indices: Sequence[int]) -> Iterator[Images]:
         if wanted is not None and wanted < last:
             for number, members in enumerate(_members([folder / shard.file]), first):
                 if number == wanted:
-                    yield _decode(members).content
+                    yield _decode(members)
                     wanted = next(picked, None)
         first = last
 

@@ -11,6 +11,7 @@ from sims_core.data.config import (
     ImportConfig,
     KnownImages,
     MixConfig,
+    PickConfig,
     PointSourceConfig,
 )
 from sims_core.engine.stage import Stage
@@ -21,12 +22,13 @@ PREPARE_KNOWN = Stage(
     "prepare_known", 1, "images", KnownImages, "sims_core.data.known:prepare_known"
 )
 IMPORT = Stage("import", 1, "images", ImportConfig, "sims_core.data.importing:import_images")
+PICK = Stage("pick", 1, "images", PickConfig, "sims_core.data.picking:pick")
 MIX = Stage("mix", 1, "mix", MixConfig, "sims_core.data.mixing:mix")
 PREPARE_POINTS = Stage(
     "prepare_points", 1, "points", PointSourceConfig, "sims_core.data.points:prepare_points"
 )
 
-STAGES: tuple[Stage[Any], ...] = (PREPARE, PREPARE_KNOWN, IMPORT, MIX, PREPARE_POINTS)
+STAGES: tuple[Stage[Any], ...] = (PREPARE, PREPARE_KNOWN, IMPORT, PICK, MIX, PREPARE_POINTS)
 
 
 def data_request(data: ImageData) -> StageRequest:

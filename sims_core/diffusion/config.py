@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     Field,
     model_validator,
 )
 
-from sims_core.common.frozen import Frozen
+from sims_core.common.frozen import Frozen, Grown
 from sims_core.common.precision import Precision
 
 
@@ -49,8 +49,10 @@ class NoiseSchedule(Frozen):
         return (low + share * (high - low)) ** 2
 
 
-class SamplerConfig(Frozen):
+class SamplerConfig(Grown):
     """EDM's deterministic sampler (Algorithm 1 with S_churn = 0)."""
+
+    YOUNGER: ClassVar[tuple[str, ...]] = ("class_guidance",)
 
     solver: Literal["heun", "euler"] = "heun"
     num_steps: Annotated[int, Field(ge=1)] = 18
@@ -60,6 +62,10 @@ class SamplerConfig(Frozen):
     precision: Precision = "fp32"
     """Precision of the passes of image networks. bf16 and fp16 are mixed: weights, EDM's scalings
     and the sampler's sums are always float32."""
+    class_guidance: Annotated[float, Field(ge=0)] = 0.0
+    """w of classifier-free guidance (arXiv 2207.12598): each network, base and auxiliary alike, is
+    (1 + w) D(x | class) - w D(x | no class). 0 is the only "off". MAD's sampling bias is
+    lambda = 1 / (1 + w)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> SamplerConfig:
@@ -68,6 +74,14 @@ class SamplerConfig(Frozen):
         return self
 
     @property
+    def sampling_bias(self) -> float:
+        """lambda = 1 / (1 + w) of the MAD paper (arXiv 2307.01850); below 1 it takes quality over
+        diversity."""
+        return 1 / (1 + self.class_guidance)
+
+    @property
     def nfe(self) -> int:
-        """Evaluations of one denoiser for one image (SIMS evaluates two)."""
-        return 2 * self.num_steps - 1 if self.solver == "heun" else self.num_steps
+        """Evaluations of one network for one image (SIMS evaluates two networks); classifier-free
+        guidance makes two of each."""
+        passes = 2 if self.class_guidance > 0 else 1
+        return passes * (2 * self.num_steps - 1 if self.solver == "heun" else self.num_steps)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sims_core.common import purposes
+from sims_core.common.errors import BadInput
 from sims_core.common.precision import Precision
 from sims_core.common.seeding import derive_seed, image_seed
 from sims_core.data.image_set import Shard
@@ -20,7 +21,7 @@ from sims_core.data.ranges import to_float16, to_uint8
 from sims_core.data.sharded import Content, Maker, draw_grid_of, make_shards, take_shards
 from sims_core.data.types import Images, Latents
 from sims_core.diffusion.denoiser import Denoiser, NetDenoiser
-from sims_core.diffusion.guidance import negative_guidance
+from sims_core.diffusion.guidance import class_guidance, negative_guidance
 from sims_core.diffusion.sampler import Sampler, make_sampler
 from sims_core.engine.execution import Execution, check_precision
 from sims_core.engine.memory import explain_out_of_memory
@@ -75,15 +76,31 @@ def image_labels(seeds: Sequence[int], num_classes: int) -> list[int] | None:
 
 
 def load_denoiser(context: StageContext[GenerateConfig]) -> tuple[Denoiser, ImageNet]:
-    """The denoiser to sample from (guided if omega > 0) and the base's network."""
-    config, execution = context.config, context.execution
-    precision = config.sampler.precision
-    base, model = load_for_sampling(context.open("base"), execution, precision)
-    net = image_net(model)
-    if config.omega == 0:
+    """The denoiser to sample from and the base's network.
+
+    Each network is guided by its own answer without a class (if sampler.class_guidance > 0), and
+    the base by the auxiliary (if omega > 0).
+    """
+    omega = context.config.omega
+    base, net = _load_guided(context, "base")
+    if omega == 0:
         return base, net
-    auxiliary, _ = load_for_sampling(context.open("auxiliary"), execution, precision)
-    return negative_guidance(base, auxiliary, config.omega), net
+    auxiliary, _ = _load_guided(context, "auxiliary")
+    return negative_guidance(base, auxiliary, omega), net
+
+
+def _load_guided(context: StageContext[GenerateConfig], name: str) -> tuple[Denoiser, ImageNet]:
+    """The input model of this name under classifier-free guidance, and its network.
+
+    Raises:
+        BadInput: it was never trained without a class.
+    """
+    sampler, execution = context.config.sampler, context.execution
+    denoiser, model = load_for_sampling(context.open(name), execution, sampler.precision)
+    net = image_net(model)
+    if sampler.class_guidance and not net.knows_no_class:
+        raise BadInput(f"class_guidance: the {name} was never trained without a class")
+    return class_guidance(denoiser, sampler.class_guidance), net
 
 
 class HalfPrecision(nn.Module):

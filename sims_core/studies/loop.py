@@ -9,22 +9,25 @@ inside the method, and the loop's `pollution` D_s^t, the first images of G^(t-1)
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from sims_core.common import roles
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import Frozen
+from sims_core.common.frozen import Frozen, one_line
 from sims_core.methods.catalog import MethodConfig
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import PlannedStage
 from sims_core.studies.planner import Planner, Pollution, Setup, plan_setup
+
+logger = logging.getLogger("sims_core.studies")
 
 
 class LoopKind(StrEnum):
@@ -57,10 +60,13 @@ class Arm(Frozen):
     pollution_size: int = Field(ge=1)
     """|D_s^t|: how many images of G^(t-1) enter D^t."""
     accumulation: Accumulation = Accumulation.replace_
+    class_guidance: float | None = Field(default=None, ge=0)
+    """w of the sampler's classifier-free guidance; None: the experiment's."""
 
     @property
     def name(self) -> str:
-        return f"{self.method.label} |D_s|={self.pollution_size}"
+        name = f"{self.method.label} |D_s|={self.pollution_size}"
+        return f"{name} lambda={1 / (1 + w):.3g}" if (w := self.class_guidance) else name
 
     @property
     def is_baseline(self) -> bool:
@@ -140,9 +146,9 @@ class LoopPlan:
         return self
 
 
-def _loop_of(arm: Arm) -> tuple[int, LoopKind, Accumulation]:
+def _loop_of(arm: Arm) -> tuple[int, LoopKind, Accumulation, float | None]:
     """What arms have in common that are compared with each other."""
-    return arm.pollution_size, arm.loop, arm.accumulation
+    return arm.pollution_size, arm.loop, arm.accumulation, arm.class_guidance
 
 
 def _pollution(arm: Arm, earlier: Sequence[ArtifactRef]) -> list[Pollution]:
@@ -162,14 +168,10 @@ def _training_data(
     planner: Planner, arm: Arm, real: ArtifactRef, earlier: Sequence[ArtifactRef]
 ) -> ArtifactRef:
     """D^t. G^1 sees real data only; what a loop kind adds from then on is decided here alone."""
-    if not earlier:
-        return planner.mix(roles.MIX, real, [])
-    kept: ArtifactRef | None = real
-    if arm.loop is LoopKind.fully_synthetic:
-        kept = None
-    elif arm.loop is LoopKind.fresh_data:
-        kept = planner.kind.fresh(planner)
-    return planner.mix(roles.MIX, kept, _pollution(arm, earlier))
+    kept: ArtifactRef | None = None
+    if not earlier or arm.loop is not LoopKind.fully_synthetic:
+        kept = planner.kind.real_part(planner, real, fresh=arm.loop is LoopKind.fresh_data)
+    return planner.mix(roles.MIX, kept, _pollution(arm, earlier) if earlier else [])
 
 
 def _plan_generation(
@@ -186,9 +188,25 @@ def _plan_generation(
     return planner.kind.generation(planner, setup, sampled, at_least=arm.pollution_size)
 
 
+def _experiment_of(arm: Arm, experiment: Experiment) -> Experiment:
+    """The experiment with the arm's own sampling.
+
+    Raises:
+        BadInput: the networks are not made for it.
+    """
+    if arm.class_guidance in (None, experiment.sampler.class_guidance):
+        return experiment
+    sampler = experiment.sampler.model_copy(update={"class_guidance": arm.class_guidance})
+    try:
+        return Experiment.model_validate({**dict(experiment), "sampler": sampler})
+    except ValidationError as error:
+        raise BadInput(f"arm {arm.name}: {one_line(error).removeprefix('value: ')}") from None
+
+
 def plan_arm(experiment: Experiment, arm: Arm, generations: int, seed: int) -> ArmPlan:
     """Every stage of one arm, without the setup that it shares with the others."""
     setup, _ = plan_setup(experiment, seed)
+    experiment = _experiment_of(arm, experiment)
     planner = Planner(experiment, seed)
     generated: list[ArtifactRef] = []
     for t in range(1, generations + 1):
@@ -214,6 +232,13 @@ def plan_loop(
     names = [arm.name for arm in arms]
     if not arms or len(set(names)) < len(names):
         raise BadInput(f"arms must be at least one and all different, got {names}")
+    if generations > 1 and experiment.base.imported and experiment.base.later is None:
+        logger.warning(
+            "generation 1 is the imported %s; later ones are trained from scratch by the recipe of "
+            "this experiment, as the MAD paper's are, so that the step from 1 to 2 shows the "
+            "change of recipe as well (base.later=fine_tune: fine-tuned from it)",
+            experiment.base.imported,
+        )
     _, shared = plan_setup(experiment, seed)
     plans = tuple(plan_arm(experiment, arm, generations, seed) for arm in arms)
     scanned = tuple(plan_arm(experiment, arm, 1, seed) for arm in scan)

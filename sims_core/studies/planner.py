@@ -20,12 +20,12 @@ from sims_core.data.config import Data, MixConfig, MixPart
 from sims_core.data.stages import MIX
 from sims_core.engine.execution import Execution
 from sims_core.methods.base import Sampled
-from sims_core.nets.config import ModelConfig
+from sims_core.nets.config import Later, ModelConfig
 from sims_core.nets.stages import IMPORT_MODEL
 from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import PlannedStage
-from sims_core.training.config import TrainingConfig, TrainStageConfig
+from sims_core.training.config import TrainingConfig, TrainStageConfig, check_recipe, fine_tuning
 from sims_core.training.stages import TRAIN
 
 Pollution = tuple[ArtifactRef, int | None]
@@ -68,14 +68,20 @@ class Kind(ABC):
     def setup(self, planner: Planner) -> Setup:
         """Plans the real data and what generated data are compared with."""
 
-    def fresh(self, planner: Planner) -> ArtifactRef:
-        """Plans new real data for a generation of the fresh-data loop.
+    def real_part(self, planner: Planner, real: ArtifactRef, fresh: bool) -> ArtifactRef:
+        """The real part of the training set of the planner's generation.
+
+        Args:
+            real: the real data of the setup.
+            fresh: whether each generation has real data of its own (the fresh-data loop).
 
         Raises:
-            BadInput: the data set is fixed, nothing new can be drawn from it.
+            BadInput: nothing new can be drawn, or nothing new is left.
         """
-        source = planner.experiment.data.source
-        raise BadInput(f"loop fresh_data needs data to draw from, {source} is a fixed set")
+        if fresh:
+            source = planner.experiment.data.source
+            raise BadInput(f"loop fresh_data needs data to draw from, {source} is a fixed set")
+        return real
 
     def training_inputs(self, experiment: Experiment) -> dict[str, ArtifactRef]:
         """Further inputs of a training that draws grids of samples on the way."""
@@ -193,22 +199,32 @@ class Planner:
         """The base: trained on `data`, or brought along for the first generation.
 
         Raises:
-            BadInput: a later generation's is trained from scratch, so nothing can be brought.
+            BadInput: a later generation cannot be trained as `base.later` says.
         """
-        base = self.experiment.base
+        base, inputs = self.experiment.base, {"data": data}
         if base.imported is None:
-            inputs = {"data": data}
             return self.train(roles.TRAIN_BASE, purposes.TRAIN_BASE, self.training, inputs)
         if base.model is None:
             raise BadInput(
                 f"model {base.imported!r} was not looked up: see sims_core.studies.resolve"
             )
-        if self.t > 1:
-            raise BadInput(
-                f"base.imported {base.imported} is the model of generation 1; generation "
-                f"{self.t} would be trained by a recipe that is not its own: set generations=1"
-            )
-        return self.add(roles.IMPORTED_BASE, IMPORT_MODEL.request(base.model))
+        imported = IMPORT_MODEL.request(base.model)
+        if self.t <= 1:
+            return self.add(roles.IMPORTED_BASE, imported)
+        # Every loop that there is follows the MAD paper, which trains each generation from scratch.
+        if (base.later or Later.recipe) == Later.recipe:
+            check_recipe(self.training, self.model.net, base.imported)
+            return self.train(roles.TRAIN_BASE, purposes.TRAIN_BASE, self.training, inputs)
+        sims = self.experiment.sims
+        recipe = fine_tuning(
+            self.training,
+            self.model.net,
+            kimg=1000 * (base.later_mimg or sims.budget_mimg),
+            batch_size=sims.batch_size,
+            learning_rate=sims.learning_rate,
+        )
+        inputs["initial"] = imported.ref
+        return self.train(roles.FINE_TUNE_BASE, purposes.TRAIN_BASE, recipe, inputs)
 
     def draw(self, role: str, purpose: str, count: int, base: ArtifactRef) -> ArtifactRef:
         """`count` samples of the unguided `base`, as networks see them."""

@@ -17,6 +17,7 @@ def check_images(experiment: Experiment, data: ImageData) -> None:
         raise ValueError(f"a {net.kind} network cannot model {data.source} data")
     _check_shape(net, data)
     _check_classes(experiment, net, data)
+    _check_class_guidance(experiment, net)
     _check_noise_levels(experiment)
     _check_latents_are_not_augmented(experiment, data)
     _check_networks_are_told_of_augmentation(experiment)
@@ -70,6 +71,20 @@ def _check_classes(experiment: Experiment, net: ImageNet, data: ImageData) -> No
         )
 
 
+def _check_class_guidance(experiment: Experiment, net: ImageNet) -> None:
+    w = experiment.sampler.class_guidance
+    if not w or net.knows_no_class:
+        return
+    name = experiment.base.imported
+    remedy = "set model.net.num_classes and model.net.label_dropout=0.1 or"
+    if name is not None:
+        remedy = f"{name} keeps the network that it was trained with, so set"
+    raise ValueError(
+        f"sampler.class_guidance {w:g} needs a class-conditional network that was trained without "
+        f"a class as well, and model.net was not: {remedy} sampler.class_guidance=0"
+    )
+
+
 def _remedy(experiment: Experiment, own: str) -> str:
     """What can be done about classes that do not fit: `own` where the network is ours to change."""
     if (name := experiment.base.imported) is None:
@@ -116,6 +131,11 @@ def _check_auxiliary_fits(experiment: Experiment, net: ImageNet) -> None:
                 f"sims.auxiliary_net.{name} {getattr(other, name)} must be model.net's, "
                 f"{getattr(net, name)}"
             )
+    if experiment.sampler.class_guidance and not other.knows_no_class:
+        raise ValueError(
+            f"sampler.class_guidance {experiment.sampler.class_guidance:g} guides the auxiliary as "
+            "well, which needs label dropout: set sims.auxiliary_net.label_dropout=0.1"
+        )
 
 
 def _check_enough_real_images(experiment: Experiment, data: ImageData) -> None:
