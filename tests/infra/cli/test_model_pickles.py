@@ -154,8 +154,11 @@ def test_a_loop_goes_on_from_an_imported_checkpoint(sims_here, edm_folder, tmp_p
     """Two generations, computed: G^2 is another model, which begins at G^1 or does not."""
     bring(sims_here, edm_folder, tmp_path, "ddpmpp-edm-cond")
     texts = [*MEASURED, "generations=2", "pollution_sizes=[8]", "methods=standard", "omegas=0"]
-    texts += ["training.kimg=0.016", "training.batch_size=8", f"base.later={later}"]
-    texts += ["sims.learning_rate=1e-5", "base.imported=theirs"]
+    texts += ["base.imported=theirs", f"base.later={later}", "sims.learning_rate=1e-5"]
+    if later == "recipe":
+        texts += ["training.kimg=0.016", "training.batch_size=8"]
+    else:
+        texts += ["base.later_mimg=1.6e-5"]
     done = sims_here("run", "sims-loop/own-images", "--direct", "--json", *parameters(texts))
     assert done.exit_code == 0, done.stderr
     plan = check_run("sims-loop/own-images", texts).plan
