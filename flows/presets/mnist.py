@@ -23,7 +23,7 @@ from sims_core.studies.experiment import Experiment
 from sims_core.training.config import TrainingConfig
 
 
-def _experiment(source: Literal["mnist", "fashion"]) -> Experiment:
+def experiment(source: Literal["mnist", "fashion"]) -> Experiment:
     return Experiment(
         data=KnownImages(source=source),
         model=ModelConfig(
@@ -44,11 +44,11 @@ def _preset(source: Literal["mnist", "fashion"], title: str) -> Preset:
         hardware="2 CPU cores, 4 GB of memory; the data folder, or internet",
         expected_time="about an hour",
         parameters={"generations": 2, "omegas": [1.0], "pollution_sizes": [4000]},
-        experiment=_experiment(source),
+        experiment=experiment(source),
     )
 
 
-SHIFTED = _experiment("mnist").model_copy(
+SHIFTED = experiment("mnist").model_copy(
     update={"sims": Sims(n_s=4000, budget_mimg=0.0128, batch_size=128, learning_rate=5e-4)}
 )
 
@@ -79,6 +79,6 @@ PRESETS = [
         hardware="2 CPU cores, 4 GB of memory; the data folder, or internet",
         expected_time="half a day (estimated: five models of sims-loop/mnist's size)",
         parameters={"pollution_sizes": [6_000, 18_000, 36_000, 60_000], "seeds": [0]},
-        experiment=_experiment("mnist"),
+        experiment=experiment("mnist"),
     ),
 ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from flows.parameters import (
+    ClassGuidances,
     Generations,
     Methods,
     Omegas,
@@ -36,6 +37,7 @@ def sims_loop(
     accumulation: Accumulation = Accumulation.replace_,
     pollution_sizes: PollutionSizes = [1797],  # noqa: B006
     real_fraction: RealFraction | None = None,
+    class_guidances: ClassGuidances = [],  # noqa: B006
     scan_omegas: ScanOmegas = [],  # noqa: B006
     scan_budgets: ScanBudgets = [],  # noqa: B006
     seeds: Seeds = [0],  # noqa: B006
@@ -54,6 +56,8 @@ def sims_loop(
         pollution_sizes: How many images of the generation before enter the training set.
         real_fraction: Probability that a training image is drawn from the real part of the training
             set, e.g. 0.618; as often as it has images if not given.
+        class_guidances: Strengths w of classifier-free guidance in sampling, an arm of each method
+            for every one: MAD's sampling bias lambda is 1 / (1 + w); none is the preset's.
         accumulation: Whether synthetic data replace, join or share a budget with earlier ones.
         scan_omegas: Guidance strengths of a scan of the first generation (self-improvement).
         scan_budgets: Auxiliary budgets of that scan, in million images; none is the preset's.
@@ -70,17 +74,22 @@ def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
     methods = chosen_methods(experiment, parameters)
     sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
     seed, *further = dict.fromkeys(parameters["seeds"])
+    given = parameters["class_guidances"] or [experiment.sampler.class_guidance]
+    guidances = list(dict.fromkeys(given))
 
-    def arm(method: Method, size: int) -> Arm:
+    def arm(method: Method, size: int, guidance: float) -> Arm:
         names = ("loop", "accumulation", "real_fraction")
-        return Arm(method=method, pollution_size=size, **{n: parameters[n] for n in names})
+        fields = {name: parameters[name] for name in names}
+        return Arm(method=method, pollution_size=size, class_guidance=guidance, **fields)
 
     return plan_loop(
         experiment,
-        tuple(arm(method, size) for size in sizes for method in methods),
+        tuple(arm(method, size, w) for size in sizes for w in guidances for method in methods),
         parameters["generations"],
         seed,
-        tuple(arm(method, sizes[0]) for method in _scan_methods(experiment, parameters)),
+        tuple(
+            arm(method, sizes[0], guidances[0]) for method in _scan_methods(experiment, parameters)
+        ),
         tuple(further),
     )
 

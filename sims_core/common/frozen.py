@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from pydantic import (
     BaseModel,
     ConfigDict,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
 )
 
 WHOLE = "whole"
@@ -16,6 +21,28 @@ class Frozen(BaseModel):
     """Immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Grown(Frozen):
+    """A configuration that has gained fields.
+
+    A dump leaves out a younger field that has its default: digests of what does not use it are as
+    they were.
+    """
+
+    YOUNGER: ClassVar[tuple[str, ...]] = ()
+    """The fields that it has gained. Their defaults are immutable."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(
+        self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        fields: dict[str, Any] = dump(self)
+        if not (info.context or {}).get(WHOLE):
+            for name in self.YOUNGER:
+                if getattr(self, name) == type(self).model_fields[name].default:
+                    fields.pop(name, None)
+        return fields
 
 
 def one_line(error: ValidationError) -> str:

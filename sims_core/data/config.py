@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import Frozen
+from sims_core.common.frozen import Frozen, Grown
 from sims_core.common.seeding import MOST_SEED
 from sims_core.common.variants import Variants
 from sims_core.data.known_sets import KNOWN_SETS
@@ -44,12 +44,19 @@ DATA: Variants[Data] = Variants("data set", "source", Data, default="digits")
 DataConfig = Annotated[SerializeAsAny[Data], BeforeValidator(DATA.read)]
 
 
-class ImageData(Data):
+class ImageData(Grown, Data):
     """A fixed set of images; networks see them, or their latents."""
 
+    YOUNGER: ClassVar[tuple[str, ...]] = ("initial_images", "fresh_images")
     KIND: ClassVar[str] = "sims_core.studies.kinds.images:IMAGES"
     STAGE: ClassVar[str]
     """`module:object` of the stage that brings the images into the store."""
+
+    initial_images: Annotated[int, Field(ge=1)] | None = None
+    """n_ini of the fresh-data loop: how many of the images its first model sees."""
+    fresh_images: Annotated[int, Field(ge=1)] | None = None
+    """n_r, how many of those that no generation has seen yet each later one of the fresh-data loop
+    gets; None is as many as `initial_images`."""
 
     @property
     def contents(self) -> Contents | None:
@@ -73,7 +80,7 @@ class ImageData(Data):
         Raises:
             BadInput: they were imported under a name that nobody has looked up in a store.
         """
-        return self
+        return self.model_copy(update=dict.fromkeys(self.YOUNGER))
 
 
 @DATA.add("digits")
@@ -308,6 +315,15 @@ class MixConfig(Frozen):
         if self.real_fraction is not None and len({part.synthetic for part in self.parts}) < 2:
             raise ValueError("real_fraction weighs real parts against synthetic ones: want both")
         return self
+
+
+class PickConfig(Frozen):
+    """`count` images of a set, from place `start` of its random order on."""
+
+    seed: int
+    """Of the order."""
+    start: int = Field(ge=0)
+    count: int = Field(ge=1)
 
 
 class PointSourceConfig(Frozen):

@@ -229,8 +229,8 @@ def stream_images(folder: Path, start: int, stop: int) -> Iterator[Images]:
         yield sample.content
 
 
-def stream_picked(folder: Path, indices: Sequence[int]) -> Iterator[Images]:
-    """The images of these numbers, which ascend, of a verified images artifact.
+def stream_picked(folder: Path, indices: Sequence[int]) -> Iterator[Sample]:
+    """The samples of these numbers, which ascend, of a verified images artifact.
 
     Shards without any of them are not opened, images that are not picked not decoded.
     """
@@ -242,7 +242,7 @@ def stream_picked(folder: Path, indices: Sequence[int]) -> Iterator[Images]:
             path = folder / shard.file
             for number, (key, members) in enumerate(stream_members(path), first):
                 if number == wanted:
-                    yield _decode(path, key, members).content
+                    yield _decode(path, key, members)
                     wanted = next(picked, None)
         first = last
 

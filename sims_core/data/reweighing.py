@@ -21,7 +21,8 @@ from sims_core.data.groups import (
     exact_counts,
     guided_shares,
 )
-from sims_core.data.image_set import ImageWriter, Sample, read_index, stream_samples
+from sims_core.data.image_set import Sample, read_index, stream_samples
+from sims_core.data.image_writer import ImageWriter
 from sims_core.data.points import read_points, write_points
 from sims_core.data.types import Labels
 from sims_core.engine.stage import StageContext
@@ -123,7 +124,7 @@ def _own_labels(folder: Path) -> Labels:
     """
     labels = [sample.label for sample in stream_samples(folder, 0, read_index(folder).count)]
     if None in labels:
-        raise BadInput("the images have no labels to form groups of: import them with --labels")
+        raise BadInput("the images have no labels to form groups of: import them with `labels`")
     return np.array(labels, dtype=np.int64)
 
 

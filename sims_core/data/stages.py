@@ -12,6 +12,7 @@ from sims_core.data.config import (
     KnownImages,
     MixConfig,
     MixtureSourceConfig,
+    PickConfig,
     PointSourceConfig,
 )
 from sims_core.data.groups import RejectConfig, ReweighConfig
@@ -26,6 +27,7 @@ IMPORT = Stage(
     *("import", 1, "images", ImportConfig, "sims_core.data.importing:import_images"),
     without_torch=True,
 )
+PICK = Stage("pick", 1, "images", PickConfig, "sims_core.data.picking:pick")
 MIX = Stage("mix", 1, "mix", MixConfig, "sims_core.data.mixing:mix")
 PREPARE_POINTS = Stage(
     "prepare_points", 1, "points", PointSourceConfig, "sims_core.data.points:prepare_points"
@@ -47,7 +49,7 @@ REJECT_POINTS = Stage(
 )
 
 STAGES: tuple[Stage[Any], ...] = (
-    *(PREPARE, PREPARE_KNOWN, IMPORT, MIX, PREPARE_POINTS),
+    *(PREPARE, PREPARE_KNOWN, IMPORT, PICK, MIX, PREPARE_POINTS),
     *(PREPARE_MIXTURE, REWEIGH, REJECT, REWEIGH_POINTS, REJECT_POINTS),
 )
 

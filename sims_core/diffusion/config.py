@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from sims_core.common.frozen import Frozen
+from sims_core.common.frozen import Frozen, Grown
 from sims_core.common.precision import Precision
 
 
@@ -92,8 +92,10 @@ class NoiseSchedule(Frozen):
         return (low + share * (high - low)) ** 2
 
 
-class SamplerConfig(Frozen):
+class SamplerConfig(Grown):
     """EDM's deterministic sampler (Algorithm 1 with S_churn = 0)."""
+
+    YOUNGER: ClassVar[tuple[str, ...]] = ("class_guidance",)
 
     solver: Literal["heun", "euler"] = "heun"
     num_steps: Annotated[int, Field(ge=1)] = 18
@@ -103,6 +105,10 @@ class SamplerConfig(Frozen):
     precision: Precision = "fp32"
     """Precision of the passes of image networks. bf16 and fp16 are mixed: weights, EDM's scalings
     and the sampler's sums are always float32."""
+    class_guidance: Annotated[float, Field(ge=0)] = 0.0
+    """w of classifier-free guidance (arXiv 2207.12598): each network, base and auxiliary alike, is
+    (1 + w) D(x | class) - w D(x | no class). 0 is the only "off". MAD's sampling bias is
+    lambda = 1 / (1 + w)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> SamplerConfig:
@@ -118,6 +124,23 @@ class SamplerConfig(Frozen):
         return [float((top + share * (bottom - top)) ** self.rho) for share in shares]
 
     @property
-    def nfe(self) -> int:
-        """Evaluations of one denoiser for one image (guided methods evaluate two)."""
+    def sampling_bias(self) -> float:
+        """lambda = 1 / (1 + w) of the MAD paper (arXiv 2307.01850); below 1 it takes quality over
+        diversity."""
+        return 1 / (1 + self.class_guidance)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of one denoiser for one image."""
         return 2 * self.num_steps - 1 if self.solver == "heun" else self.num_steps
+
+    @property
+    def passes(self) -> int:
+        """Passes of a network that make one evaluation of its denoiser: classifier-free guidance
+        makes one with the class and one without."""
+        return 2 if self.class_guidance > 0 else 1
+
+    @property
+    def nfe(self) -> int:
+        """Passes of one network for one image; negative guidance evaluates a second network."""
+        return self.passes * self.evaluations

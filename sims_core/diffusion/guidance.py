@@ -1,4 +1,4 @@
-"""SIMS is a denoiser: neither sampler, evaluation nor loop learns that it exists."""
+"""Guided denoisers: neither sampler, evaluation nor loop learns that they are made of others."""
 
 from __future__ import annotations
 
@@ -43,5 +43,35 @@ def negative_guidance(
         if interval is not None and not is_within(torch.as_tensor(sigma).item(), interval):
             return denoised
         return denoised + omega * (denoised - auxiliary(x, sigma, labels))
+
+    return guided
+
+
+def class_guidance(denoiser: Denoiser, w: float) -> Denoiser:
+    """Classifier-free guidance (arXiv 2207.12598): away from what the model makes of no class.
+
+    D = (1 + w) D(x | class) - w D(x | no class), in MAD's words a sampling bias of 1 / (1 + w).
+    w = 0 is the only "off": it returns `denoiser` itself, which is then evaluated once.
+
+    Together with SIMS each network is guided by its own answer without a class, and the negative
+    guidance is between the two that result.
+
+    Args:
+        denoiser: knows both a class and, where labels are None, none.
+        w: guidance strength >= 0.
+
+    Raises:
+        BadInput: w is negative or not finite; or, when it is called, there are no labels.
+    """
+    if not (math.isfinite(w) and w >= 0):
+        raise BadInput(f"class_guidance is {w}; it must be a finite number >= 0 (0 is no guidance)")
+    if w == 0:
+        return denoiser
+
+    def guided(x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        if labels is None:
+            raise BadInput("class_guidance needs labels, and these images have none")
+        denoised = denoiser(x, sigma, labels)
+        return denoised + w * (denoised - denoiser(x, sigma, None))
 
     return guided

@@ -118,7 +118,7 @@ def auxiliary_evaluations(
         interval: noise levels that are guided; None: all.
     """
     if interval is None:
-        return config.nfe
+        return config.evaluations
     first, *later = (
         is_within(sigma, interval) for sigma in _sigmas(config, round_sigma)[:-1].tolist()
     )

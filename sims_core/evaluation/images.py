@@ -75,7 +75,8 @@ def _stream_chosen(
     if config.sample_seed is None or count == available:
         return stream_images(folder, done, count)
     drawn = np.random.default_rng(config.sample_seed).choice(available, count, replace=False)
-    return stream_picked(folder, np.sort(drawn)[done:].tolist())
+    picked = stream_picked(folder, np.sort(drawn)[done:].tolist())
+    return (sample.content for sample in picked)
 
 
 def extract_features(context: StageContext[FeaturesConfig]) -> dict[str, Any]:

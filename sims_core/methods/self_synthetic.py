@@ -15,7 +15,7 @@ from sims_core.common.seeding import MOST_IMAGES
 from sims_core.methods.base import Method, Sampled, Steps
 from sims_core.nets.config import Net
 from sims_core.store.artifacts import ArtifactRef
-from sims_core.training.config import MOST_KIMG, TrainingConfig
+from sims_core.training.config import MOST_KIMG, TrainingConfig, fine_tuning
 
 
 class AuxData(StrEnum):
@@ -83,29 +83,18 @@ class SelfSynthetic(Method):
         )
 
     def auxiliary_training(self, base: TrainingConfig, net: Net) -> TrainingConfig:
-        """The base's recipe with the fine-tune's length, batch and rate.
-
-        Constant rate after no ramp: within a budget this short a ramp or decay would only shrink
-        the budget. The EMA's half-life is a tenth of the budget, so that the base's weights have
-        all but left it (2^-10) when the budget is spent. An imported network that cannot be told of
-        augmentation is not augmented for.
+        """The base's recipe with the auxiliary's length, batch and rate: see `fine_tuning`.
 
         Args:
             base: the base's recipe.
             net: the network that is trained.
         """
-        kimg = self.budget_mimg * 1000
-        told = getattr(net, "is_told_of_augmentation", False)
-        return base.model_copy(
-            update={
-                "kimg": kimg,
-                "batch_size": self.batch_size,
-                "learning_rate": self.learning_rate,
-                "ramp_kimg": 0.0,
-                "decay": "constant",
-                "ema_halflife_kimg": kimg / 10,
-                "augment": base.augment if told else 0.0,
-            }
+        return fine_tuning(
+            base,
+            net,
+            kimg=self.budget_mimg * 1000,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
         )
 
     def swept_training(self, base: TrainingConfig, net: Net) -> TrainingConfig:

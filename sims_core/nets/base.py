@@ -69,6 +69,12 @@ class ImageNet(Net):
         return False
 
     @property
+    def knows_no_class(self) -> bool:
+        """Whether a class-conditional network was trained without a class as well (with label
+        dropout), so that labels of None mean something to it."""
+        return False
+
+    @property
     def is_told_of_augmentation(self) -> bool:
         """Whether it is told, in training, how an image was augmented."""
         return False

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    SerializationInfo,
-    SerializeAsAny,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from sims_core.common.frozen import WHOLE, Frozen
+from sims_core.common.frozen import Frozen, Grown
 from sims_core.diffusion.config import NoiseSchedule, SamplerConfig
 from sims_core.nets.base import NETS, ImageNet, Net, NetConfig, PointNet
 from sims_core.nets.edm_config import ADMConfig, EDM2Config, SongUNetConfig
@@ -67,9 +60,10 @@ class MLPConfig(PointNet):
 
 
 @NETS.add("unet")
-class UNetConfig(ImageNet):
+class UNetConfig(Grown, ImageNet):
     """diffusers' `UNet2DModel` for images of shape [N, channels, image_size, image_size]."""
 
+    YOUNGER: ClassVar[tuple[str, ...]] = ("label_dropout",)
     BUILT_BY: ClassVar[str] = "sims_core.nets.unet:UNet"
 
     kind: Literal["unet"] = "unet"
@@ -89,10 +83,18 @@ class UNetConfig(ImageNet):
     """Probability with which an activation of a residual block is dropped in training."""
     augment_labels: bool = False
     """Whether the network is told, in training, how an image was augmented."""
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability with which an image's class is hidden in training: then the network has an
+    embedding of its own for "no class", and can be asked for any image as well as for a class."""
 
     @property
     def drops_out(self) -> bool:
-        return self.dropout > 0
+        """The classes that are hidden in training are drawn as dropout is."""
+        return self.dropout > 0 or self.label_dropout > 0
+
+    @property
+    def knows_no_class(self) -> bool:
+        return self.label_dropout > 0
 
     @property
     def is_told_of_augmentation(self) -> bool:
@@ -113,6 +115,15 @@ class UNetConfig(ImageNet):
             )
         if any(not 0 <= level < levels for level in self.attention_levels):
             raise ValueError(f"attention_levels {self.attention_levels} must be in 0..{levels - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_class_to_hide(self) -> UNetConfig:
+        if self.label_dropout and not self.num_classes:
+            raise ValueError(
+                f"label_dropout {self.label_dropout:g} hides classes, and num_classes is 0: set "
+                "num_classes, or label_dropout=0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -175,14 +186,16 @@ class ExactGaussianConfig(PointNet):
 
 
 SHARED_BY_NETS = (
-    *("image_size", "channels", "num_classes", "augment_labels", "augment_dim"),
+    *("image_size", "channels", "num_classes", "augment_labels", "augment_dim", "label_dropout"),
     "dim",
 )
 """What an auxiliary of another architecture has from the base's, where both have it."""
 
 
-class ModelConfig(Frozen):
+class ModelConfig(Grown):
     """A raw network and the preconditioning round it."""
+
+    YOUNGER: ClassVar[tuple[str, ...]] = ("preconditioning", "loss")
 
     net: NetConfig = UNetConfig()
     sigma_data: Annotated[float, Field(gt=0)] = 0.5
@@ -229,18 +242,6 @@ class ModelConfig(Frozen):
     def without_loss(self) -> ModelConfig:
         """What is sampled: the same network and preconditioning, however it is trained."""
         return self.model_copy(update={"loss": None})
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_said(
-        self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
-        """Younger fields are left out at None: digests of models without them are as they were."""
-        fields: dict[str, Any] = dump(self)
-        if not (info.context or {}).get(WHOLE):
-            for name in ("preconditioning", "loss"):
-                if fields.get(name) is None:
-                    fields.pop(name, None)
-        return fields
 
     @model_validator(mode="after")
     def _preconditioning_fits(self) -> ModelConfig:
@@ -294,10 +295,39 @@ class MergeConfig(Frozen):
     """base + w (base - auxiliary)."""
 
 
+class Later(StrEnum):
+    """How the bases of later generations are made where the first one's was imported."""
+
+    recipe = "recipe"
+    """Trained from scratch by the experiment's own recipe."""
+    fine_tune = "fine_tune"
+    """The imported model, fine-tuned as `sims` fine-tunes an auxiliary."""
+
+
 class BaseConfig(Frozen):
-    """Where the base of the first generation comes from."""
+    """Where the base comes from."""
 
     imported: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)] | None = None
     """Name that `sims model import` gave to a model; None: the base is trained."""
     model: ImportedModel | None = None
     """What the name stands for in the store at hand; filled in when a run is planned."""
+    later: Later | None = None
+    """How the imported model is followed in later generations; None: as published for the loop at
+    hand, which for every loop that there is means from scratch (MAD paper, arXiv 2307.01850)."""
+    later_mimg: Annotated[float, Field(gt=0, le=1e5)] | None = None
+    """How long each later generation is fine-tuned, in million images; None: as an auxiliary."""
+
+    @model_validator(mode="after")
+    def _says_only_what_is_followed(self) -> BaseConfig:
+        if self.imported is None and (self.later or self.later_mimg):
+            name = "later" if self.later else "later_mimg"
+            raise ValueError(
+                f"base.{name} says how an imported base is followed, and base.imported is not set: "
+                "leave it out, every generation is trained by the experiment's recipe"
+            )
+        if self.later_mimg and self.later != Later.fine_tune:
+            raise ValueError(
+                "base.later_mimg is the length of a fine-tune: set base.later=fine_tune, or "
+                "training.kimg for the recipe"
+            )
+        return self

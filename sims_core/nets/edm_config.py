@@ -139,6 +139,10 @@ class _EDMBase(_UNetBase):
         return self.augment_labels
 
     @property
+    def knows_no_class(self) -> bool:
+        return self.num_classes > 0 and self.label_dropout > 0
+
+    @property
     def drops_out(self) -> bool:
         """The classes that are hidden in training are drawn as dropout is."""
         return self.dropout > 0 or (self.num_classes > 0 and self.label_dropout > 0)

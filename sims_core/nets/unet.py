@@ -16,7 +16,7 @@ from sims_core.nets.config import (
     UNetConfig,
 )
 from sims_core.nets.dropout import seed_dropouts
-from sims_core.nets.layers import AugmentLabels
+from sims_core.nets.layers import AugmentLabels, LabelDropout
 
 
 def unet_arguments(config: UNetConfig) -> dict[str, Any]:
@@ -34,7 +34,8 @@ def unet_arguments(config: UNetConfig) -> dict[str, Any]:
         "add_attention": bool(config.attention_levels),
         "attention_head_dim": config.attention_head_dim,
         "norm_num_groups": config.norm_num_groups,
-        "num_class_embeds": config.num_classes or None,
+        # One more where classes are hidden: the last stands for "no class".
+        "num_class_embeds": (config.num_classes + config.knows_no_class) or None,
         "dropout": config.dropout,
     }
 
@@ -59,7 +60,8 @@ class ToldEmbedding(TimestepEmbedding):
 class UNet(nn.Module):
     """diffusers' U-Net behind F's signature; c_noise goes through its positional embedding.
 
-    An imported one takes its own timesteps in the place of c_noise.
+    An imported one takes its own timesteps in the place of c_noise. One with label dropout sees
+    "no class" where labels are None.
     """
 
     def __init__(self, config: UNetConfig | DiffusersUNetConfig) -> None:
@@ -72,6 +74,10 @@ class UNet(nn.Module):
         # diffusers' class is untyped once its mixins come in.
         unet: Any = UNet2DModel(**arguments)  # type: ignore[no-untyped-call]
         self.unet = unet
+        self.no_class: int | None = None
+        if isinstance(config, UNetConfig) and config.knows_no_class:
+            self.no_class = config.num_classes
+            self.label_dropout = LabelDropout(config.label_dropout)
         self.dropout = seed_dropouts(self)
         self.told = AugmentLabels()
         if config.is_told_of_augmentation:
@@ -113,8 +119,18 @@ class UNet(nn.Module):
         return self
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        result: Tensor = self.unet(x, c_noise * self.noise_scale, labels).sample
+        result: Tensor = self.unet(x, c_noise * self.noise_scale, self._seen(labels, x)).sample
         return result[:, : self.channels]  # what more an imported one gives is its variance
+
+    def _seen(self, labels: Tensor | None, x: Tensor) -> Tensor | None:
+        """The classes that are embedded: in training some are hidden."""
+        if self.no_class is None:
+            return labels
+        nothing = torch.full((len(x),), self.no_class, device=x.device)
+        if labels is None:
+            return nothing
+        kept = self.label_dropout(x.new_ones(len(x), 1))[:, 0] > 0
+        return torch.where(kept, labels, nothing)
 
 
 C_NOISE_SCALE = 250.0

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sims_core.common import roles
+from sims_core.diffusion.config import SamplerConfig
 from sims_core.reports.base import RunDetails, kind_report, report_of
 from sims_core.reports.cost import Cost
 from sims_core.reports.over_seeds import verdict
@@ -57,10 +58,18 @@ def _settings(details: RunDetails) -> list[tuple[str, str]]:
         (
             "sampler",
             f"{sampler.solver}, {sampler.num_steps} steps, sigma {sampler.sigma_max:g} to "
-            f"{sampler.sigma_min:g}; {sampler.nfe} evaluations of the base a {kind.unit}",
+            f"{sampler.sigma_min:g}; {sampler.nfe} evaluations of the base a {kind.unit}"
+            f"{_class_guidance(sampler)}",
         ),
         ("evaluation", kind.describe_evaluation(experiment, report.counts(plan))),
     ]
+
+
+def _class_guidance(sampler: SamplerConfig) -> str:
+    """What is said of classifier-free guidance: nothing where there is none."""
+    if not (w := sampler.class_guidance):
+        return ""
+    return f"; classifier-free guidance w = {w:g}, sampling bias lambda = {sampler.sampling_bias:g}"
 
 
 def percent(value: float | None) -> str:

@@ -64,7 +64,9 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], metric: MetricFigure) -> None
 def _draw_points(axes: Axes, lines: Sequence[Line], metric: MetricFigure) -> None:
     for number, line in enumerate(lines):
         (found,), (colour, _) = line.over_seeds(metric.name).values(), _look(number)
-        reach = [[found.mean - found.low], [found.high - found.mean]] if found.low else None
+        reach = None
+        if found.low is not None and found.high is not None:
+            reach = [[found.mean - found.low], [found.high - found.mean]]
         axes.errorbar(
             [number], [found.mean], reach, fmt="o", color=colour, capsize=3, label=line.label
         )

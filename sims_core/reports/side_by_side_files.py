@@ -36,8 +36,10 @@ def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
     Raises:
         BadInput: the folder is a file, or holds something else.
     """
-    files = ("index.html", "runs.csv", "runs.parquet", "table.csv", "table.tex")
-    files += ("figure.pdf", "figure.png", "references.bib")
+    files = (
+        *("index.html", "runs.csv", "runs.parquet", "table.csv", "table.tex"),
+        *("figure.pdf", "figure.png", "references.bib"),
+    )
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file: give the name of a folder")
     if folder.is_dir() and (others := {path.name for path in folder.iterdir()} - set(files)):

@@ -21,7 +21,7 @@ from sims_core.data.ranges import to_float16, to_uint8
 from sims_core.data.sharded import Content, Maker, draw_grid_of, make_shards, take_shards
 from sims_core.data.types import Images, Latents
 from sims_core.diffusion.denoiser import Denoiser, NetDenoiser
-from sims_core.diffusion.guidance import negative_guidance
+from sims_core.diffusion.guidance import class_guidance, negative_guidance
 from sims_core.diffusion.sampler import Sampler, auxiliary_evaluations, make_sampler
 from sims_core.engine.execution import Execution, check_precision
 from sims_core.engine.memory import explain_out_of_memory
@@ -76,35 +76,62 @@ def image_labels(seeds: Sequence[int], num_classes: int) -> list[int] | None:
 
 
 def load_denoiser(context: StageContext[GenerateConfig]) -> tuple[Denoiser, ImageNet]:
-    """The denoiser to sample from (guided if omega > 0) and the base's network."""
-    config, execution = context.config, context.execution
-    precision = config.sampler.precision
-    base, model = load_for_sampling(context.open("base"), execution, precision)
-    net = image_net(model)
-    if config.omega == 0:
+    """The denoiser to sample from and the base's network.
+
+    Each network is guided by its own answer without a class (if sampler.class_guidance > 0), and
+    the base by the auxiliary (if omega > 0).
+    """
+    omega = context.config.omega
+    base, net = _load_guided(context, "base")
+    if omega == 0:
         return base, net
-    auxiliary, other = load_for_sampling(context.open("auxiliary"), execution, precision)
-    told = auxiliary if image_net(other).num_classes else without_labels(auxiliary)
-    return negative_guidance(base, told, config.omega, config.interval), net
+    auxiliary, _ = _load_guided(context, "auxiliary")
+    return negative_guidance(base, auxiliary, omega, context.config.interval), net
+
+
+def _load_guided(context: StageContext[GenerateConfig], name: str) -> tuple[Denoiser, ImageNet]:
+    """The input model of this name under classifier-free guidance, and its network.
+
+    An auxiliary that knows no classes is asked for none, and has nothing to be guided by.
+
+    Raises:
+        BadInput: it was never trained without a class.
+    """
+    sampler, execution = context.config.sampler, context.execution
+    denoiser, model = load_for_sampling(context.open(name), execution, sampler.precision)
+    net = image_net(model)
+    if not net.num_classes:
+        return without_labels(denoiser), net
+    if sampler.class_guidance and not net.knows_no_class:
+        raise BadInput(f"class_guidance: the {name} was never trained without a class")
+    return class_guidance(denoiser, sampler.class_guidance), net
 
 
 def without_labels(denoiser: Denoiser) -> Denoiser:
-    """A denoiser that knows no classes beside one that does (classifier-free guidance)."""
+    """A denoiser that knows no classes, to stand beside one that does."""
     return lambda x, sigma, labels=None: denoiser(x, sigma)
 
 
-def evaluations(config: GenerateConfig, model: ModelConfig) -> int:
-    """Network evaluations for one image, base and auxiliary.
+def evaluations(context: StageContext[GenerateConfig]) -> int:
+    """Passes of networks for one image, of base and auxiliary.
 
     Raises:
         BadInput: there is guidance, but none of the sampler's noise levels is guided.
     """
+    config, sampler = context.config, context.config.sampler
+    model = read_model_config(context.open("base"))
+    own = sampler.evaluations * _passes(config, model)
     if config.omega == 0:
-        return config.sampler.nfe
-    guided = auxiliary_evaluations(config.sampler, config.interval, round_to_known(model))
+        return own
+    guided = auxiliary_evaluations(sampler, config.interval, round_to_known(model))
     if not guided:  # planning refuses it, but does not round
         raise BadInput(f"no noise level of the sampler is in the interval {config.interval}")
-    return config.sampler.nfe + guided
+    return own + guided * _passes(config, read_model_config(context.open("auxiliary")))
+
+
+def _passes(config: GenerateConfig, model: ModelConfig) -> int:
+    """Passes of a network that make one evaluation of its denoiser."""
+    return config.sampler.passes if image_net(model).num_classes else 1
 
 
 class HalfPrecision(nn.Module):
@@ -161,7 +188,7 @@ def _sample_shards(
 
     def prepare() -> Maker:
         model = read_model_config(context.open("base"))
-        evaluations(config, model)
+        evaluations(context)
         denoiser, net = load_denoiser(context)
         sample = make_sampler(config.sampler, round_to_known(model))
         shape = (net.channels, net.image_size, net.image_size)
@@ -191,4 +218,4 @@ def _finish(context: StageContext[GenerateConfig], shards: tuple[Shard, ...]) ->
     labels = image_labels(list(every_seed), net.num_classes)
     shape = (net.channels, net.image_size, net.image_size)
     take_shards(context.state, context.directory, shape, shards, Counter(labels or ()))
-    return {"count": config.count, "nfe": evaluations(config, model)}
+    return {"count": config.count, "nfe": evaluations(context)}

@@ -9,23 +9,26 @@ inside the method, and the loop's `pollution` D_s^t, the first images of G^(t-1)
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from sims_core.common import roles
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import Frozen
+from sims_core.common.frozen import Frozen, one_line
 from sims_core.methods.catalog import MethodConfig
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import PlannedStage
 from sims_core.studies.planner import Planner, Pollution, Setup, plan_setup
+
+logger = logging.getLogger("sims_core.studies")
 
 
 class LoopKind(StrEnum):
@@ -61,11 +64,15 @@ class Arm(Frozen):
     real_fraction: float | None = Field(default=None, ge=0, le=1)
     """How often a training draws from the real part of D^t, t >= 2; None: as often as each image
     of all, by counts. 0 is the fully synthetic loop, 1 a model of real data in each generation."""
+    class_guidance: float | None = Field(default=None, ge=0)
+    """w of the sampler's classifier-free guidance; None: the experiment's."""
 
     @property
     def name(self) -> str:
-        share = "" if self.real_fraction is None else f" real_fraction={self.real_fraction:g}"
-        return f"{self.method.label} |D_s|={self.pollution_size}{share}"
+        name = f"{self.method.label} |D_s|={self.pollution_size}"
+        if self.real_fraction is not None:
+            name += f" real_fraction={self.real_fraction:g}"
+        return f"{name} lambda={1 / (1 + w):.3g}" if (w := self.class_guidance) else name
 
     @property
     def is_baseline(self) -> bool:
@@ -181,10 +188,10 @@ class LoopPlan:
         return self
 
 
-def _loop_of(plan: ArmPlan) -> tuple[int, int, LoopKind, Accumulation]:
+def _loop_of(plan: ArmPlan) -> tuple[int, int, LoopKind, Accumulation, float | None]:
     """What arms have in common that are compared with each other."""
     arm = plan.arm
-    return plan.seed, arm.pollution_size, arm.loop, arm.accumulation
+    return plan.seed, arm.pollution_size, arm.loop, arm.accumulation, arm.class_guidance
 
 
 def _pollution(arm: Arm, earlier: Sequence[ArtifactRef]) -> list[Pollution]:
@@ -204,16 +211,13 @@ def _training_data(
     planner: Planner, arm: Arm, real: ArtifactRef, earlier: Sequence[ArtifactRef]
 ) -> ArtifactRef:
     """D^t. G^1 sees real data only; what a loop kind adds from then on is decided here alone."""
-    if not earlier:
-        return planner.mix(roles.MIX, real, [])
-    kept, share = real, arm.real_fraction
-    if arm.loop is LoopKind.fully_synthetic or share == 0:
-        return planner.mix(roles.MIX, None, _pollution(arm, earlier))
-    if arm.loop is LoopKind.fresh_data:
-        kept = planner.kind.fresh(planner)
-    if share == 1:
+    pollution, share = _pollution(arm, earlier) if earlier else [], arm.real_fraction
+    if earlier and (arm.loop is LoopKind.fully_synthetic or share == 0):
+        return planner.mix(roles.MIX, None, pollution)
+    kept = planner.kind.real_part(planner, real, fresh=arm.loop is LoopKind.fresh_data)
+    if not pollution or share == 1:
         return planner.mix(roles.MIX, kept, [])
-    return planner.mix(roles.MIX, kept, _pollution(arm, earlier), share)
+    return planner.mix(roles.MIX, kept, pollution, share)
 
 
 def _plan_generation(
@@ -230,10 +234,26 @@ def _plan_generation(
     return planner.kind.generation(planner, setup, sampled, at_least=arm.pollution_size)
 
 
+def _experiment_of(arm: Arm, experiment: Experiment) -> Experiment:
+    """The experiment with the arm's own sampling.
+
+    Raises:
+        BadInput: the networks are not made for it.
+    """
+    if arm.class_guidance in (None, experiment.sampler.class_guidance):
+        return experiment
+    sampler = experiment.sampler.model_copy(update={"class_guidance": arm.class_guidance})
+    try:
+        return Experiment.model_validate({**dict(experiment), "sampler": sampler})
+    except ValidationError as error:
+        raise BadInput(f"arm {arm.name}: {one_line(error).removeprefix('value: ')}") from None
+
+
 def plan_arm(
     experiment: Experiment, arm: Arm, generations: int, seed: int, setup: Setup
 ) -> ArmPlan:
     """Every stage of one arm, without the setup that it shares with the others."""
+    experiment = _experiment_of(arm, experiment)
     planner = Planner(experiment, seed)
     generated: list[ArtifactRef] = []
     for t in range(1, generations + 1):
@@ -269,6 +289,13 @@ def plan_loop(
         raise BadInput(
             "loop fully_synthetic has no real part whose real_fraction could be set: leave it out, "
             f"or choose loop={LoopKind.synthetic_augmentation}"
+        )
+    if generations > 1 and experiment.base.imported and experiment.base.later is None:
+        logger.warning(
+            "generation 1 is the imported %s; later ones are trained from scratch by the recipe of "
+            "this experiment, as the MAD paper's are, so that the step from 1 to 2 shows the "
+            "change of recipe as well (base.later=fine_tune: fine-tuned from it)",
+            experiment.base.imported,
         )
     seeds = (seed, *further_seeds)
     if len(set(seeds)) < len(seeds):

@@ -22,13 +22,13 @@ from sims_core.data.stages import MIX
 from sims_core.diffusion.config import SigmaInterval, is_within
 from sims_core.engine.execution import Execution
 from sims_core.methods.base import Sampled
-from sims_core.nets.config import BaseConfig, ModelConfig
+from sims_core.nets.config import BaseConfig, Later, ModelConfig
 from sims_core.nets.stages import IMPORT_MODEL
 from sims_core.sampling.config import GuidanceConfig
 from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.plan import PlannedStage
-from sims_core.training.config import TrainingConfig, TrainStageConfig
+from sims_core.training.config import TrainingConfig, TrainStageConfig, check_recipe, fine_tuning
 from sims_core.training.stages import TRAIN
 
 Pollution = tuple[ArtifactRef, int | None]
@@ -78,14 +78,20 @@ class Kind(ABC):
     def setup(self, planner: Planner) -> Setup:
         """Plans the real data and what generated data are compared with."""
 
-    def fresh(self, planner: Planner) -> ArtifactRef:
-        """Plans new real data for a generation of the fresh-data loop.
+    def real_part(self, planner: Planner, real: ArtifactRef, fresh: bool) -> ArtifactRef:
+        """The real part of the training set of the planner's generation.
+
+        Args:
+            real: the real data of the setup.
+            fresh: whether each generation has real data of its own (the fresh-data loop).
 
         Raises:
-            BadInput: the data set is fixed, nothing new can be drawn from it.
+            BadInput: nothing new can be drawn, or nothing new is left.
         """
-        source = planner.experiment.data.source
-        raise BadInput(f"loop fresh_data needs data to draw from, {source} is a fixed set")
+        if fresh:
+            source = planner.experiment.data.source
+            raise BadInput(f"loop fresh_data needs data to draw from, {source} is a fixed set")
+        return real
 
     def training_inputs(self, experiment: Experiment) -> dict[str, ArtifactRef]:
         """Further inputs of a training that draws grids of samples on the way."""
@@ -230,25 +236,35 @@ class Planner:
         """The base: trained on `data`, or brought along for the first generation.
 
         Raises:
-            BadInput: a later generation's is trained from scratch, so nothing can be brought.
+            BadInput: a later generation cannot be trained as `base.later` says.
         """
-        base = self.experiment.base
+        base, inputs = self.experiment.base, {"data": data}
         if base.imported is None:
-            inputs = {"data": data}
             return self.train(roles.TRAIN_BASE, purposes.TRAIN_BASE, self.training, inputs)
-        if self.t > 1:
-            raise BadInput(
-                f"base.imported {base.imported} is the model of generation 1; generation "
-                f"{self.t} would be trained by a recipe that is not its own: set generations=1"
-            )
-        return self._bring(roles.IMPORTED_BASE, base)
+        imported = self._imported(base)
+        if self.t <= 1:
+            return self.add(roles.IMPORTED_BASE, imported)
+        # Every loop that there is follows the MAD paper, which trains each generation from scratch.
+        if (base.later or Later.recipe) == Later.recipe:
+            check_recipe(self.training, self.model.net, base.imported)
+            return self.train(roles.TRAIN_BASE, purposes.TRAIN_BASE, self.training, inputs)
+        sims = self.experiment.sims
+        recipe = fine_tuning(
+            self.training,
+            self.model.net,
+            kimg=1000 * (base.later_mimg or sims.budget_mimg),
+            batch_size=sims.batch_size,
+            learning_rate=sims.learning_rate,
+        )
+        inputs["initial"] = imported.ref
+        return self.train(roles.FINE_TUNE_BASE, purposes.TRAIN_BASE, recipe, inputs)
 
-    def _bring(self, role: str, source: BaseConfig) -> ArtifactRef:
+    def _imported(self, source: BaseConfig) -> StageRequest:
         if source.model is None:
             raise BadInput(
                 f"model {source.imported!r} was not looked up: see sims_core.studies.resolve"
             )
-        return self.add(role, IMPORT_MODEL.request(source.model))
+        return IMPORT_MODEL.request(source.model)
 
     def bring_auxiliary(self, source: BaseConfig, interval: SigmaInterval | None) -> ArtifactRef:
         """An imported model as the auxiliary that is evaluated in `interval`.
@@ -261,7 +277,7 @@ class Planner:
                 f"auxiliary.imported {source.imported} is trained on the data of generation 1, "
                 f"this is generation {self.t}: leave it out, so that one is trained"
             )
-        ref = self._bring(roles.IMPORTED_AUXILIARY, source)
+        ref = self.add(roles.IMPORTED_AUXILIARY, self._imported(source))
         if (imported := source.model) is not None:
             try:
                 self.kind.check_auxiliary(self.experiment, imported.model)

@@ -17,7 +17,7 @@ from sims_core.engine.execution import Execution
 from sims_core.evaluation.config import ONLY_FID, ReferenceFileConfig
 from sims_core.evaluation.stages import IMPORT_REFERENCE
 from sims_core.latents.stages import modelled_by
-from sims_core.nets.config import BaseConfig, ModelConfig
+from sims_core.nets.config import ModelConfig
 from sims_core.nets.names import MODELS
 from sims_core.nets.preconditioning_config import EDM2Loss, EDMLoss
 from sims_core.store.store import Store
@@ -44,7 +44,7 @@ def resolve_base(experiment: Experiment, store: Store, chosen: Collection[str] =
     if name is None:
         return experiment
     found = MODELS.find(store, name)
-    base = BaseConfig(imported=name, model=found)
+    base = experiment.base.model_copy(update={"model": found})
     try:
         model, training = _own_noise(found.model, experiment.training, chosen)
         sampler = model.sampler_for(experiment.sampler)

@@ -11,9 +11,10 @@ from pydantic import (
     model_validator,
 )
 
+from sims_core.common.errors import BadInput
 from sims_core.common.frozen import Frozen
 from sims_core.common.precision import Precision
-from sims_core.nets.config import ModelConfig
+from sims_core.nets.config import ModelConfig, Net
 
 MOST_KIMG = 1e8
 """The longest training that is accepted; EDM2's longest is 2e6."""
@@ -54,6 +55,44 @@ class TrainingConfig(Frozen):
     def steps_of(self, kimg: float) -> int:
         """`kimg` in optimiser steps, rounded up to whole batches, at least one."""
         return max(1, -(-round(kimg * 1000) // self.batch_size))
+
+
+def fine_tuning(
+    base: TrainingConfig, net: Net, *, kimg: float, batch_size: int, learning_rate: float
+) -> TrainingConfig:
+    """A base's recipe with a fine-tune's length, batch and rate.
+
+    Constant rate after no ramp: within a budget this short a ramp or decay would only shrink the
+    budget. The EMA's half-life is a tenth of the budget, so that the weights it started from have
+    all but left it (2^-10) when the budget is spent. An imported network that cannot be told of
+    augmentation is not augmented for.
+
+    Args:
+        base: the base's recipe.
+        net: the network that is trained.
+    """
+    told = getattr(net, "is_told_of_augmentation", False)
+    return base.model_copy(
+        update={
+            "kimg": kimg,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "ramp_kimg": 0.0,
+            "decay": "constant",
+            "ema_halflife_kimg": kimg / 10,
+            "augment": base.augment if told else 0.0,
+        }
+    )
+
+
+def check_recipe(training: TrainingConfig, net: Net, name: str) -> None:
+    """Raises BadInput if the recipe cannot train the network of imported model `name` anew."""
+    if training.augment and not getattr(net, "is_told_of_augmentation", False):
+        raise BadInput(
+            f"later generations are trained by the recipe of `training`, and the network of {name} "
+            f"cannot be told of its augmentation ({training.augment:g}): set training.augment=0, "
+            "or base.later=fine_tune"
+        )
 
 
 class TrainStageConfig(Frozen):

@@ -17,6 +17,7 @@ def check_images(experiment: Experiment, data: ImageData) -> None:
         raise ValueError(f"a {net.kind} network cannot model {data.source} data")
     _check_shape(net, data)
     _check_classes(experiment, net, data)
+    _check_class_guidance(experiment, net)
     _check_noise_levels(experiment)
     _check_latents_are_not_augmented(experiment, data)
     _check_networks_are_told_of_augmentation(experiment)
@@ -69,6 +70,20 @@ def _check_classes(experiment: Experiment, net: ImageNet, data: ImageData) -> No
             f"model.net.num_classes is {net.num_classes}, {data.title} has {found.num_classes} "
             + _remedy(experiment, f"classes: set it to {found.num_classes}, or to 0 for none")
         )
+
+
+def _check_class_guidance(experiment: Experiment, net: ImageNet) -> None:
+    w = experiment.sampler.class_guidance
+    if not w or net.knows_no_class:
+        return
+    name = experiment.base.imported
+    remedy = "set model.net.num_classes and model.net.label_dropout=0.1 or"
+    if name is not None:
+        remedy = f"{name} keeps the network that it was trained with, so set"
+    raise ValueError(
+        f"sampler.class_guidance {w:g} needs a class-conditional network that was trained without "
+        f"a class as well, and model.net was not: {remedy} sampler.class_guidance=0"
+    )
 
 
 def _remedy(experiment: Experiment, own: str) -> str:
@@ -125,6 +140,11 @@ def check_auxiliary_net(
         lacks = may_lack_classes and name == "num_classes" and found == 0
         if found != wanted and not lacks:
             raise ValueError(f"{where}.{name} {found} must be model.net's, {wanted}")
+    if experiment.sampler.class_guidance and other.num_classes and not other.knows_no_class:
+        raise ValueError(
+            f"sampler.class_guidance {experiment.sampler.class_guidance:g} guides the auxiliary as "
+            f"well, which needs label dropout: set {where}.label_dropout=0.1"
+        )
 
 
 def _check_enough_real_images(experiment: Experiment, data: ImageData) -> None:

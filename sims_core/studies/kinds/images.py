@@ -7,8 +7,8 @@ from typing import ClassVar, cast
 from sims_core.common import purposes, roles
 from sims_core.common.errors import BadInput
 from sims_core.common.seeding import derive_seed
-from sims_core.data.config import ImageData
-from sims_core.data.stages import data_request
+from sims_core.data.config import ImageData, PickConfig
+from sims_core.data.stages import PICK, data_request
 from sims_core.engine.execution import Execution, check_batch, check_precision
 from sims_core.evaluation.config import (
     ClassifierStageConfig,
@@ -36,6 +36,7 @@ from sims_core.sampling.stages import GENERATE, GENERATE_LATENTS
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.kinds.image_checks import check_auxiliary_net, check_images
+from sims_core.studies.kinds.image_draws import check_no_fresh, fresh_range
 from sims_core.studies.planner import Kind, Planner, Setup
 
 
@@ -77,6 +78,18 @@ class Images(Kind):
         config = FeaturesConfig(count=data.contents.count if data.contents else None)
         request = FEATURES.request(config, images=images, **extractor)
         return Setup(real, {"features": planner.add(roles.REAL_FEATURES, request)}, extractor)
+
+    def real_part(self, planner: Planner, real: ArtifactRef, fresh: bool) -> ArtifactRef:
+        """A fresh part is drawn without replacement: no image is in two generations."""
+        data = _data(planner.experiment)
+        if not fresh:
+            check_no_fresh(data)
+            return real
+        start, count = fresh_range(data, planner.t)
+        seed = derive_seed(planner.seed, purposes.FRESH_DATA)
+        config = PickConfig(seed=seed, start=start, count=count)
+        role = roles.INITIAL_DATA if planner.t == 1 else roles.FRESH_DATA
+        return planner.add(role, PICK.request(config, images=real))
 
     def training_inputs(self, experiment: Experiment) -> dict[str, ArtifactRef]:
         """Grids of latents are of their decoded images."""

@@ -34,6 +34,11 @@ class Points(Kind):
         net.for_data(data.dim, data.replicates)
         if experiment.sampler.precision != "fp32":
             raise ValueError("sampler.precision must be fp32 for points")
+        if experiment.sampler.class_guidance:
+            raise ValueError(
+                "points have no classes: set sampler.class_guidance=0; the sampling bias of an "
+                "exact Gaussian is model.net.sampling_bias"
+            )
         if experiment.training.augment:
             raise ValueError(
                 f"training.augment {experiment.training.augment} needs a network that is told of "
@@ -59,7 +64,9 @@ class Points(Kind):
         )
         return Setup(real, {"reference": planner.add(roles.REFERENCE, REFERENCE.request(config))})
 
-    def fresh(self, planner: Planner) -> ArtifactRef:
+    def real_part(self, planner: Planner, real: ArtifactRef, fresh: bool) -> ArtifactRef:
+        if not fresh or planner.t == 1:
+            return real
         data = _data(planner.experiment)
         count = data.fresh_points or data.num_points
         source = _source(planner, count, purposes.FRESH_DATA, planner.t)

@@ -25,10 +25,11 @@ from sims_core.evaluation.stages import CLASSIFIER, FEATURES, LABEL
 from sims_core.methods.base import Sampled
 from sims_core.nets.config import ImageNet
 from sims_core.store.artifacts import ArtifactRef
+from sims_core.studies.candidates import RANGE
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.kinds.images import plan_image_metrics, plan_images
 from sims_core.studies.planner import Planner, Setup
-from sims_core.studies.self_improvement import RANGE, seed_range
+from sims_core.studies.self_improvement import seed_range
 from sims_core.studies.shift_kind import Labeller, Purpose, ShiftKind, ShiftSetup
 
 

@@ -74,10 +74,17 @@ def test_a_run_cannot_start_from_what_was_not_imported(sims_here, tiny_plan):
         tiny_plan(base__imported="mine", generations="1")
 
 
-def test_later_generations_are_refused_before_any_work(sims_here, folder, tiny_plan):
+def test_later_generations_follow_as_it_is_said(sims_here, folder, tiny_plan):
     sims_here("model", "import", folder, "--name", "mine")
-    with pytest.raises(BadInput, match="set generations=1"):
-        tiny_plan(base__imported="mine", generations="2")
+
+    def later(**given):
+        plan = tiny_plan(base__imported="mine", generations="2", **given)
+        return {stage.role for stage in plan if stage.t == 2}
+
+    assert "train base" in later()
+    assert "fine-tune base" in later(base__later="fine_tune")
+    with pytest.raises(BadInput, match="'recipe' or 'fine_tune', got 'chain'"):
+        later(base__later="chain")
 
 
 def test_a_model_must_fit_the_data(sims_here, folder):

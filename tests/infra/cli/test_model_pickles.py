@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from infra.cli.main import app
@@ -146,6 +147,33 @@ def test_a_run_starts_from_an_imported_checkpoint(sims_here, edm_folder, tmp_pat
     bring(sims_here, edm_folder, tmp_path, name)
     check_run_from(sims_here, "sims-loop/own-images", LOOP)
     assert not (tmp_path / "owned-by-a-checkpoint").exists()
+
+
+@pytest.mark.parametrize("later", ["recipe", "fine_tune"])
+def test_a_loop_goes_on_from_an_imported_checkpoint(sims_here, edm_folder, tmp_path, later):
+    """Two generations, computed: G^2 is another model, which begins at G^1 or does not."""
+    bring(sims_here, edm_folder, tmp_path, "ddpmpp-edm-cond")
+    texts = [*MEASURED, "generations=2", "pollution_sizes=[8]", "methods=standard", "omegas=0"]
+    texts += ["base.imported=theirs", f"base.later={later}", "sims.learning_rate=1e-5"]
+    if later == "recipe":
+        texts += ["training.kimg=0.016", "training.batch_size=8"]
+    else:
+        texts += ["base.later_mimg=1.6e-5"]
+    done = sims_here("run", "sims-loop/own-images", "--direct", "--json", *parameters(texts))
+    assert done.exit_code == 0, done.stderr
+    plan = check_run("sims-loop/own-images", texts).plan
+    store = Store.open(os.environ["SIMS_STORE"])
+    first, second = (plan.arms[0].artifacts(t) for t in (1, 2))
+    made = second["train base" if later == "recipe" else "fine-tune base"]
+    weights = [
+        load_file(store.open_artifact(ref) / "net" / "diffusion_pytorch_model.safetensors")
+        for ref in (first["imported base"], made)
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    moved = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0])
+    assert (moved > 0.1) if later == "recipe" else (0 < moved < 1e-3)
+    assert store.manifest(made).details["nimg"] == 16
+    assert store.manifest(second["generate"]).details["count"] == 8
 
 
 @pytest.mark.slow

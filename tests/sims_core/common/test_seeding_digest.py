@@ -154,6 +154,7 @@ PURPOSES = {
     "BATCHES": "batches",
     "GRID": "grid",
     "LABEL": "label",
+    "PICK": "pick",
     "POSTERIOR": "posterior",
     "FLOOR": "floor",
     "BOOTSTRAP": "bootstrap",

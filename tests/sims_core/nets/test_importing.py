@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from sims_core.catalog import run_stage
@@ -313,8 +314,81 @@ def test_a_run_from_an_imported_base_trains_only_the_auxiliary(store, tmp_path, 
         [(a - b).flatten() for a, b in zip(base.parameters(), auxiliary.parameters(), strict=True)]
     )
     assert 0 < difference.abs().max() < 0.05
-    with pytest.raises(BadInput, match=r"base\.imported mine .*set generations=1"):
-        plan_loop(experiment, arms(experiment), 2, seed=0)
+
+
+def later_bases(experiment, **base):
+    """Requests that make the bases of generations 2 and 3."""
+    followed = experiment.base.model_copy(update=base)
+    changed = experiment.model_copy(update={"base": followed})
+    plan = plan_loop(changed, arms(changed), 3, seed=0)
+    made = plan.arms[0]
+    assert made.artifacts(1)["imported base"]
+    roles = ("train base", "fine-tune base")
+    found = [stage for stage in made.stages if stage.role in roles]
+    assert [stage.t for stage in found] == [2, 3]
+    for stage in found:
+        assert stage.request.inputs["data"] == made.artifacts(stage.t)["mix"]
+    return found
+
+
+@pytest.fixture
+def from_mine(store, tmp_path, tiny_experiment):
+    model, _ = imported(store, saved(tmp_path / "model"))
+    MODELS.give(store, "mine", model)
+    asked = tiny_experiment.model_copy(update={"base": BaseConfig(imported="mine")})
+    return resolve_base(asked, store)
+
+
+def test_later_generations_are_trained_from_scratch_unless_it_is_said_otherwise(from_mine, caplog):
+    found = later_bases(from_mine)
+    assert "generation 1 is the imported mine; later ones are trained from scratch" in caplog.text
+    caplog.clear()
+    assert [s.ref for s in later_bases(from_mine, later="recipe")] == [s.ref for s in found]
+    assert not caplog.text
+    for stage in found:
+        assert stage.role == "train base"
+        assert set(stage.request.inputs) == {"data"}
+        assert stage.request.config["training"] == from_mine.training.model_dump(mode="json")
+        assert stage.request.config["model"] == from_mine.model.model_dump(mode="json")
+    assert len({stage.request.config["seed"] for stage in found}) == 2
+
+
+def test_later_generations_can_be_fine_tuned_from_the_imported_model(from_mine):
+    found = later_bases(from_mine, later="fine_tune", later_mimg=0.0005)
+    base = IMPORT_MODEL.request(from_mine.base.model).ref
+    for stage in found:
+        assert stage.role == "fine-tune base"
+        assert stage.request.inputs["initial"] == base
+        training = stage.request.config["training"]
+        sims = from_mine.sims
+        assert (training["kimg"], training["batch_size"]) == (0.5, sims.batch_size)
+        assert (training["learning_rate"], training["decay"]) == (sims.learning_rate, "constant")
+    (own, _) = later_bases(from_mine, later="fine_tune")
+    assert own.request.config["training"]["kimg"] == 1000 * from_mine.sims.budget_mimg
+
+
+def test_a_recipe_that_a_network_cannot_follow_is_refused(from_mine):
+    training = from_mine.training.model_copy(update={"augment": 0.12})
+    augmented = from_mine.model_copy(update={"training": training})
+    plan_loop(augmented, arms(augmented), 1, seed=0)
+    with pytest.raises(BadInput, match=r"mine cannot be told of its augmentation \(0\.12\)"):
+        later_bases(augmented)
+    (tuned, _) = later_bases(augmented, later="fine_tune")
+    assert tuned.request.config["training"]["augment"] == 0
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ({"later": "recipe"}, r"base\.later says how an imported base is followed"),
+        ({"later_mimg": 1.0}, r"base\.later_mimg says how an imported base is followed"),
+        ({"imported": "mine", "later_mimg": 1.0}, r"set base\.later=fine_tune"),
+        ({"imported": "mine", "later": "chain"}, "'recipe' or 'fine_tune'"),
+    ],
+)
+def test_what_says_nothing_about_later_generations_is_refused(base, message):
+    with pytest.raises(ValidationError, match=message):
+        BaseConfig.model_validate(base)
 
 
 def test_training_through_the_wrapper_learns(store, tmp_path):

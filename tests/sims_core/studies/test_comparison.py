@@ -268,7 +268,9 @@ def test_a_part_of_a_set_is_a_sample_of_all_of_it(store, put_images, random_imag
     chosen = sampled(planned, "images", 200, 60)
     assert len({index // 20 for index in chosen}) == 10, "every class is in it"
     whole, _ = read_images(sorted(store.path(ref).glob("*.tar")))
-    assert np.array_equal(np.stack(list(stream_picked(store.path(ref), chosen))), whole[chosen])
+    assert np.array_equal(
+        np.stack([each.content for each in stream_picked(store.path(ref), chosen)]), whole[chosen]
+    )
     others = [
         compare(store, name, name, count=60, seed=seed, **SMALL).stages[-1].ref for seed in (3, 4)
     ]

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from sims_core.catalog import run_stage
-from sims_core.common.errors import BadInput
 from sims_core.data.config import GaussianData
 from sims_core.data.mixing import read_training_set
 from sims_core.data.points import read_points
@@ -91,11 +90,6 @@ def test_fresh_data_are_new_in_each_generation(tmp_path):
     ]
     drawn.append(read_points(store.open_artifact(plan.setup[0].ref))[:, :20])
     assert all((a - b).abs().max() > 0.1 for a, b in zip(drawn, drawn[1:], strict=False))
-
-
-def test_a_fixed_set_of_images_has_no_fresh_data():
-    with pytest.raises(BadInput, match="digits is a fixed set"):
-        plan_loop(Experiment(), (arm(LoopKind.fresh_data, 10),), 2, 0)
 
 
 def test_points_need_no_classifier_and_images_need_one():
