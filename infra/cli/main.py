@@ -7,6 +7,7 @@ is one JSON object and nothing else; progress and messages go to standard error.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,6 +76,14 @@ def run(
     direct: Annotated[
         bool, typer.Option("--direct", help="Without Prefect: same artifacts, same report, no UI.")
     ] = False,
+    recompute: Annotated[
+        str | None,
+        typer.Option(
+            "--recompute",
+            metavar="STAGE[,STAGE]",
+            help="Compute these anew, and what was made of them if their bytes change.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a preset in this process; what the store already holds is not computed again."""
@@ -83,6 +92,8 @@ def run(
 
     with _errors():
         _use_store(store)
+        if recompute is not None:
+            os.environ["SIMS_RECOMPUTE"] = recompute
         apply_environment_defaults()
         checked = check_run(preset, parameter or [])
         if dry_run:

@@ -16,6 +16,7 @@ import torch
 
 from sims_core.catalog import STAGES, run_stage
 from sims_core.common.errors import BadInput
+from sims_core.common.kept import sealed, unsealed
 from sims_core.data.stages import PREPARE
 from sims_core.engine.execution import Execution
 from sims_core.engine.stage import StageContext
@@ -103,7 +104,10 @@ def test_interrupted_stage_ends_in_the_same_bytes(copies, tiny_run, make_request
     assert min(seen) > kept  # it went on from what was kept
     assert contents(interrupted.path(request.ref)) == contents(undisturbed.path(request.ref))
     execution = interrupted.manifest(request.ref).execution
-    assert execution == {"device": "cpu", "threads": 1, "sampling_batch_size": 3}
+    assert execution == {
+        **{"device": "cpu", "threads": 1, "sampling_batch_size": 3},
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
     assert torch.get_num_threads() == 1
     assert not interrupted.progress_path(request.ref).exists()
     assert interrupted.damage(request.ref) == []
@@ -168,7 +172,7 @@ def test_progress_of_another_device_is_not_continued(copies, tiny_run):
     with pytest.raises(Killed):
         run_stage(store, request, BEGUN_WITH, progress=kill_at(320))
     kept = store.progress_path(request.ref) / "execution.json"
-    kept.write_text(kept.read_text().replace('"cpu"', '"cuda"'))
+    kept.write_text(sealed(unsealed(kept.read_bytes()).replace('"cpu"', '"cuda"')))
     seen = []
     run_stage(
         store,
@@ -243,7 +247,10 @@ def test_manifests_say_what_made_them(tiny_run):
     manifest = tiny_run.store.manifest(request.ref)
     assert manifest.request == request
     assert manifest.libraries["torch"] == torch.__version__.split("+")[0]
-    assert manifest.execution == {"device": "cpu", "threads": 1, "sampling_batch_size": 256}
+    assert manifest.execution == {
+        **{"device": "cpu", "threads": 1, "sampling_batch_size": 256},
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
     assert manifest.details["nimg"] == 63 * 32
 
 
@@ -366,7 +373,8 @@ def test_killed_process_frees_the_lock_and_its_progress_is_used(tmp_path, proces
     (tmp_path / "go").touch()
     processes.append(start(tmp_path))
     out, err = processes[1].communicate(timeout=60)
-    assert out.strip() == the_probe(tmp_path), err
+    assert out.strip() == lock.stem, err
+    assert not lock.exists()  # given back, and gone
     (ref,) = store.artifacts()
     assert store.damage(ref) == []
     assert store.manifest(ref).details == {"resumed": True}
