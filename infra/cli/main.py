@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,11 +19,8 @@ from infra.cli.shell import JsonOption, StoreOption
 from infra.cli.shell import errors as _errors
 from infra.cli.shell import use_store as _use_store
 from infra.cli.stack import stack_app
+from infra.cli.store import store_app
 from infra.environment import apply_environment_defaults
-
-if TYPE_CHECKING:  # what a command needs is imported when it runs: `sims --help` needs none of it
-    from sims_core.store.artifacts import ArtifactRef
-    from sims_core.store.store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,7 +29,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Self-consuming loops of diffusion models as cached, resumable runs.",
 )
-store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store.")
 app.add_typer(store_app, name="store")
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
@@ -148,63 +143,6 @@ def deployments() -> None:
         print(
             f"wrote {FILE.absolute()}; `prefect --no-prompt deploy --all` brings it to the server"
         )
-
-
-@store_app.command("ls")
-def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the artifacts: kind, digest, size, stage."""
-    with _errors():
-        opened = _existing(store)
-        rows = [_describe(opened, ref) for ref in opened.artifacts()]
-        if as_json:
-            print(json.dumps({"store": str(opened.root), "artifacts": rows}))
-            return
-        for row in rows:
-            print(
-                f"{row['kind']}/{str(row['digest'])[:12]}  {row['bytes']:>12} bytes  {row['stage']}"
-            )
-        print(f"{len(rows)} artifacts in {opened.root}")
-
-
-def _existing(store: Path | None) -> Store:
-    """The store that is named, if it is there."""
-    from sims_core.settings import Settings
-    from sims_core.store.store import Store
-
-    _use_store(store)
-    return Store.open(Settings.read().store, create=False)
-
-
-def _describe(store: Store, ref: ArtifactRef) -> dict[str, str | int]:
-    from sims_core.common.errors import DamagedArtifact
-
-    try:
-        manifest = store.manifest(ref)
-    except DamagedArtifact:
-        return {"kind": ref.kind, "digest": ref.digest, "stage": "damaged", "bytes": 0}
-    size = sum(entry.size for entry in manifest.files.values())
-    stage = manifest.request.stage
-    return {"kind": ref.kind, "digest": ref.digest, "stage": stage, "bytes": size}
-
-
-@store_app.command("verify")
-def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Check every file against its manifest; exit 1 and one line for each that is damaged."""
-    with _errors():
-        opened = _existing(store)
-        refs = opened.artifacts()
-        damaged = [line for ref in refs for line in opened.damage(ref)]
-        if as_json:
-            print(
-                json.dumps({"store": str(opened.root), "artifacts": len(refs), "damaged": damaged})
-            )
-        else:
-            for line in damaged:
-                print(line)
-            if not damaged:
-                print(f"{len(refs)} artifacts in {opened.root}: all whole")
-        if damaged:
-            raise typer.Exit(1)
 
 
 def main() -> None:

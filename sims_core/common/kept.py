@@ -34,28 +34,40 @@ def content_sha256(path: Path) -> str:
     return digest_of({each.relative_to(path).as_posix(): file_sha256(each) for each in inside})
 
 
-def keep(partial: Path, path: Path) -> str:
-    """Gives a finished file or folder its name and says what it holds; returns its SHA-256."""
-    sync(partial)
-    found = content_sha256(partial)
+def note(path: Path, partial: Path | None = None) -> None:
+    """Says what a finished file or folder holds, once that is on the disk.
+
+    Args:
+        partial: where it is until it is given its name.
+    """
+    made = partial or path
+    sync(made)
+    write_atomically(note_of(path), content_sha256(made))
+
+
+def keep(partial: Path, path: Path) -> None:
+    """Gives a finished file or folder its name, having said what it holds."""
     if path.is_dir():
         remove(path)
-    write_atomically(note_of(path), found)
+    note(path, partial)
     os.replace(partial, path)
-    return found
 
 
 def is_kept(path: Path) -> bool:
-    """Whether `path` is there and holds what it did when it was kept; says so if it does not."""
-    if not os.path.lexists(path):
-        return False
+    """Whether `path` is there and holds what it did when it was kept.
+
+    What differs is said. What was not kept yet when its maker was killed has nothing that says
+    what it holds, and is no more than not there.
+    """
     try:
         if note_of(path).read_bytes() == content_sha256(path).encode():
             return True
-        problem = "differs from its SHA-256"
+    except FileNotFoundError:
+        return False
     except OSError as error:
-        problem = f"cannot be checked ({error.strerror})"
-    logger.warning("unfinished work is damaged: %s %s; it is made again", path, problem)
+        logger.warning("unfinished work: %s cannot be read (%s)", path, error.strerror)
+        return False
+    logger.warning("unfinished work is damaged: %s is not as it was kept; it is made again", path)
     return False
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sims_core.common.digest import digest_of
 from sims_core.common.frozen import Frozen
+from sims_core.common.sealed import Sealed
 
 MANIFEST_FILE = "manifest.json"
 
@@ -121,7 +122,7 @@ class Manifest(Frozen):
         return digest_of({name: entry.sha256 for name, entry in self.files.items()})
 
 
-class Record(Frozen):
+class Record(Sealed):
     """When an artifact was computed, by which task run or process, and for how long in all.
 
     What follows `seconds` is quickly found here; it is empty in older records.
@@ -136,19 +137,6 @@ class Record(Frozen):
     """The manifest's `content`."""
     origin: Origin | None = None
     """The manifest's."""
-    checksum: str = ""
-    """SHA-256 of all other fields."""
-
-    def sealed(self) -> Record:
-        """With its checksum."""
-        return self.model_copy(update={"checksum": self._digest()})
-
-    def is_intact(self) -> bool:
-        """Whether it is as it was written; older records cannot tell."""
-        return not self.checksum or self.checksum == self._digest()
-
-    def _digest(self) -> str:
-        return digest_of(self.model_dump(mode="json", exclude={"checksum"}, exclude_defaults=True))
 
 
 def _said(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,10 @@
 A lock is a file that its holder keeps locked (flock): the kernel frees it when the holder dies,
 however it dies. The file says who the holder is, and goes when the lock is given back. Whoever gets
 a lock looks whether its file still has the name: one that was removed meanwhile locks nobody out.
+
+A file can be removed while its lock is held, by whoever tidies up: the next to come would make
+another and lock that. On Linux the holder therefore has a name of the kernel's as well (an abstract
+socket), which nobody can remove; it is seen in the same container, or by all that are in none.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import logging
 import os
 import socket
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,10 +47,11 @@ def locked(path: Path, what: str) -> Iterator[None]:
     Raises:
         StoreError: something that is no lock is in its place.
     """
-    file = _acquire(path, what)
+    file, guard = _acquire(path, what)
     try:
         yield
     finally:
+        guard.close()
         # Removed while it is held: who opened it before finds out, by its name, that it is gone.
         with suppress(OSError):
             if _is_named(file, path):
@@ -53,26 +59,43 @@ def locked(path: Path, what: str) -> Iterator[None]:
         os.close(file)
 
 
-def _acquire(path: Path, what: str) -> int:
+def _acquire(path: Path, what: str) -> tuple[int, socket.socket]:
+    """The lock's file, locked, and the guard of its name."""
     began, told, pause = time.monotonic(), -TELL_S, 0.005
     while True:
         file = _opened(path)
+        who = None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_named(file, path):
+            if _is_named(file, path) and (guard := _guard(path)) is not None:
                 _sign(file)
-                return file
+                return file, guard
         except BlockingIOError:
-            if time.monotonic() - told >= TELL_S:
-                waited = time.monotonic() - began
-                logger.info("%s", waiting_for(what, holder(path), waited))
-                told = time.monotonic()
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_POLL_S)
+            who = holder(path)
         except BaseException:
             os.close(file)
             raise
         os.close(file)
+        if time.monotonic() - told >= TELL_S:
+            logger.info("%s", waiting_for(what, who, time.monotonic() - began))
+            told = time.monotonic()
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_POLL_S)
+
+
+def _guard(path: Path) -> socket.socket | None:
+    """The kernel's name for the lock, held until it is closed; None if somebody has it."""
+    guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if sys.platform == "linux":
+        folder = path.parent.stat()
+        try:
+            guard.bind(f"\0sims/{folder.st_dev}/{folder.st_ino}/{path.name}"[:107])
+        except OSError as error:
+            guard.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return None
+    return guard
 
 
 def _opened(path: Path) -> int:

@@ -325,7 +325,7 @@ def read_record(path: Path) -> Record | None:
         record = Record.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    return record.model_copy(update={"checksum": ""}) if record.is_intact() else None
+    return record.unsealed() if record.is_intact() else None
 
 
 def _share(folder: Path) -> None:
