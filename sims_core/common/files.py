@@ -55,12 +55,17 @@ def full_message(root: Path) -> str:
     )
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Whole or not at all: written beside `path`, brought to the disk, then renamed."""
+def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Whole or not at all: written beside `path`, brought to the disk, then renamed.
+
+    Args:
+        durable: not, where a short file after a power cut would be noticed and made again.
+    """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        sync(partial)
+        if durable:
+            sync(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -42,7 +42,7 @@ def note(path: Path, partial: Path | None = None) -> None:
     """
     made = partial or path
     sync(made)
-    write_atomically(note_of(path), content_sha256(made))
+    write_atomically(note_of(path), content_sha256(made), durable=False)
 
 
 def keep(partial: Path, path: Path) -> None:

@@ -83,7 +83,7 @@ def _how_to_go_on(progress_path: Path, stage: str, wanted: Begun, anew: bool) ->
     if kept and kept.execution.device.split(":")[0] == now.device.split(":")[0]:
         if marker.exists():
             kept = kept.model_copy(update={"execution": now})
-            write_atomically(path, sealed(kept.model_dump_json()))
+            write_atomically(path, sealed(kept.model_dump_json()), durable=False)
             marker.unlink()
             return kept
         here = now.model_dump(include={"device", "num_processes"})
@@ -91,7 +91,7 @@ def _how_to_go_on(progress_path: Path, stage: str, wanted: Begun, anew: bool) ->
         return kept.model_copy(update={"execution": execution})
     remove(progress_path)
     progress_path.mkdir(parents=True)
-    write_atomically(path, sealed(wanted.model_dump_json()))
+    write_atomically(path, sealed(wanted.model_dump_json()), durable=False)
     return wanted
 
 

@@ -219,7 +219,7 @@ class Store:
         return self.root / "records" / f"{ref.digest}.json"
 
     def write_record(self, ref: ArtifactRef, record: Record) -> None:
-        write_atomically(self.record_path(ref), record.sealed().model_dump_json())
+        write_atomically(self.record_path(ref), record.sealed().model_dump_json(), durable=False)
 
     def content(self, ref: ArtifactRef) -> str:
         """Digest of what the entry holds; empty if that is not known."""
@@ -237,7 +237,7 @@ class Store:
     def settle(self, ref: ArtifactRef) -> None:
         """Ends what a kill left of the commit of a whole entry. The caller holds its lock."""
         progress = self.progress_path(ref)
-        if not self.record_path(ref).exists():
+        if self.record(ref) is None:
             with suppress(OSError, DamagedArtifact):  # a store that cannot be written is read
                 self.write_record(ref, read_record(progress / RECORD_FILE) or self._retold(ref))
         if os.path.lexists(progress):
@@ -290,13 +290,14 @@ class Store:
                 **({} if origin is None else {"origin": origin.model_dump(mode="json")}),
             }
         )
-        write_atomically(made / MANIFEST_FILE, canonical_json(manifest.json_fields()))
+        manifest_text = canonical_json(manifest.json_fields())
+        write_atomically(made / MANIFEST_FILE, manifest_text, durable=False)  # with all else, below
         _share(made)
         if record is not None:
             told = {"content": manifest.content, "origin": origin}
             record = record.model_copy(update=told)
             kept = record.sealed().model_dump_json()
-            write_atomically(made.parent / RECORD_FILE, kept)
+            write_atomically(made.parent / RECORD_FILE, kept, durable=False)
         sync(made)
         self.swap_in(made, self.path(request.ref))
         if record is not None:
