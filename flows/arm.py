@@ -8,6 +8,7 @@ from flows.planned import PlannedRun
 from sims_core.reports.summary import shown_generations
 from sims_core.settings import Settings
 from sims_core.store.store import Store
+from sims_core.studies.freshness import Recompute
 from sims_core.studies.loop import ArmPlan, LoopPlan
 from sims_core.studies.plan import Plan
 from sims_core.studies.resolve import execution_of
@@ -21,15 +22,23 @@ MAX_TAGGED_GENERATIONS = 10
 t as well; and a few generations are shown."""
 
 
-def task_runner(store: Store, plan: Plan) -> Runner:
-    """Runs stages as tasks of the flow run that it is made in."""
+def task_runner(store: Store, plan: Plan, recompute: Recompute | None = None) -> Runner:
+    """Runs stages as tasks of the flow run that it is made in.
+
+    Args:
+        recompute: of the run; None if it begins here.
+    """
     settings = Settings.read()
+    recompute = recompute or Recompute.of(settings.recompute)
     tagged = max((stage.t for stage in plan), default=0) <= MAX_TAGGED_GENERATIONS
     execution = execution_of(plan.experiment, settings.execution())
-    return Runner(store, execution, observer(), TaskStep(store, settings, tagged))
+    step = TaskStep(store, settings, tagged, recompute)
+    return Runner(store, execution, observer(), step, recompute)
 
 
-def run_arm(store: Store, run: PlannedRun, plan: LoopPlan, arm: ArmPlan) -> list[Outcome]:
+def run_arm(
+    store: Store, run: PlannedRun, plan: LoopPlan, arm: ArmPlan, recompute: Recompute
+) -> list[Outcome]:
     """All generations of one arm as a sub-flow run with the arm's name.
 
     Each generation (of many: a few) leaves its samples in Prefect's UI. The flow is made here,
@@ -45,6 +54,6 @@ def run_arm(store: Store, run: PlannedRun, plan: LoopPlan, arm: ArmPlan) -> list
     @flow(name="arm", flow_run_name="{name}", validate_parameters=False, persist_result=False)
     def sub_flow(name: str, generations: int, run_name: str) -> list[Outcome]:
         """All generations of one arm."""
-        return task_runner(store, plan).run(name, arm.stages, show)
+        return task_runner(store, plan, recompute).run(name, arm.stages, show)
 
     return sub_flow(arm.name, generations, run.name)

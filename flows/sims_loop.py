@@ -40,7 +40,7 @@ def sims_loop(parameters: dict[str, Any]) -> RunSummary:
 
     def run_group(name: str, stages: Sequence[PlannedStage]) -> list[Outcome]:
         if name in arms:
-            return run_arm(store, run, plan, arms[name])
+            return run_arm(store, run, plan, arms[name], runner.recompute)
         return runner.run(name, stages)
 
     # A sub-flow's heartbeat thread costs 0.9 s to join; the run's own heartbeat goes on.

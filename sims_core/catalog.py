@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sims_core.common.errors import BadInput
@@ -56,6 +57,7 @@ def run_stage(
     *,
     computed_by: str | None = None,
     progress: Progress = no_progress,
+    anew: Callable[[], bool] = lambda: False,
 ) -> ArtifactRef:
     """The artifact of `request`, read or computed; see `sims_core.engine.run.run_stage`."""
     return run.run_stage(
@@ -65,4 +67,5 @@ def run_stage(
         execution,
         computed_by=computed_by,
         progress=progress,
+        anew=anew,
     )

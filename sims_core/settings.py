@@ -52,6 +52,11 @@ class Settings(BaseSettings):
     compile: Literal["inductor", "eager"] | None = None
     """torch.compile's backend for networks of images; unset: no compilation."""
     channels_last: bool = True
+    recompute: str = ""
+    """Names of stages, with commas between them, that a run computes anew though the store has
+    their artifacts; it is of one run, and `sims run --recompute` sets it."""
+    fsync: bool = True
+    """Whether what is given a name is on the disk before (sims_core/common/files.py reads it)."""
 
     @classmethod
     def read(cls) -> Settings:

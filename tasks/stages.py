@@ -14,6 +14,7 @@ from sims_core.catalog import STAGES
 from sims_core.settings import Settings
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
+from sims_core.studies.freshness import Recompute
 from sims_core.studies.running import Batch, Work
 from tasks.accelerator import accelerator_slot
 from tasks.caching import BY_DIGEST, results_folder
@@ -61,14 +62,22 @@ class TaskStep:
     has its edges from, also from one generation to the next.
     """
 
-    def __init__(self, store: Store, settings: Settings, tagged: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        tagged: bool = True,
+        recompute: Recompute | None = None,
+    ) -> None:
         """
         Args:
             tagged: Whether to tag each task with its generation. Prefect asks the server for the
                 concurrency limit of each new tag, and waits for the answer: 50 ms where the server
                 has nothing to do, 2 s where it is busy with what many short tasks have told it.
+            recompute: What is made although the store has it.
         """
         self.store, self.settings, self.tagged = store, settings, tagged
+        self.recompute = recompute or Recompute()
         self._states: dict[ArtifactRef, State[list[str]]] = {}
 
     def __call__(self, batch: Batch, work: Work) -> None:
@@ -80,7 +89,10 @@ class TaskStep:
                 work(str(task_run.id), show)
             return [stage.ref.location for stage in batch.stages]
 
-        whole = all(self.store.is_whole(stage.ref) for stage in batch.stages)
+        whole = all(
+            self.store.is_whole(stage.ref) and not self.recompute.wants(self.store, stage.request)
+            for stage in batch.stages
+        )
         run = stage_task(batch.name).with_options(
             result_storage=results_folder(self.store),
             refresh_cache=not whole,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,7 +21,7 @@ from infra.cli.shell import (
     worded,
 )
 from infra.environment import apply_environment_defaults
-from sims_core.common.errors import BadInput, StoreError
+from sims_core.common.errors import BadInput
 from sims_core.common.seeding import MOST_SEED
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
@@ -185,19 +182,11 @@ def _scaling(store: Store, scaling: str | None, model: str | None, seed: int) ->
     return EncodeConfig.model_validate({"scaling": scaling or "standardized", "seed": seed})
 
 
-@contextmanager
-def _naming(store: Store, name: str) -> Iterator[None]:
+def _naming(store: Store, name: str) -> AbstractContextManager[None]:
     """Exclusive among all that give this name, for the moment that it takes."""
-    path = store.root / "locks" / f"dataset-{name}.lock"
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise StoreError(f"cannot lock {path}: {error.strerror}; move it away") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
+    from sims_core.store.locks import locked
+
+    return locked(store.root / "locks" / f"dataset-{name}.lock", f"the name {name}")
 
 
 def _refuse_if_renamed(

@@ -7,7 +7,8 @@ is one JSON object and nothing else; progress and messages go to standard error.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+import os
+from typing import Annotated
 
 import typer
 
@@ -15,15 +16,12 @@ from infra.cli.data import data_app
 from infra.cli.evaluate import evaluate
 from infra.cli.model import model_app
 from infra.cli.past_runs import runs_app
-from infra.cli.shell import JsonOption, StoreOption, existing_store, print_list
+from infra.cli.shell import JsonOption, StoreOption
 from infra.cli.shell import errors as _errors
 from infra.cli.shell import use_store as _use_store
 from infra.cli.stack import stack_app
+from infra.cli.store import store_app
 from infra.environment import apply_environment_defaults
-
-if TYPE_CHECKING:  # what a command needs is imported when it runs: `sims --help` needs none of it
-    from sims_core.store.artifacts import ArtifactRef
-    from sims_core.store.store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,7 +29,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store.")
 app.add_typer(store_app, name="store")
 app.add_typer(data_app, name="data")
 app.add_typer(model_app, name="model")
@@ -96,6 +93,14 @@ def run(
     direct: Annotated[
         bool, typer.Option("--direct", help="Without Prefect: same artifacts, same report, no UI.")
     ] = False,
+    recompute: Annotated[
+        str | None,
+        typer.Option(
+            "--recompute",
+            metavar="STAGE[,STAGE]",
+            help="Compute these anew, and what was made of them if their bytes change.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a preset in this process; what the store already holds is not computed again."""
@@ -104,6 +109,8 @@ def run(
 
     with _errors():
         _use_store(store)
+        if recompute is not None:
+            os.environ["SIMS_RECOMPUTE"] = recompute
         apply_environment_defaults()
         checked = check_run(preset, parameter or [])
         if dry_run:
@@ -156,61 +163,6 @@ def deployments() -> None:
         print(
             f"wrote {FILE.absolute()}; `prefect --no-prompt deploy --all` brings it to the server"
         )
-
-
-@store_app.command("ls")
-def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List the artifacts: kind, digest, size, stage; and what decoded images take."""
-    from sims_core.data.decoded import FOLDER, decoded_sets
-
-    with _errors():
-        opened = existing_store(store)
-        rows = [_describe(opened, ref) for ref in opened.artifacts()]
-        print_list(opened, "artifacts", rows, _artifact_line, as_json)
-        if not as_json and (sets := decoded_sets(opened)):
-            print(
-                f"{len(sets)} decoded training sets, {sum(each.disk_bytes for each in sets)} bytes "
-                f"of disk, in {opened.root}/{FOLDER}, which may be deleted at any time"
-            )
-
-
-def _artifact_line(row: dict[str, Any]) -> str:
-    return f"{row['kind']}/{row['digest'][:12]}  {row['bytes']:>12} bytes  {row['stage']}"
-
-
-def _describe(store: Store, ref: ArtifactRef) -> dict[str, str | int]:
-    from sims_core.common.errors import DamagedArtifact
-
-    try:
-        manifest = store.manifest(ref)
-    except DamagedArtifact:
-        return {"kind": ref.kind, "digest": ref.digest, "stage": "damaged", "bytes": 0}
-    size = sum(entry.size for entry in manifest.files.values())
-    stage = manifest.request.stage
-    return {"kind": ref.kind, "digest": ref.digest, "stage": stage, "bytes": size}
-
-
-@store_app.command("verify")
-def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """Check every file against its manifest; exit 1 and one line for each that is damaged."""
-    from sims_core.data.decoded import decoded_sets
-
-    with _errors():
-        opened = existing_store(store)
-        refs = opened.artifacts()
-        damaged = [line for ref in refs for line in opened.damage(ref)]
-        damaged += [line for each in decoded_sets(opened) for line in each.damage()]
-        if as_json:
-            print(
-                json.dumps({"store": str(opened.root), "artifacts": len(refs), "damaged": damaged})
-            )
-        else:
-            for line in damaged:
-                print(line)
-            if not damaged:
-                print(f"{len(refs)} artifacts in {opened.root}: all whole")
-        if damaged:
-            raise typer.Exit(1)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from sims_core.reports.summary import RunSummary
 from sims_core.settings import Settings, writable_store
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
+from sims_core.studies.freshness import Recompute, notices
 from sims_core.studies.plan import Plan
 from sims_core.studies.resolve import execution_of
 from sims_core.studies.running import Runner
@@ -50,6 +51,7 @@ def check_run(full_name: str, texts: list[str]) -> CheckedRun:
     """
     preset = find_preset(full_name)
     signature = load_signature(preset.flow)
+    Recompute.of(Settings.read().recompute)
     given = parse_parameters(texts, parameter_model(signature))
     parameters = check_parameters(signature, preset, given)
     store = Store(Settings.read().store.expanduser().absolute())
@@ -58,14 +60,19 @@ def check_run(full_name: str, texts: list[str]) -> CheckedRun:
 
 def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     """Every stage of the plan and whether the store holds it; writes nothing."""
-    store = Store(Settings.read().store.expanduser().absolute())
+    settings = Settings.read()
+    store = Store(settings.store.expanduser().absolute())
+    recompute = Recompute.of(settings.recompute)
     seen: set[ArtifactRef] = set()
     rows, plan = [], run.plan
     if all(store.is_whole(stage.ref) for stage in plan):
         plan = plan.completed(store)
+    notes = notices(store, (stage.request for stage in plan))
     for arm, stages in plan.groups:
         for stage in stages:
-            cached = stage.ref in seen or store.is_whole(stage.ref)
+            cached = stage.ref in seen or (
+                store.is_whole(stage.ref) and not recompute.wants(store, stage.request)
+            )
             seen.add(stage.ref)
             rows.append(
                 {"arm": arm, "stage": stage.label, "cached": cached, "artifact": stage.ref.location}
@@ -75,14 +82,17 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     if undecided := plan.undecided:
         totals["undecided"] = undecided
     if as_json:
-        return json.dumps({"store": str(store.root), "stages": totals, "plan": rows})
+        told = {"notes": notes} if notes else {}
+        return json.dumps({"store": str(store.root), "stages": totals, "plan": rows, **told})
     lines = [
         f"{'cached ' if row['cached'] else 'compute'}  {row['arm'] or 'all arms'}: {row['stage']}"
         for row in rows
     ]
     if undecided:
         lines.append(f"then {undecided} stages that depend on what these find")
-    return "\n".join([*lines, f"would compute {computed} stages; {totals['cached']} are cached"])
+    return "\n".join(
+        [*lines, *notes, f"would compute {computed} stages; {totals['cached']} are cached"]
+    )
 
 
 def _looked_at(store: Store, plan: Plan) -> Iterator[bool]:
@@ -90,9 +100,9 @@ def _looked_at(store: Store, plan: Plan) -> Iterator[bool]:
 
     Looking may read every byte of an artifact: it is done when the next value is asked for.
     """
-    missing = 0
+    missing, recompute = 0, Recompute.of(Settings.read().recompute)
     for stage in plan:
-        whole = store.is_whole(stage.ref)
+        whole = store.is_whole(stage.ref) and not recompute.wants(store, stage.request)
         missing += not whole
         yield whole
     if not missing:
@@ -165,9 +175,10 @@ def _execute_here(store: Store, run: CheckedRun) -> RunSummary:
     """Runs the stages in this process, and writes the report."""
     from infra.cli.progress import PlainProgress, shown
 
-    progress = PlainProgress(run.stages)
+    progress, settings = PlainProgress(run.stages), Settings.read()
     with shown(progress):
-        execution = execution_of(run.plan.experiment, Settings.read().execution())
-        runner = Runner(store, execution, progress)
+        execution = execution_of(run.plan.experiment, settings.execution())
+        recompute = Recompute.of(settings.recompute)
+        runner = Runner(store, execution, progress, recompute=recompute)
         whole, outcomes = runner.run_plan(run.plan)
     return write_run(store, run.planned.ended(whole, outcomes))

@@ -1,4 +1,5 @@
-"""Files that are written whole or not at all, and what a full disk says."""
+"""Files that are written whole or not at all, on the disk before they are named, and what a full
+disk says."""
 
 from __future__ import annotations
 
@@ -11,6 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sims_core.common.errors import StoreError
+
+FSYNC = "SIMS_FSYNC"
+"""Set to 0, nothing waits for the disk: for stores whose loss in a power failure is no loss."""
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
 
 def is_full(error: OSError) -> bool:
@@ -32,6 +37,9 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
             raise StoreError(full_message(root)) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StoreError(f"cannot write {error.filename or root}: {error.strerror}") from error
+        in_the_way = error.filename2 or error.filename
+        if error.errno in IN_THE_WAY and str(in_the_way).startswith(f"{root}{os.sep}"):
+            raise StoreError(f"{in_the_way} is in the way: move it") from error
         raise
     except Exception as error:
         if shutil.disk_usage(root).free < 1 << 20:
@@ -47,11 +55,53 @@ def full_message(root: Path) -> str:
     )
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Whole or not at all: written beside `path`, then renamed."""
+def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
+    """Whole or not at all: written beside `path`, brought to the disk, then renamed.
+
+    Args:
+        durable: not, where a short file after a power cut would be noticed and made again.
+    """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        if durable:
+            sync(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or everything under a folder, is on the disk; see SIMS_FSYNC."""
+    if os.environ.get(FSYNC, "1").lower() in ("0", "false", "no", "off"):
+        return
+    if path.is_dir():
+        for parent, _, files in os.walk(path, topdown=False):
+            for path in (Path(parent, name) for name in files):
+                if not path.is_symlink():
+                    _sync(path)
+            _sync(Path(parent))
+    else:
+        _sync(path)
+
+
+def sync_name(path: Path) -> None:
+    """Waits until the name of a file or folder, just given by a rename, is on the disk."""
+    if os.environ.get(FSYNC, "1").lower() not in ("0", "false", "no", "off"):
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def remove(path: Path) -> None:
+    """Removes whatever is there: a file, a link, a folder with all that it holds, or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -5,19 +5,16 @@ The bytes do not depend on either.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from sims_core.common.digest import file_sha256
-from sims_core.common.files import write_atomically
+from sims_core.common.kept import is_kept, note
 from sims_core.data.grid import GRID_FILE, GRID_IMAGES, image_grid
 from sims_core.data.image_set import (
     ImageSet,
@@ -33,33 +30,6 @@ from sims_core.engine.processes import share_shards
 from sims_core.engine.stage import ShareDone, StageContext
 
 logger = logging.getLogger("sims_core.sharding")
-
-
-class FinishedShards:
-    """Which shards are done, with their SHA-256: a restart goes on after them.
-
-    Args:
-        rank: of the process that adds to them; each writes a list of its own.
-    """
-
-    def __init__(self, folder: Path, rank: int | None = None) -> None:
-        self.folder = folder
-        self._list = folder / ("finished.json" if rank is None else f"finished-{rank}.json")
-        self._own: dict[str, str] = {}
-        self._sha256: dict[str, str] = {}
-        for path in folder.glob("finished*.json"):
-            with suppress(ValueError):  # cut by a crash of the machine: nothing counts as done
-                listed = json.loads(path.read_bytes())
-                self._sha256 |= listed
-                self._own = listed if path == self._list else self._own
-
-    def __contains__(self, name: str) -> bool:
-        path = self.folder / name
-        return path.exists() and file_sha256(path) == self._sha256.get(name)
-
-    def add(self, name: str) -> None:
-        self._own[name] = self._sha256[name] = file_sha256(self.folder / name)
-        write_atomically(self._list, json.dumps(self._own))
 
 
 @dataclass(frozen=True)
@@ -95,24 +65,23 @@ def make_shards(
     sizes = [min(per_shard, count - start) for start in range(0, count, per_shard)]
     shards = tuple(Shard(file=shard_name(i), count=size) for i, size in enumerate(sizes))
     rank, processes = context.rank, context.execution.num_processes
-    finished = FinishedShards(context.state, rank)
-    missing = [i for i, shard in enumerate(shards) if shard.file not in finished]
+    wanted = range(len(shards)) if rank is None else range(rank, len(shards), processes)
+    missing = [i for i in wanted if not is_kept(context.state / shards[i].file)]
     if rank is not None:  # by its number: the others go on changing which are missing
-        _make(context, prepare(), finished, shards, [i for i in missing if i % processes == rank])
+        _make(context, prepare(), shards, missing)
         raise ShareDone
     if len(missing) < len(shards):
         logger.info("%d of %d shards were made before", len(shards) - len(missing), len(shards))
     if (processes := min(processes, len(missing))) > 1:
         share_shards(context, processes, count, count - sum(sizes[i] for i in missing))
     elif missing:
-        _make(context, prepare(), finished, shards, missing)
+        _make(context, prepare(), shards, missing)
     return shards
 
 
 def _make(
     context: StageContext[Any],
     make: Maker,
-    finished: FinishedShards,
     shards: Sequence[Shard],
     numbers: Sequence[int],
 ) -> None:
@@ -130,7 +99,7 @@ def _make(
         write_shard(
             context.state / name, content.samples, starts[number], content.labels, content.seeds
         )
-        finished.add(name)
+        note(context.state / name)
         done += size
 
 

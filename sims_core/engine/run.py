@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -16,10 +16,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from sims_core.common.errors import BadInput, OutOfMemory
-from sims_core.common.files import explain_disk_errors, write_atomically
+from sims_core.common.files import explain_disk_errors, remove, write_atomically
+from sims_core.common.frozen import Frozen
+from sims_core.common.kept import sealed, unsealed
 from sims_core.engine.execution import Execution
+from sims_core.engine.source import code_digest, made_by, source_digest
 from sims_core.engine.stage import Progress, Stage, StageContext, no_progress
-from sims_core.store.artifacts import ArtifactRef, Record, StageRequest
+from sims_core.store.artifacts import ArtifactRef, Origin, Record, StageRequest
 from sims_core.store.store import Store
 
 logger = logging.getLogger("sims_core.engine")
@@ -35,28 +38,60 @@ LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "webdataset"
 OUT_OF_MEMORY = "out-of-memory"
 
 
-def _execution_kept(progress_path: Path, wanted: Execution) -> Execution:
-    """The execution that an interrupted stage began with; `wanted` if there is none to go on with.
+class Begun(Frozen):
+    """How a stage was begun that is not finished: it is gone on with in the same way."""
+
+    execution: Execution
+    source: str
+    """Digest of the source that it ran."""
+
+
+def _begun(path: Path) -> Begun | None:
+    """What the file says; None if it is not there or damaged, which is said."""
+    try:
+        text = unsealed(path.read_bytes())
+        if text is not None:
+            return Begun.model_validate_json(text)
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError):
+        pass
+    logger.warning("unfinished work is damaged: %s; it is made again", path)
+    return None
+
+
+def _how_to_go_on(progress_path: Path, stage: str, wanted: Begun, anew: bool) -> Begun:
+    """How an interrupted stage was begun; `wanted` if there is nothing to go on with.
 
     Progress from another kind of device is discarded: its bytes could not be matched here. What ran
     out of memory goes on as it is told to now, or it would run out of memory again.
+
+    Args:
+        anew: what other code began is not gone on with.
     """
     path, marker = progress_path / "execution.json", progress_path / OUT_OF_MEMORY
-    try:
-        kept = Execution.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        kept = None
-    if kept and kept.device.split(":")[0] == wanted.device.split(":")[0]:
+    kept = _begun(path)
+    if kept and kept.source != wanted.source:
+        if anew:
+            kept = None
+        else:
+            logger.warning(
+                "%s: goes on with work that other code began; --recompute %s begins anew",
+                *(stage, stage),
+            )
+    now = wanted.execution
+    if kept and kept.execution.device.split(":")[0] == now.device.split(":")[0]:
         if marker.exists():
-            write_atomically(path, wanted.model_dump_json())
+            kept = kept.model_copy(update={"execution": now})
+            write_atomically(path, sealed(kept.model_dump_json()), durable=False)
             marker.unlink()
-            return wanted
-        here_and_now = wanted.model_dump(include={"device", "num_processes"})
-        return kept.model_copy(update={**here_and_now, "files": wanted.files})
-    if progress_path.exists():
-        shutil.rmtree(progress_path)
+            return kept
+        here = now.model_dump(include={"device", "num_processes"})
+        execution = kept.execution.model_copy(update={**here, "files": now.files})
+        return kept.model_copy(update={"execution": execution})
+    remove(progress_path)
     progress_path.mkdir(parents=True)
-    write_atomically(path, wanted.model_dump_json())
+    write_atomically(path, sealed(wanted.model_dump_json()), durable=False)
     return wanted
 
 
@@ -68,6 +103,7 @@ def run_stage(
     *,
     computed_by: str | None = None,
     progress: Progress = no_progress,
+    anew: Callable[[], bool] = lambda: False,
 ) -> ArtifactRef:
     """The artifact of `request`: read from the store if whole, else computed (and resumed).
 
@@ -75,17 +111,23 @@ def run_stage(
 
     Args:
         computed_by: written into the record if this call computes, so that the caller can tell.
+        anew: whether it is computed although the store has it, asked when nobody else can be
+            computing it.
 
     Raises:
         SimsError: bad input, a full disk, divergence; progress made so far is kept.
     """
     ref = request.ref
     with explain_disk_errors(store.root), store.lock(ref):
-        if store.is_whole(ref):
+        whole = store.is_whole(ref)
+        again = whole and anew()
+        if whole and not again:
+            store.settle(ref)
             return ref
-        if store.path(ref).exists():
+        if not whole and store.path(ref).exists():
             logger.warning("damaged, computing it again: %s", store.damage(ref)[0])
-        _compute(store, stage, request, execution, computed_by or f"pid-{os.getpid()}", progress)
+        by = computed_by or f"pid-{os.getpid()}"
+        _compute(store, stage, request, execution, by, progress, again)
     return ref
 
 
@@ -96,6 +138,7 @@ def _compute(
     execution: Execution,
     computed_by: str,
     progress: Progress,
+    anew: bool,
 ) -> None:
     ref = request.ref
     started = time.monotonic()
@@ -103,16 +146,20 @@ def _compute(
     config = stage.config.model_validate(request.config)
     if stage.one_thread(config):
         execution = execution.model_copy(update={"threads": 1})
-    execution = _execution_kept(progress_path, execution)
+    wanted = Begun(execution=execution, source=source_digest(stage.entry))
+    begun = _how_to_go_on(progress_path, stage.name, wanted, anew)
+    execution = begun.execution
     directory, state = progress_path / "artifact", progress_path / "state"
-    if directory.exists():  # killed while it was being filled: only `state` is worth keeping
-        shutil.rmtree(directory)
+    remove(directory)  # killed while it was being filled: only `state` is worth keeping
     directory.mkdir()
-    state.mkdir(exist_ok=True)
+    if not state.is_dir():
+        remove(state)
+        state.mkdir()
     if not stage.without_torch:
         import torch
 
         torch.set_num_threads(execution.threads)
+    inputs = {name: store.content(given) for name, given in request.inputs.items()}
     context = StageContext(
         stage=stage.name,
         config=config,
@@ -132,34 +179,33 @@ def _compute(
         if not any(state.iterdir()):
             shutil.rmtree(progress_path)
         raise
-    _commit(store, request, directory, execution, details)
     record = Record(
         computed_by=computed_by,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=round(time.monotonic() - started, 3),
+        code=code_digest() if begun.source == wanted.source else "",
     )
-    store.write_record(ref, record)
+    origin = Origin(
+        **made_by(), source=begun.source, inputs={name: c for name, c in inputs.items() if c}
+    )
+    store.commit(
+        request, directory, **_how(execution), details=details, origin=origin, record=record
+    )
     shutil.rmtree(progress_path)
 
 
-def _commit(
-    store: Store,
-    request: StageRequest,
-    directory: Path,
-    execution: Execution,
-    details: Mapping[str, Any],
-) -> None:
-    """Turns the filled folder into the artifact, and says in its manifest how it was computed."""
-    store.commit(
-        request,
-        directory,
-        execution={
+def _how(execution: Execution) -> dict[str, dict[str, Any]]:
+    """What a manifest says of how its artifact was computed."""
+    import torch
+
+    return {
+        "execution": {
             **execution.model_dump(include={"device", "threads", "sampling_batch_size"}),
             **execution.model_dump(include=HOW_TO_COMPUTE, exclude_defaults=True),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
         },
-        libraries={
+        "libraries": {
             "python": platform.python_version(),
             **{name: library_version(name) for name in LIBRARIES},
         },
-        details=details,
-    )
+    }

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
+from sims_core.common.kept import is_kept, keep
 from sims_core.data.image_set import read_index, stream_images, stream_picked
 from sims_core.data.types import Images
 from sims_core.engine.stage import StageContext
@@ -61,10 +61,9 @@ def _read_finished(paths: Sequence[Path]) -> list[dict[str, Tensor]]:
     """The first batches, as far as an earlier attempt wrote them without a gap."""
     finished = []
     for path in paths:
-        try:
-            finished.append(load_file(path))
-        except (OSError, SafetensorError):  # not there, or cut by a crash of the machine
+        if not is_kept(path):
             break
+        finished.append(load_file(path))
     return finished
 
 
@@ -99,7 +98,9 @@ def extract_features(context: StageContext[FeaturesConfig]) -> dict[str, Any]:
     for path in paths[len(batches) :]:
         images = np.stack(list(islice(rest, size)))
         batches.append(_batch_features(images, extractor, cuda))
-        save_file(batches[-1], path)
+        partial = path.with_suffix(".partial")
+        save_file(batches[-1], partial)
+        keep(partial, path)
         context.progress(min(len(batches) * size, count), count, "img")
     features = {
         name: torch.cat([batch[key] for batch in batches])

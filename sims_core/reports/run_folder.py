@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from sims_core.common.digest import digest_of, file_sha256
 from sims_core.common.files import explain_disk_errors, write_atomically
-from sims_core.common.frozen import Frozen
+from sims_core.common.sealed import Sealed
 from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.provenance import trace
 from sims_core.reports.summary import RunSummary, count_stages
@@ -36,7 +36,7 @@ DRAWING = ("matplotlib", "jinja2", "pyarrow")
 """Libraries that a report's bytes depend on."""
 
 
-class Drawn(Frozen):
+class Drawn(Sealed):
     """What a run's folder was made from, and what it then held."""
 
     inputs: str
@@ -110,7 +110,7 @@ def _keep(store: Store, run: RunToReport, inputs: str) -> RunSummary | None:
     with _locked(store, folder):
         try:
             drawn = Drawn.model_validate_json((folder / DRAWN_FILE).read_bytes())
-            if drawn.inputs != inputs or drawn.files != _files(folder):
+            if not drawn.is_intact() or drawn.inputs != inputs or drawn.files != _files(folder):
                 return None
         except (OSError, ValidationError):
             return None
@@ -120,6 +120,36 @@ def _keep(store: Store, run: RunToReport, inputs: str) -> RunSummary | None:
         summary = drawn.summary.model_copy(update={"stages": counts})
         _write_summary(folder, summary)
     return summary
+
+
+def problems_of_run(folder: Path) -> list[str]:
+    """One line for each file of a run's folder that is not as it was drawn, and each link that
+    leads nowhere, by their paths in the folder."""
+    dangling = [
+        f"{name}: leads to nothing" for name in _links(folder) if not (folder / name).exists()
+    ]
+    try:
+        drawn = Drawn.model_validate_json((folder / DRAWN_FILE).read_bytes())
+    except FileNotFoundError:
+        return [*dangling, f"{DRAWN_FILE}: missing"]
+    except (OSError, ValidationError):
+        return [*dangling, f"{DRAWN_FILE}: unreadable"]
+    if not drawn.is_intact():
+        return [*dangling, f"{DRAWN_FILE}: differs from its checksum"]
+    found = _files(folder)
+    lines = [f"{name}: missing" for name in sorted(drawn.files.keys() - found.keys())]
+    for name, sha256 in found.items():
+        if name not in drawn.files:
+            lines.append(f"{name}: was not drawn")
+        elif sha256 != drawn.files[name]:
+            lines.append(f"{name}: content differs from its SHA-256")
+    try:
+        summary = RunSummary.model_validate_json((folder / SUMMARY_FILE).read_bytes())
+        if summary.model_copy(update={"stages": drawn.summary.stages}) != drawn.summary:
+            lines.append(f"{SUMMARY_FILE}: differs from what was found")
+    except (OSError, ValidationError):
+        lines.append(f"{SUMMARY_FILE}: missing or unreadable")
+    return [*dangling, *lines]
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -178,7 +208,7 @@ def _draw(store: Store, run: RunToReport, inputs: str) -> RunSummary:
     try:
         _fill(store, run, summary, folder)
         drawn = Drawn(inputs=inputs, files=_files(folder), summary=summary)
-        (folder / DRAWN_FILE).write_text(drawn.model_dump_json())
+        (folder / DRAWN_FILE).write_text(drawn.sealed().model_dump_json())
         _publish(store, folder, run_folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sims_core.common.digest import digest_of
 from sims_core.common.frozen import Frozen
+from sims_core.common.sealed import Sealed
 
 MANIFEST_FILE = "manifest.json"
 
@@ -75,6 +76,19 @@ class FileEntry(Frozen):
     sha256: Digest
 
 
+class Origin(Frozen):
+    """Which code made an artifact, and of which bytes: no part of its name."""
+
+    version: str
+    """Of the package."""
+    commit: str
+    """Of a clone, ending in `-dirty` if something was changed; empty if it is none."""
+    source: str
+    """Digest of the source that the stage ran (sims_core/engine/source.py); empty if unknown."""
+    inputs: dict[Name, Digest] = {}
+    """What each input contained then: `Manifest.content`."""
+
+
 class Manifest(Frozen):
     """What an artifact is: written last, and equal for equal computations."""
 
@@ -85,21 +99,46 @@ class Manifest(Frozen):
     details: dict[str, Any]
     """Stage's own summary: images seen, counts, losses."""
     files: dict[str, FileEntry]
+    origin: Origin | None = None
+    """None in a manifest that is older than this field, and left out of it."""
     checksum: Digest
     """SHA-256 of all other fields: the manifest vouches for the files, this for the manifest."""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Manifest:
         """The manifest of these fields, with its checksum."""
-        return cls.model_validate({**fields, "checksum": digest_of(fields)})
+        return cls.model_validate({**fields, "checksum": digest_of(_said(fields))})
 
     def is_intact(self) -> bool:
-        return self.checksum == digest_of(self.model_dump(mode="json", exclude={"checksum"}))
+        return self.checksum == digest_of(_said(self.model_dump(mode="json", exclude={"checksum"})))
+
+    def json_fields(self) -> dict[str, Any]:
+        """What is written."""
+        return _said(self.model_dump(mode="json"))
+
+    @property
+    def content(self) -> str:
+        """Digest of what the artifact's files hold."""
+        return digest_of({name: entry.sha256 for name, entry in self.files.items()})
 
 
-class Record(Frozen):
-    """When an artifact was computed, by which task run or process, and for how long in all."""
+class Record(Sealed):
+    """When an artifact was computed, by which task run or process, and for how long in all.
+
+    What follows `seconds` is quickly found here; it is empty in older records.
+    """
 
     computed_by: str
     finished: str
     seconds: float
+    code: str = ""
+    """Digest of all code when it was made: if it is today's, so is the source of every stage."""
+    content: str = ""
+    """The manifest's `content`."""
+    origin: Origin | None = None
+    """The manifest's."""
+
+
+def _said(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Without an origin that is not known, as manifests were before they had the field."""
+    return {name: v for name, v in fields.items() if not (name == "origin" and v is None)}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pydantic import ValidationError
-
 from sims_core.common.errors import BadInput, StoreError
 from sims_core.common.files import write_atomically
 from sims_core.common.frozen import Frozen
+from sims_core.common.sealed import open_fields, seal_fields
 from sims_core.store.store import Store
 
 T = TypeVar("T", bound=Frozen)
@@ -30,15 +30,20 @@ class Names(Generic[T]):
     hint: str = ""
     """What a message adds to that command."""
 
+    def file(self, name: str) -> str:
+        """The file of a name, in the store."""
+        return f"{self.folder}/{name}.json"
+
     def _path(self, store: Store, name: str) -> Path:
-        return store.root / self.folder / f"{name}.json"
+        return store.root / self.file(name)
 
     def give(self, store: Store, name: str, thing: T) -> None:
         """Lets `name` stand for `thing` from now on."""
         path = self._path(store, name)
         try:
             path.parent.mkdir(exist_ok=True)
-            write_atomically(path, thing.model_dump_json())
+            fields = seal_fields(thing.model_dump(mode="json"))
+            write_atomically(path, json.dumps(fields, ensure_ascii=False))
         except (IsADirectoryError, FileExistsError, NotADirectoryError) as error:
             raise StoreError(
                 f"{error.filename2 or error.filename} is in the way: move it"
@@ -52,14 +57,15 @@ class Names(Generic[T]):
         """
         command = f"`{self.command} --name {name}`"
         try:
-            return self.kind.model_validate_json(self._path(store, name).read_bytes())
+            fields = open_fields(json.loads(self._path(store, name).read_bytes()))
+            return self.kind.model_validate_json(json.dumps(fields))
         except FileNotFoundError:
             known = ", ".join(self.given(store)) or "none yet"
             raise BadInput(
                 f"no {self.what} {name!r} in the store {store.root} (imported: {known}); bring it "
                 f"by {command}{self.hint}"
             ) from None
-        except (ValidationError, OSError):
+        except (ValueError, RecursionError, OSError):  # also pydantic's
             raise BadInput(
                 f"{self._path(store, name)} is unreadable: import {name} again by {command}"
             ) from None

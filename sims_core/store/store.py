@@ -4,7 +4,7 @@ Layout under the root:
 
     artifacts/<kind>/<digest>/  manifest.json and the files that it lists
     progress/<digest>/          an unfinished artifact and its stage's own progress
-    locks/<digest>.lock         held while an artifact is computed; freed by the kernel
+    locks/<digest>.lock         held while an artifact is computed: by whom (see locks.py)
     records/<digest>.json       when and how long it was computed: the one thing that differs
                                 between two computations of the same artifact
     datasets/<name>.json        what each name given by `sims data import` stands for
@@ -20,14 +20,14 @@ was touched since (see verdicts.py); a missing or damaged entry is computed agai
 
 from __future__ import annotations
 
-import fcntl
-import logging
 import os
 import shutil
+import stat
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,27 @@ from pydantic import ValidationError
 
 from sims_core.common.digest import canonical_json, file_sha256
 from sims_core.common.errors import DamagedArtifact, StoreError
-from sims_core.common.files import full_message, is_full, write_atomically
-from sims_core.store.artifacts import MANIFEST_FILE, ArtifactRef, Manifest, Record, StageRequest
+from sims_core.common.files import (
+    full_message,
+    is_full,
+    remove,
+    sync,
+    sync_name,
+    write_atomically,
+)
+from sims_core.store.artifacts import (
+    MANIFEST_FILE,
+    ArtifactRef,
+    Manifest,
+    Origin,
+    Record,
+    StageRequest,
+)
+from sims_core.store.locks import locked
 from sims_core.store.verdicts import Stamp, Verdicts
 
-logger = logging.getLogger("sims_core.store")
+RECORD_FILE = "record.json"
+"""Under progress/<digest>: the record of an entry whose folder may have its name already."""
 
 
 class Store:
@@ -198,25 +214,47 @@ class Store:
 
     def record(self, ref: ArtifactRef) -> Record | None:
         """When and how long the entry was computed, if that is still known."""
-        try:
-            path = self.root / "records" / f"{ref.digest}.json"
-            return Record.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            return None
+        return read_record(self.record_path(ref))
+
+    def record_path(self, ref: ArtifactRef) -> Path:
+        return self.root / "records" / f"{ref.digest}.json"
 
     def write_record(self, ref: ArtifactRef, record: Record) -> None:
-        write_atomically(self.root / "records" / f"{ref.digest}.json", record.model_dump_json())
+        write_atomically(self.record_path(ref), record.sealed().model_dump_json(), durable=False)
 
-    @contextmanager
-    def lock(self, ref: ArtifactRef) -> Iterator[None]:
+    def content(self, ref: ArtifactRef) -> str:
+        """Digest of what the entry holds; empty if that is not known."""
+        if (record := self.record(ref)) is not None and record.content:
+            return record.content
+        try:
+            return self.manifest(ref).content
+        except DamagedArtifact:
+            return ""
+
+    def lock(self, ref: ArtifactRef) -> AbstractContextManager[None]:
         """Exclusive among all processes of the host; the kernel frees it when its holder dies."""
-        with (self.root / "locks" / f"{ref.digest}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info("waiting for %s, which another run is computing", ref.short)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return locked(self.root / "locks" / f"{ref.digest}.lock", ref.short)
+
+    def settle(self, ref: ArtifactRef) -> None:
+        """Ends what a kill left of the commit of a whole entry. The caller holds its lock."""
+        progress = self.progress_path(ref)
+        if self.record(ref) is None:
+            with suppress(OSError, DamagedArtifact):  # a store that cannot be written is read
+                self.write_record(ref, read_record(progress / RECORD_FILE) or self._retold(ref))
+        if os.path.lexists(progress):
+            remove(progress)
+
+    def _retold(self, ref: ArtifactRef) -> Record:
+        """What the manifest still says of how the entry was computed."""
+        manifest = self.manifest(ref)
+        made = datetime.fromtimestamp((self.path(ref) / MANIFEST_FILE).stat().st_mtime, UTC)
+        return Record(
+            computed_by="unknown",
+            finished=made.isoformat(timespec="milliseconds"),
+            seconds=0.0,
+            content=manifest.content,
+            origin=manifest.origin,
+        )
 
     def commit(
         self,
@@ -226,8 +264,15 @@ class Store:
         execution: Mapping[str, Any],
         libraries: Mapping[str, str],
         details: Mapping[str, Any],
+        origin: Origin | None = None,
+        record: Record | None = None,
     ) -> ArtifactRef:
-        """Turns the folder `made` into the entry: writes its manifest, then renames it."""
+        """Turns the folder `made` into the entry: writes its manifest, then renames it.
+
+        Args:
+            record: how it was computed, written with what the manifest says; it is kept beside
+                `made` until then, so that a kill in between loses nothing.
+        """
         files = {
             path.relative_to(made).as_posix(): {
                 "size": path.stat().st_size,
@@ -243,10 +288,21 @@ class Store:
                 "libraries": dict(libraries),
                 "details": dict(details),
                 "files": files,
+                **({} if origin is None else {"origin": origin.model_dump(mode="json")}),
             }
         )
-        write_atomically(made / MANIFEST_FILE, canonical_json(manifest.model_dump(mode="json")))
+        manifest_text = canonical_json(manifest.json_fields())
+        write_atomically(made / MANIFEST_FILE, manifest_text, durable=False)  # with all else, below
+        _share(made)
+        if record is not None:
+            told = {"content": manifest.content, "origin": origin}
+            record = record.model_copy(update=told)
+            kept = record.sealed().model_dump_json()
+            write_atomically(made.parent / RECORD_FILE, kept, durable=False)
+        sync(made)
         self.swap_in(made, self.path(request.ref))
+        if record is not None:
+            self.write_record(request.ref, record)
         return request.ref
 
     def swap_in(self, made: Path, target: Path) -> None:
@@ -262,3 +318,21 @@ class Store:
             os.replace(target, trash)
             shutil.rmtree(trash)
         os.replace(made, target)
+        sync_name(target)
+
+
+def read_record(path: Path) -> Record | None:
+    """What a record's file says; None if it is not there or not as it was written."""
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return record.unsealed() if record.is_intact() else None
+
+
+def _share(folder: Path) -> None:
+    """Lets whoever may read the manifest read all files: some libraries make theirs private."""
+    mode = stat.S_IMODE((folder / MANIFEST_FILE).stat().st_mode)
+    for path in folder.rglob("*"):
+        if path.is_file() and stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)

@@ -12,15 +12,15 @@ remembered of an entry that has changed within the last two seconds.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from sims_core.common.files import write_atomically
+from sims_core.store.locks import locked
 
 VERDICTS_FILE = "verified"
 SETTLED_NS = 2_000_000_000
@@ -101,12 +101,9 @@ class Verdicts:
                 with self.path.open("a") as file:
                     file.write("\n" + _line(ref.location, DAMAGED))  # whatever was torn before it
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def _exclusive(self) -> AbstractContextManager[None]:
         """Keeps two processes from writing the file anew, and from losing what they forget."""
-        with (self.path.parent / "locks" / f"{VERDICTS_FILE}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return locked(self.path.parent / "locks" / f"{VERDICTS_FILE}.lock", f"the file {self.path}")
 
     def _read(self) -> dict[str, str]:
         """Location to digest, of every line that can be believed."""

@@ -7,6 +7,7 @@ stage is read from the store or computed by `sims_core.catalog.run_stage`, and o
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ from sims_core.engine.execution import Execution
 from sims_core.engine.stage import Progress, no_progress
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-from sims_core.studies.plan import Plan, PlannedStage
+from sims_core.studies.freshness import Recompute, notices
+from sims_core.studies.plan import Group, Plan, PlannedStage
+
+logger = logging.getLogger("sims_core.studies")
 
 
 class Observer(Protocol):
@@ -139,6 +143,7 @@ class Runner:
     execution: Execution
     observer: Observer = field(default_factory=Silent)
     step: Step = at_once
+    recompute: Recompute = field(default_factory=Recompute)
 
     def run(
         self,
@@ -179,12 +184,22 @@ class Runner:
             The whole plan, and how each of its stages came about.
         """
         run_group, outcomes = run_group or self.run, []
+        self._say_what_is_not_fresh(plan.groups)
         for name, stages in plan.groups:
             outcomes += run_group(name, stages)
         whole = plan.completed(self.store)
-        for name, stages in whole.groups[len(plan.groups) :]:
+        added = whole.groups[len(plan.groups) :]
+        self._say_what_is_not_fresh(added)
+        for name, stages in added:
             outcomes += run_group(name, stages)
         return whole, outcomes
+
+    def _say_what_is_not_fresh(self, groups: Sequence[Group]) -> None:
+        """One line for each stage's name. What is computed anew needs none."""
+        requests = (stage.request for _, stages in groups for stage in stages)
+        kept = (each for each in requests if not self.recompute.wants(self.store, each))
+        for line in notices(self.store, kept):
+            logger.warning("%s", line)
 
     def _make(
         self,
@@ -204,6 +219,7 @@ class Runner:
                 self.execution,
                 computed_by=computed_by,
                 progress=advanced,
+                anew=partial(self.recompute.wants, self.store, stage.request),
             )
             record = self.store.record(stage.ref)
             cached = record is None or record.computed_by != computed_by

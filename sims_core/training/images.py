@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sims_core.common import purposes
-from sims_core.common.errors import BadInput
-from sims_core.common.files import write_atomically
+from sims_core.common.errors import BadInput, DamagedArtifact
+from sims_core.common.kept import SUFFIX, keep
 from sims_core.common.seeding import derive_seed, image_seed
 from sims_core.data.grid import image_grid
 from sims_core.data.mixing import load_training_set, read_shares
@@ -28,6 +28,7 @@ from sims_core.sampling.images import image_labels, sample_images
 from sims_core.training.config import TrainStageConfig
 from sims_core.training.model_files import (
     SNAPSHOTS_FOLDER,
+    OnTheWay,
     keep_snapshots,
     load_initial,
     write_model,
@@ -87,7 +88,7 @@ def train_image_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
 
         def after_step() -> None:
             for hook in hooks:
-                hook()
+                hook.after_step()
 
         denoiser = train(
             training,
@@ -95,12 +96,22 @@ def train_image_model(context: StageContext[TrainStageConfig]) -> dict[str, Any]
             execution.checkpoint_kimg,
             context.progress,
             after_step,
+            lambda step: all(hook.is_whole(step) for hook in hooks),
         )
     if training.acceleration.rank == 0:
         write_model(context, denoiser, training)
+        for hook in hooks:
+            if not hook.is_whole(training.step):
+                raise DamagedArtifact(
+                    "what the training wrote on its way is damaged: run the same command again, "
+                    "and it starts again"
+                )
         for name in (SNAPSHOTS_FOLDER, GRIDS_FOLDER):
             if (context.state / name).exists():  # copied: a kill before the commit empties it
-                shutil.copytree(context.state / name, context.directory / name)
+                shutil.copytree(
+                    *(context.state / name, context.directory / name),
+                    ignore=shutil.ignore_patterns(f"*{SUFFIX}", "*.partial"),
+                )
     return {"nimg": training.nimg, "images": len(images), "final_loss": training.log[-1][1]}
 
 
@@ -116,7 +127,7 @@ def _finisher(context: StageContext[TrainStageConfig]) -> Callable[[Tensor], Ima
 
 def keep_grids(
     training: Training, folder: Path, finish: Callable[[Tensor], Images] = to_uint8
-) -> Callable[[], None]:
+) -> OnTheWay:
     """What draws a grid of samples under `folder` every `grid_kimg` of `training`.
 
     Args:
@@ -130,7 +141,16 @@ def keep_grids(
         if due and training.acceleration.rank == 0:
             draw_grid(training, folder, finish)
 
-    return after_step
+    def written(step: int) -> list[Path]:
+        steps = range(every, step + 1, every) if config.grid_kimg > 0 else ()
+        return [grid_file(folder, due * config.batch_size) for due in steps]
+
+    return OnTheWay(after_step, written)
+
+
+def grid_file(folder: Path, nimg: int) -> Path:
+    """Where the grid of samples lies that the model drew after `nimg` images."""
+    return folder / f"kimg-{nimg / 1000:010.3f}.png"
 
 
 def draw_grid(training: Training, folder: Path, finish: Callable[[Tensor], Images]) -> None:
@@ -148,5 +168,7 @@ def draw_grid(training: Training, folder: Path, finish: Callable[[Tensor], Image
         finish=finish,
     )
     folder.mkdir(exist_ok=True)
-    name = f"kimg-{training.nimg / 1000:010.3f}.png"
-    write_atomically(folder / name, image_grid(images, columns=GRID_SAMPLES // 2))
+    target = grid_file(folder, training.nimg)
+    partial = target.with_suffix(".partial")
+    partial.write_bytes(image_grid(images, columns=GRID_SAMPLES // 2))
+    keep(partial, target)

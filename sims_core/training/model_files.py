@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sims_core.common.errors import BadInput
+from sims_core.common.kept import is_kept, keep
 from sims_core.diffusion.denoiser import NetDenoiser
 from sims_core.engine.stage import StageContext
 from sims_core.nets.saved import load_model, save_model
@@ -23,24 +24,38 @@ def snapshot_folder(folder: Path, nimg: int) -> Path:
     return folder / SNAPSHOTS_FOLDER / f"{nimg:012d}"
 
 
-def keep_snapshots(
-    training: Training, config: TrainStageConfig, folder: Path
-) -> Callable[[], None]:
+@dataclass(frozen=True)
+class OnTheWay:
+    """What a training writes on its way beside checkpoints, and must have when it goes on."""
+
+    after_step: Callable[[], None]
+    written: Callable[[int], list[Path]]
+    """Everything of it that there is after so many steps."""
+
+    def is_whole(self, step: int) -> bool:
+        """Whether all of that is as it was written."""
+        return all(map(is_kept, self.written(step)))
+
+
+def keep_snapshots(training: Training, config: TrainStageConfig, folder: Path) -> OnTheWay:
     """What writes a model under `folder` whenever `training` has come to a snapshot's step."""
     steps = {config.training.steps_of(kimg) for kimg in config.snapshots_kimg}
+
+    def target_of(step: int) -> Path:
+        return snapshot_folder(folder, step * training.config.batch_size)
 
     def after_step() -> None:
         if training.step not in steps or training.acceleration.rank > 0:
             return
-        target = snapshot_folder(folder, training.nimg)
+        target = target_of(training.step)
         partial = target.with_suffix(".partial")
         for old in (target, partial):  # of an attempt that was killed before its next checkpoint
             shutil.rmtree(old, ignore_errors=True)
         partial.mkdir(parents=True)
         save_model(training.snapshot().cpu(), config.model, partial)
-        os.replace(partial, target)
+        keep(partial, target)
 
-    return after_step
+    return OnTheWay(after_step, lambda step: [target_of(s) for s in sorted(steps) if s <= step])
 
 
 def take_snapshot(context: StageContext[SnapshotConfig]) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from sims_core.common import purposes
 from sims_core.common.errors import TrainingDiverged
+from sims_core.common.kept import is_kept, keep, move_kept
 from sims_core.data.epochs import Shares
 from sims_core.diffusion.denoiser import NetDenoiser, squared_errors
 from sims_core.diffusion.noise import generator
@@ -201,13 +201,30 @@ class Training:
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
-        os.replace(partial, path)
+        if path.exists():
+            move_kept(path, previous_of(path))
+        keep(partial, path)
 
     def load(self, path: Path) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            UnreadableCheckpoint: nothing of it was loaded.
+        """
+        self.restore(self.read(path))
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """What a checkpoint holds; raises UnreadableCheckpoint."""
         try:
-            state = torch.load(path, map_location=self.acceleration.device, weights_only=True)
+            state: dict[str, Any] = torch.load(
+                path, map_location=self.acceleration.device, weights_only=True
+            )
         except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
             raise UnreadableCheckpoint(str(error).split("\n")[0]) from error
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Network, optimiser, average and position as they were."""
         self.denoiser.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -230,24 +247,31 @@ class Training:
         return self.denoiser.eval().requires_grad_(False)
 
 
+def previous_of(checkpoint: Path) -> Path:
+    """Where the checkpoint before lies, for the case that this one is damaged."""
+    return checkpoint.with_suffix(f".previous{checkpoint.suffix}")
+
+
 def train(
     training: Training,
     checkpoint: Path | None = None,
     checkpoint_kimg: float = 2.0,
     progress: Progress = no_progress,
     after_step: Callable[[], None] = lambda: None,
+    may_resume: Callable[[int], bool] = lambda step: True,
 ) -> NetDenoiser:
-    """Runs `training` to its end, from `checkpoint` if that exists.
+    """Runs `training` to its end, from `checkpoint` if that exists and is whole.
 
     Args:
+        may_resume: whether what `after_step` had written until a step is whole.
         after_step: called after each step, before its checkpoint: what it writes to the disk is
             there when a restart goes on after that step.
 
     Raises:
         TrainingDiverged: the loss or the weights are not finite; the last checkpoint stays.
     """
-    if checkpoint is not None and checkpoint.exists():
-        _resume(training, checkpoint)
+    if checkpoint is not None:
+        _resume(training, checkpoint, may_resume)
     config, total = training.config, training.config.num_steps
     # Intervals in steps from the start, not from the resumption: the log must not depend on it.
     every_log = max(1, total // 100)
@@ -280,12 +304,23 @@ def train(
     return training.finish()
 
 
-def _resume(training: Training, checkpoint: Path) -> None:
-    try:
-        training.load(checkpoint)
-        logger.info("resumed at %.1f kimg", training.nimg / 1000)
-    except UnreadableCheckpoint as error:  # the machine went down before it was on the disk
-        logger.warning("%s: unreadable, training starts again (%s)", checkpoint, error)
+def _resume(training: Training, checkpoint: Path, may_resume: Callable[[int], bool]) -> None:
+    """Goes on from the last checkpoint that is whole, or from the beginning."""
+    found = [path for path in (checkpoint, previous_of(checkpoint)) if path.exists()]
+    for path in found:
+        if not is_kept(path):
+            continue
+        try:
+            state = training.read(path)
+        except UnreadableCheckpoint as error:  # whole, but of another version of torch
+            logger.warning("%s: unreadable (%s)", path, error)
+            continue
+        if may_resume(state["step"]):
+            training.restore(state)
+            logger.info("resumed at %.1f kimg", training.nimg / 1000)
+            return
+    if found:
+        logger.warning("no checkpoint can be trusted: training starts again")
 
 
 def _checked_loss(training: Training, part: Tensor) -> float:

@@ -57,7 +57,7 @@ def _training_base(store: Path) -> bool:
 
 
 def _between_shards(store: Path) -> bool:
-    return any(store.glob("progress/*/state/finished.json"))
+    return any(store.glob("progress/*/state/images-*.tar.sha256"))
 
 
 def _after_generation_1(store: Path) -> bool:

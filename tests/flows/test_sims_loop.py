@@ -86,7 +86,12 @@ def test_deleted_and_damaged_artifacts_are_made_again_in_the_same_bytes(
     content[1000] ^= 1
     shard.write_bytes(content)
     problem = f"{damaged}/images-00000.tar: content differs from its SHA-256"
-    assert verify(tiny_store) == (1, [problem])
+    code, problems = verify(tiny_store)
+    assert code == 1
+    assert problem in problems
+    record = f"records/{deleted.rpartition('/')[2]}.json"
+    assert [line for line in problems if "missing" in line and record in line]
+    assert [line for line in problems if line.endswith("leads to nothing")]
 
     summary = run_here(tiny_store)
     assert summary.stages.computed == 2

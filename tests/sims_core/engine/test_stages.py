@@ -11,14 +11,19 @@ import textwrap
 import time
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 
 from sims_core.catalog import STAGES, run_stage
 from sims_core.common.errors import BadInput
+from sims_core.common.files import remove
+from sims_core.common.kept import sealed, unsealed
 from sims_core.data.stages import PREPARE
 from sims_core.engine.execution import Execution
 from sims_core.engine.stage import StageContext
+from sims_core.evaluation.config import FeaturesConfig
+from sims_core.evaluation.stages import FEATURES
 from sims_core.sampling.config import GenerateConfig
 from sims_core.sampling.stages import GENERATE
 from sims_core.store.store import Store
@@ -103,7 +108,10 @@ def test_interrupted_stage_ends_in_the_same_bytes(copies, tiny_run, make_request
     assert min(seen) > kept  # it went on from what was kept
     assert contents(interrupted.path(request.ref)) == contents(undisturbed.path(request.ref))
     execution = interrupted.manifest(request.ref).execution
-    assert execution == {"device": "cpu", "threads": 1, "sampling_batch_size": 3}
+    assert execution == {
+        **{"device": "cpu", "threads": 1, "sampling_batch_size": 3},
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
     assert torch.get_num_threads() == 1
     assert not interrupted.progress_path(request.ref).exists()
     assert interrupted.damage(request.ref) == []
@@ -132,15 +140,77 @@ def test_shard_damaged_between_attempts_is_made_again(copies, tiny_run):
     assert contents(store.path(request.ref)) == contents(undisturbed.path(request.ref))
 
 
-@pytest.mark.parametrize("content", ["", '{"images-'])
-def test_unreadable_list_of_shards_makes_them_again(copies, tiny_run, content):
+def features_request(tiny_run):
+    """Batches of three images."""
+    request = tiny_run.request(1, 1, "features")
+    config = FeaturesConfig.model_validate({**request.config, "count": 20})
+    return FEATURES.request(config, **request.inputs)
+
+
+def whole_training_request(tiny_run):
+    """With a snapshot and grids on the way."""
+    request = training_request(tiny_run)
+    config = TrainStageConfig.model_validate(request.config)
+    recipe = config.training.model_copy(update={"grid_kimg": 0.384, "decay": "constant"})
+    changes = {"training": recipe, "snapshots_kimg": (0.192,)}
+    return TRAIN.request(config.model_copy(update=changes), **request.inputs)
+
+
+UNFINISHED = {
+    "train": (whole_training_request, 448),
+    "generate": (generation_request, 14),
+    "features": (features_request, 12),
+}
+
+
+@pytest.mark.parametrize("stage", UNFINISHED)
+def test_a_bit_that_turned_in_unfinished_work_is_noticed_and_changes_nothing(
+    copies, tiny_run, stage, caplog, tmp_path
+):
+    """Wherever it is: what is damaged is said and made again, and the bytes are the same."""
     undisturbed, store = copies
-    request = generation_request(tiny_run)
+    make_request, killed_at = UNFINISHED[stage]
+    request = make_request(tiny_run)
     run_stage(undisturbed, request, BEGUN_WITH)
     with pytest.raises(Killed):
-        run_stage(store, request, BEGUN_WITH, progress=kill_at(14))
-    (store.progress_path(request.ref) / "state/finished.json").write_text(content)
-    run_stage(store, request, BEGUN_WITH)
+        run_stage(store, request, BEGUN_WITH, progress=kill_at(killed_at))
+    progress = store.progress_path(request.ref)
+    shutil.copytree(progress, tmp_path / "kept")
+    rng = np.random.default_rng(0)
+    kept = [path.relative_to(tmp_path / "kept") for path in (tmp_path / "kept").rglob("*")]
+    files = sorted(path for path in kept if (tmp_path / "kept" / path).is_file())
+    trusted = [path for path in files if "artifact" not in path.parts]
+    assert len(trusted) >= 3
+    for path in trusted:
+        remove(progress)
+        shutil.rmtree(store.path(request.ref), ignore_errors=True)
+        shutil.copytree(tmp_path / "kept", progress)
+        content = bytearray((progress / path).read_bytes())
+        content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        (progress / path).write_bytes(content)
+        caplog.clear()
+        run_stage(store, request, BEGUN_WITH)
+        assert contents(store.path(request.ref)) == contents(undisturbed.path(request.ref)), path
+        if "previous" not in path.name and path.suffix != ".partial":  # which nobody needed
+            assert "unfinished work is damaged" in caplog.text, path
+
+
+def test_the_checkpoint_before_a_damaged_one_is_gone_on_from(copies, tiny_run, caplog):
+    undisturbed, store = copies
+    request = training_request(tiny_run)
+    run_stage(undisturbed, request, BEGUN_WITH)
+    with pytest.raises(Killed):
+        run_stage(store, request, BEGUN_WITH, progress=kill_at(448))
+    checkpoint = store.progress_path(request.ref) / "state/checkpoint.pt"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 16
+    checkpoint.write_bytes(content)
+    seen = []
+    run_stage(
+        *(store, request, BEGUN_WITH),
+        progress=lambda done, total, unit, **figures: seen.append(done),
+    )
+    assert min(seen) == 256 + 64  # the one at 384 images is damaged
     assert contents(store.path(request.ref)) == contents(undisturbed.path(request.ref))
 
 
@@ -168,7 +238,7 @@ def test_progress_of_another_device_is_not_continued(copies, tiny_run):
     with pytest.raises(Killed):
         run_stage(store, request, BEGUN_WITH, progress=kill_at(320))
     kept = store.progress_path(request.ref) / "execution.json"
-    kept.write_text(kept.read_text().replace('"cpu"', '"cuda"'))
+    kept.write_text(sealed(unsealed(kept.read_bytes()).replace('"cpu"', '"cuda"')))
     seen = []
     run_stage(
         store,
@@ -243,7 +313,10 @@ def test_manifests_say_what_made_them(tiny_run):
     manifest = tiny_run.store.manifest(request.ref)
     assert manifest.request == request
     assert manifest.libraries["torch"] == torch.__version__.split("+")[0]
-    assert manifest.execution == {"device": "cpu", "threads": 1, "sampling_batch_size": 256}
+    assert manifest.execution == {
+        **{"device": "cpu", "threads": 1, "sampling_batch_size": 256},
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
     assert manifest.details["nimg"] == 63 * 32
 
 
@@ -366,7 +439,8 @@ def test_killed_process_frees_the_lock_and_its_progress_is_used(tmp_path, proces
     (tmp_path / "go").touch()
     processes.append(start(tmp_path))
     out, err = processes[1].communicate(timeout=60)
-    assert out.strip() == the_probe(tmp_path), err
+    assert out.strip() == lock.stem, err
+    assert not lock.exists()  # given back, and gone
     (ref,) = store.artifacts()
     assert store.damage(ref) == []
     assert store.manifest(ref).details == {"resumed": True}
