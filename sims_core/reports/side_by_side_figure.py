@@ -14,14 +14,15 @@ from sims_core.reports.drawing import COLOURS
 from sims_core.reports.lines import AXES, Line
 from sims_core.reports.side_by_side import RunComparison
 
-PANELS = 3
+SHARES = ("precision", "recall", "coverage")
+"""Metrics that lie between 0 and 1."""
 STYLES = ("-", "--", ":", "-.")
 
 
 def comparison_figure(comparison: RunComparison) -> Figure:
     """A panel for each metric. A line is the mean over seeds, its band the 95 % interval."""
     metrics, lines = comparison.figures, comparison.lines
-    columns = min(PANELS, len(metrics))
+    columns = 2 if len(metrics) in (2, 4) else min(3, len(metrics))
     rows = math.ceil(len(metrics) / columns)
     figure = Figure(figsize=(3.6 * columns, 3.0 * rows + 0.25 * len(lines)), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
@@ -33,6 +34,8 @@ def comparison_figure(comparison: RunComparison) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         else:
             _draw_points(axes, lines, metric)
+        if metric.name in SHARES:
+            axes.set_ylim(0, 1)
         axes.set_title(f"{metric.title} ({metric.better})", fontsize=9)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -64,9 +67,7 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], metric: MetricFigure) -> None
 def _draw_points(axes: Axes, lines: Sequence[Line], metric: MetricFigure) -> None:
     for number, line in enumerate(lines):
         (found,), (colour, _) = line.over_seeds(metric.name).values(), _look(number)
-        reach = None
-        if found.low is not None and found.high is not None:
-            reach = [[found.mean - found.low], [found.high - found.mean]]
+        reach = None if found.high is None else found.high - found.mean  # to both sides
         axes.errorbar(
             [number], [found.mean], reach, fmt="o", color=colour, capsize=3, label=line.label
         )

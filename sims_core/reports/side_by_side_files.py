@@ -24,6 +24,10 @@ from sims_core.reports.side_by_side import RunComparison, shown_value
 from sims_core.reports.side_by_side_figure import comparison_figure
 
 PAGE = "index.html"
+FILES = (
+    *(PAGE, "runs.csv", "runs.parquet", "table.csv", "table.tex"),
+    *("figure.pdf", "figure.png", "references.bib"),
+)
 
 
 def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
@@ -36,13 +40,9 @@ def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
     Raises:
         BadInput: the folder is a file, or holds something else.
     """
-    files = (
-        *("index.html", "runs.csv", "runs.parquet", "table.csv", "table.tex"),
-        *("figure.pdf", "figure.png", "references.bib"),
-    )
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file: give the name of a folder")
-    if folder.is_dir() and (others := {path.name for path in folder.iterdir()} - set(files)):
+    if folder.is_dir() and (others := {path.name for path in folder.iterdir()} - set(FILES)):
         raise BadInput(f"{folder} holds {min(others)}, which is no part of a comparison")
     folder.mkdir(parents=True, exist_ok=True)
     tidy = pa.Table.from_pylist(comparison.tidy_rows())
@@ -55,11 +55,11 @@ def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
     with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType, which journals ask for
         figure.savefig(folder / "figure.pdf", metadata={"CreationDate": None, "Producer": None})
     figure.savefig(folder / "figure.png", dpi=150, metadata={"Software": None})
-    (folder / PAGE).write_text(_page(comparison, svg_text(figure), files))
-    return [folder / name for name in files]
+    (folder / PAGE).write_text(_page(comparison, svg_text(figure)))
+    return [folder / name for name in FILES]
 
 
-def _page(comparison: RunComparison, svg: str, files: tuple[str, ...]) -> str:
+def _page(comparison: RunComparison, svg: str) -> str:
     from markupsafe import Markup
 
     drawn = Markup(svg)  # noqa: S704 - drawn by matplotlib
@@ -67,7 +67,7 @@ def _page(comparison: RunComparison, svg: str, files: tuple[str, ...]) -> str:
     return template.render(
         comparison=comparison,
         figure=drawn,
-        files=[name for name in files if name != PAGE],
+        files=[name for name in FILES if name != PAGE],
         rows=comparison.table_rows(),
         costs=comparison.cost_rows(),
         grids=list(grids(comparison)),
