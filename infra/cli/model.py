@@ -26,35 +26,40 @@ if TYPE_CHECKING:  # what a command needs is imported when it runs
 model_app = typer.Typer(no_args_is_help=True, help="Bring your own base model into the store.")
 
 
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of a diffusers pipeline or network (UNet2DModel with its scheduler, "
+        "safetensors), its id on the Hugging Face Hub (OWNER/NAME), a network pickle (.pkl) of "
+        "EDM or EDM2, or a model artifact of a store."
+    ),
+]
+SigmaDataOption = Annotated[
+    float,
+    typer.Option(
+        "--sigma-data",
+        min=1e-3,
+        help="Deviation of its training data in [-1, 1], where the file does not say it; "
+        "weighs the auxiliary's loss.",
+    ),
+]
+NumClassesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--num-classes",
+        min=1,
+        help="Classes of a diffusers network that does not say how many it has, or that has "
+        "an embedding more than the data have classes.",
+    ),
+]
+
+
 @model_app.command("import")
 def model_import(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="Folder of a diffusers pipeline or network (UNet2DModel with its scheduler, "
-            "safetensors), its id on the Hugging Face Hub (OWNER/NAME), a network pickle (.pkl) of "
-            "EDM or EDM2, or a model artifact of a store."
-        ),
-    ],
+    source: SourceArgument,
     name: Annotated[str, typer.Option("--name", help="What to call it in this store.")],
-    sigma_data: Annotated[
-        float,
-        typer.Option(
-            "--sigma-data",
-            min=1e-3,
-            help="Deviation of its training data in [-1, 1], where the file does not say it; "
-            "weighs the auxiliary's loss.",
-        ),
-    ] = 0.5,
-    num_classes: Annotated[
-        int | None,
-        typer.Option(
-            "--num-classes",
-            min=1,
-            help="Classes of a diffusers network that does not say how many it has, or that has "
-            "an embedding more than the data have classes.",
-        ),
-    ] = None,
+    sigma_data: SigmaDataOption = 0.5,
+    num_classes: NumClassesOption = None,
     revision: Annotated[
         str | None,
         typer.Option("--revision", help="Commit, tag or branch of a Hub id (else main)."),

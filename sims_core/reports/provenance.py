@@ -157,4 +157,4 @@ def _times(store: Store, outcomes: Sequence[Outcome]) -> Times:
 
 
 def _text(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")
+    return moment.isoformat(timespec="milliseconds")

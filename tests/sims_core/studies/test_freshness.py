@@ -66,7 +66,7 @@ def changed(monkeypatch):
     return change
 
 
-def shifted(data, config, initial):
+def shifted(data, config, initial, shares=None):
     fitted = points.GaussianModel(*points.moments(data))
     return points.GaussianModel(fitted.mean + 1, fitted.covariance)
 

@@ -172,7 +172,7 @@ def test_after_each_generation_it_says_so(store, plan):
 def test_a_steps_progress_and_the_observers_are_told_alike(store, plan, monkeypatch):
     told, shown = Told(), []
 
-    def computing(store, request, execution, *, computed_by, progress):
+    def computing(store, request, execution, *, computed_by, progress, anew):
         progress(1, 2, request.stage, loss=0.5)
 
     def step(batch, work):

@@ -394,5 +394,7 @@ def test_sampling_names_its_own_setting(conditional, monkeypatch):
 
 def test_usual_ways_to_compute_are_not_in_the_manifest(conditional):
     store, _, base = conditional
-    assert set(store.manifest(base).execution) == {"device", "threads", "sampling_batch_size"}
+    assert set(store.manifest(base).execution) == {
+        *("device", "instructions", "sampling_batch_size", "threads"),
+    }
     assert json.loads((store.path(base) / "model.json").read_text())["net"]["num_classes"] == 3
