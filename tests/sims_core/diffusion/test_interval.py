@@ -82,6 +82,17 @@ def test_levels_are_those_of_the_sampler(num_steps, low, high, rho):
     assert config.levels == pytest.approx(expected, rel=1e-12)
 
 
+def test_rounded_levels_count_where_they_are_rounded_to():
+    """As of networks that know a few levels: 8.4 counts as 8 inside [0, 8]."""
+    config, auxiliary = SamplerConfig(num_steps=11, sigma_min=1.0), Counted(AUXILIARY)
+    make_sampler(config, torch.round)(
+        negative_guidance(BASE, auxiliary, 1.0, (0.0, 8.0)), torch.ones(1, 2)
+    )
+    assert any(8 < level < 8.5 for level in config.levels)
+    assert len(auxiliary.levels) == auxiliary_evaluations(config, (0.0, 8.0), torch.round)
+    assert len(auxiliary.levels) > auxiliary_evaluations(config, (0.0, 8.0))
+
+
 def test_the_whole_range_is_no_interval_and_none_of_it_is_the_base():
     noise = torch.randn(16, 2, generator=torch.Generator().manual_seed(1))
     sample = make_sampler(SamplerConfig())

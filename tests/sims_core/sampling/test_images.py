@@ -126,6 +126,42 @@ def test_a_longer_set_begins_with_the_shorter_one(tiny_run):
     assert np.array_equal(long[:8], short)
 
 
+@pytest.mark.parametrize(
+    ("interval", "auxiliary"), [(None, 7), ((0.1, 20.0), 4), ((9.0, 90.0), 3), ((70.0, 90.0), 1)]
+)
+def test_outside_of_its_interval_the_auxiliary_is_not_called(
+    tiny_run, monkeypatch, interval, auxiliary
+):
+    """Heun at 80, 9.7, 0.47 and 0.002: once, then twice each. Calls of the networks themselves."""
+    calls = []
+
+    def counting(folder, *options):
+        denoiser, model = load_for_sampling(folder, *options)
+        name = "base" if folder == tiny_run.folder(1, 1, "train base") else "auxiliary"
+        denoiser.net.register_forward_hook(lambda net, given, made: calls.append((name, len(made))))
+        return denoiser, model
+
+    monkeypatch.setattr("sims_core.sampling.images.load_for_sampling", counting)
+    changes = {"count": 12, "first_seed": 11 + auxiliary, "interval": interval}
+    request = tiny_run.request(1, 1, "generate")
+    config = GenerateConfig.model_validate({**request.config, **changes})
+    request = GENERATE.request(config, **request.inputs)
+    ref = run_stage(tiny_run.store, request, Execution(threads=1, sampling_batch_size=8))
+    batches = {"base": [8, 4] * 7, "auxiliary": [8, 4] * auxiliary}
+    for name, sizes in batches.items():
+        assert sorted(size for who, size in calls if who == name) == sorted(sizes)
+    assert tiny_run.store.manifest(ref).details["nfe"] == 7 + auxiliary
+
+
+def test_an_interval_changes_what_is_sampled_and_the_whole_range_does_not(tiny_run):
+    whole, wide, narrow = (
+        generate(tiny_run, count=8, first_seed=5, interval=interval)
+        for interval in (None, (0.002, 80.0), (0.1, 20.0))
+    )
+    assert np.array_equal(whole, wide)
+    assert not np.array_equal(whole, narrow)
+
+
 def test_evaluations_are_in_the_manifest(tiny_run):
     nfe = {
         arm: tiny_run.store.manifest(tiny_run.request(arm, 1, "generate").ref).details["nfe"]
