@@ -142,13 +142,13 @@ def deployments() -> None:
 @store_app.command("ls")
 def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the artifacts: kind, digest, size, stage; and what decoded images take."""
-    from sims_core.data.decoded import FOLDER, decoded_sets
+    from sims_core.store.cache import DECODED_FOLDER, decoded_folders, disk_bytes
 
     with _errors():
         opened = _existing(store)
         rows = [_describe(opened, ref) for ref in opened.artifacts()]
-        sets = decoded_sets(opened)
-        decoded_bytes = sum(each.disk_bytes for each in sets)
+        sets = decoded_folders(opened.root)
+        decoded_bytes = sum(map(disk_bytes, sets))
         if as_json:
             decoded = {"sets": len(sets), "bytes": decoded_bytes}
             print(json.dumps({"store": str(opened.root), "artifacts": rows, "decoded": decoded}))
@@ -161,7 +161,7 @@ def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
         if sets:
             print(
                 f"{len(sets)} decoded training sets, {decoded_bytes} bytes of disk, in "
-                f"{opened.root}/{FOLDER}, which may be deleted at any time"
+                f"{opened.root}/{DECODED_FOLDER}, which may be deleted at any time"
             )
 
 
