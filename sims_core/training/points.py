@@ -38,6 +38,7 @@ class ReplicatedTraining(Training):
     """
 
     foreach_ema = True
+    data: Tensor
 
     def __init__(
         self,

@@ -48,4 +48,4 @@ def test_decoded_sets_are_listed_verified_and_may_go(mapped, sims):
     assert done.stdout.splitlines() == [f"{mapped.location}: shard 0 is damaged"]
     shutil.rmtree(mapped.store.root / "cache")
     assert sims("store", "verify", "--store", root).returncode == 0
-    assert "decoded" not in sims("store", "ls", "--store", root).stdout
+    assert "decoded training" not in sims("store", "ls", "--store", root).stdout
