@@ -84,14 +84,16 @@ def print_list(
     rows: Sequence[dict[str, Any]],
     text: Callable[[dict[str, Any]], str],
     as_json: bool,
+    **more: Any,
 ) -> None:
     """What every `ls` prints: a line for each row and how many there are, or one JSON object.
 
     Args:
         what: what the rows are, in the plural; without spaces it is their key in the JSON object.
+        more: what the JSON object has beside the rows.
     """
     if as_json:
-        print(json.dumps({"store": str(store.root), what.replace(" ", ""): rows}))
+        print(json.dumps({"store": str(store.root), what.replace(" ", ""): rows, **more}))
         return
     for row in rows:
         print(text(row))

@@ -21,15 +21,17 @@ store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store
 def store_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the artifacts: kind, digest, size, stage; and what decoded images take."""
     with errors():
-        from sims_core.data.decoded import FOLDER, decoded_sets
+        from sims_core.store.cache import DECODED_FOLDER, decoded_folders, disk_bytes
 
         opened = existing_store(store)
         rows = [_describe(opened, ref) for ref in opened.artifacts()]
-        print_list(opened, "artifacts", rows, _text, as_json)
-        if not as_json and (sets := decoded_sets(opened)):
+        sets = decoded_folders(opened.root)
+        decoded = {"sets": len(sets), "bytes": sum(map(disk_bytes, sets))}
+        print_list(opened, "artifacts", rows, _text, as_json, decoded=decoded)
+        if sets and not as_json:
             print(
-                f"{len(sets)} decoded training sets, {sum(each.disk_bytes for each in sets)} bytes "
-                f"of disk, in {opened.root}/{FOLDER}, which may be deleted at any time"
+                f"{len(sets)} decoded training sets, {decoded['bytes']} bytes of disk, in "
+                f"{opened.root}/{DECODED_FOLDER}, which may be deleted at any time"
             )
 
 

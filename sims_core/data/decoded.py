@@ -38,12 +38,12 @@ from sims_core.data.pictures import in_order
 from sims_core.data.types import Labels
 from sims_core.engine.pool import Pool
 from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.cache import DECODED_FOLDER, decoded_folders
 from sims_core.store.store import Store
 from sims_core.store.verdicts import SETTLED_NS, Stamp, Verdicts
 
 logger = logging.getLogger("sims_core.data")
 
-FOLDER = "cache/decoded"
 FORMAT = 1
 """Goes up when what is stored changes."""
 NO_LABEL = np.iinfo(np.int64).min
@@ -99,7 +99,7 @@ class DecodedSet:
 
     def __init__(self, store: Store, ref: ArtifactRef) -> None:
         self.store, self.ref = store, ref
-        self.location = f"{FOLDER}/{ref.digest}"
+        self.location = f"{DECODED_FOLDER}/{ref.digest}"
         self.folder = store.root / self.location
         self.array, self.labels = self.folder / "array.npy", self.folder / "labels.npy"
         self.lines = self.folder / "shards.jsonl"
@@ -138,11 +138,6 @@ class DecodedSet:
         if lines:
             Verdicts(self.store.root).forget(self)
         return lines
-
-    @property
-    def disk_bytes(self) -> int:
-        """What the disk holds of it, without holes."""
-        return sum(512 * path.stat().st_blocks for path in self.folder.iterdir())
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -302,5 +297,5 @@ def _label_sum(labels: Labels) -> str:
 
 def decoded_sets(store: Store) -> list[DecodedSet]:
     """All that there are, in order."""
-    folders = sorted((store.root / FOLDER).glob("[0-9a-f]" * 64))
-    return [DecodedSet(store, ArtifactRef(kind="images", digest=each.name)) for each in folders]
+    names = [folder.name for folder in decoded_folders(store.root)]
+    return [DecodedSet(store, ArtifactRef(kind="images", digest=name)) for name in names]

@@ -88,7 +88,7 @@ class ImageWriter:
         Mean and deviation are those of each channel, scaled to [-1, 1].
 
         Args:
-            target: folder that the shards are moved to at last; None: they stay.
+            target: folder that they are put into; None: the one that they are in.
         """
         self.end_shard()
         target = target or self.folder
@@ -103,7 +103,7 @@ class ImageWriter:
         index = index_shards(target, first.shape[1:], shards, classes)
         if target != self.folder:
             for shard in shards:
-                os.replace(self.folder / shard.file, target / shard.file)
+                _put(self.folder / shard.file, target / shard.file)
         pixels = index.count * index.height * index.width
         mean, mean_square = np.array(sums) / pixels
         std = np.sqrt(np.maximum(mean_square - mean**2, 0))
@@ -124,3 +124,11 @@ class ImageWriter:
                 if len(first) == GRID_IMAGES or held >= GRID_BYTES:
                     return np.stack(first)
         return np.stack(first)
+
+
+def _put(shard: Path, target: Path) -> None:
+    """Where the file system can, a restart finds the shard in its old place, too."""
+    try:
+        os.link(shard, target)
+    except OSError:
+        os.replace(shard, target)

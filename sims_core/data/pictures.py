@@ -42,16 +42,10 @@ T = TypeVar("T")
 
 R = TypeVar("R")
 
-alone_file: Path | None = None
-"""Locked by the process that decodes a large picture, where several processes decode."""
-
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    if alone_file is None:
-        yield
-        return
-    with alone_file.open("w") as file:
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -92,11 +86,14 @@ def look_and_decode(
     size: int | None = None,
     channels: int | None = None,
     convert_colours: bool = False,
+    alone: Path | None = None,
 ) -> Decoded:
     """As `decode`, with what was seen.
 
     Args:
         convert_colours: colours of a profile other than sRGB become sRGB.
+        alone: a file that is locked while a large picture is decoded, where several processes
+            decode: several such at once may not fit.
 
     Raises:
         BrokenImage: as `decode`.
@@ -106,7 +103,8 @@ def look_and_decode(
         if not isinstance(content, bytes):
             return _of_array(content, size, channels)
         opened = Image.open(io.BytesIO(content), formats=FORMATS)
-        with _alone() if opened.width * opened.height > ALONE_PIXELS else nullcontext():
+        large = opened.width * opened.height > ALONE_PIXELS
+        with _locked(alone) if alone and large else nullcontext():
             return _decode(opened, size, channels, convert_colours)
     except (BrokenImage, OtherColours):
         raise

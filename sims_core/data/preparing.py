@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sims_core.data import pictures
 from sims_core.data.colours import OtherColours
 from sims_core.data.grid import encode_png
 from sims_core.data.pictures import BrokenImage, look_and_decode
@@ -28,7 +27,7 @@ class Options:
     channels: int | None = None
     convert_colours: bool = False
     alone: Path | None = None
-    """A file that is locked while a large picture is decoded: several at once may not fit."""
+    """What is locked while a large picture is decoded."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ def prepare(options: Options, content: Content) -> Ready:
     """Decodes one picture and encodes it as it will be stored."""
     if isinstance(content, BrokenImage):
         return Ready(error=content)
-    pictures.alone_file = options.alone
+    how = (options.size, options.channels, options.convert_colours, options.alone)
     try:
-        seen = look_and_decode(content, options.size, options.channels, options.convert_colours)
+        seen = look_and_decode(content, *how)
     except (BrokenImage, OtherColours) as error:
         # Anew: the one that was raised holds, by its traceback, all that was read.
         return Ready(error=type(error)(*error.args))

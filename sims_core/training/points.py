@@ -39,6 +39,7 @@ class ReplicatedTraining(Training):
     """
 
     foreach_ema = True
+    data: Tensor
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ from sims_core.data.mixing import load_training_set, read_first_labelled
 from sims_core.data.parts import ImageParts
 from sims_core.data.stages import MIX
 from sims_core.engine.execution import Execution
+from sims_core.store.cache import decoded_folders, disk_bytes
 from sims_core.store.store import Store
 
 
@@ -183,6 +184,7 @@ import hashlib, sys
 from pathlib import Path
 import torch
 from sims_core.data import decoded, mixing
+from sims_core.store.cache import decoded_folders, disk_bytes
 from sims_core.store.store import Store
 
 mixing.IN_MEMORY_BYTES = decoded.RESERVE_BYTES = 0
@@ -235,7 +237,7 @@ def test_where_the_disk_does_not_take_it_there_is_a_line(
     images, _ = load_training_set(store, two_sets[2])
     assert np.array_equal(everything(images), expected(random_images))
     assert "decoded into memory, at every start and in every process: " in caplog.text
-    assert sum(each.disk_bytes for each in decoded_sets(store)) < 1 << 16, "the room is given back"
+    assert sum(map(disk_bytes, decoded_folders(store.root))) < 1 << 16, "the room is given back"
 
 
 def test_latents_are_mapped_as_networks_see_them(store, put_images, monkeypatch):
