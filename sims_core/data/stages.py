@@ -6,6 +6,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from sims_core.data.config import (
+    RAW_LATENTS,
     DigitsData,
     ImageData,
     ImportConfig,
@@ -21,19 +22,38 @@ PREPARE_KNOWN = Stage(
     "prepare_known", 1, "images", KnownImages, "sims_core.data.known:prepare_known"
 )
 IMPORT = Stage("import", 1, "images", ImportConfig, "sims_core.data.importing:import_images")
+IMPORT_LATENTS = Stage(
+    "import_latents",
+    1,
+    "latents",
+    ImportConfig,
+    "sims_core.data.raw_latents:import_raw_latents",
+)
 MIX = Stage("mix", 1, "mix", MixConfig, "sims_core.data.mixing:mix")
 PREPARE_POINTS = Stage(
     "prepare_points", 1, "points", PointSourceConfig, "sims_core.data.points:prepare_points"
 )
 
-STAGES: tuple[Stage[Any], ...] = (PREPARE, PREPARE_KNOWN, IMPORT, MIX, PREPARE_POINTS)
+STAGES: tuple[Stage[Any], ...] = (
+    *(PREPARE, PREPARE_KNOWN, IMPORT, IMPORT_LATENTS),
+    *(MIX, PREPARE_POINTS),
+)
+
+
+def import_request(config: ImportConfig) -> StageRequest:
+    """What brings a user's own images, or raw latents of images, into the store."""
+    stage = IMPORT_LATENTS if config.layout == RAW_LATENTS else IMPORT
+    return stage.request(config)
 
 
 def data_request(data: ImageData) -> StageRequest:
-    """What brings the real images into the store.
+    """What brings the real images into the store, or raw latents in their place.
 
     Raises:
         BadInput: they were imported under a name that nobody has looked up in a store.
     """
+    config = data.stage_config
+    if isinstance(config, ImportConfig):
+        return import_request(config)
     stage: Stage[Any] = resolve_name(data.STAGE)
-    return stage.request(data.stage_config)
+    return stage.request(config)
