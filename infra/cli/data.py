@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from infra.cli.encoding import draw_raw_latents, encode_images, reading, scaling_asked
 from infra.cli.shell import (
     JsonOption,
     StoreOption,
@@ -25,8 +26,7 @@ from sims_core.common.errors import BadInput
 from sims_core.common.seeding import MOST_SEED
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
-    from sims_core.data.config import EncodeConfig, ImportedSet
-    from sims_core.engine.execution import Execution
+    from sims_core.data.config import ImportedSet
     from sims_core.store.store import Store
 
 data_app = typer.Typer(no_args_is_help=True, help="Bring your own images into the store.")
@@ -112,7 +112,11 @@ def data_import(
 @data_app.command("encode")
 def data_encode(
     images: Annotated[
-        str, typer.Argument(metavar="IMAGES", help="Name that `sims data import` gave to images.")
+        str,
+        typer.Argument(
+            metavar="IMAGES",
+            help="Name that `sims data import` gave to images; or a zip of EDM2's raw latents.",
+        ),
     ],
     autoencoder: Annotated[
         Path,
@@ -152,10 +156,17 @@ def data_encode(
         use_store(store)
         apply_environment_defaults()
         from sims_core.data.names import DATASETS, check_images_are_whole, check_name
+        from sims_core.data.raw_latents import is_raw_latents
         from sims_core.settings import Settings, writable_store
         from sims_core.store.store import Store
 
         check_name(name)
+        if is_raw_latents(file := Path(images).expanduser().absolute()):
+            opened = writable_store()
+            config = scaling_asked(opened, scaling, scaling_of, seed)
+            dataset, cached, left_out = draw_raw_latents(opened, file, autoencoder, config)
+            _name(opened, name, dataset, cached, as_json, {"notes": [], "left_out": left_out})
+            return
         opened = Store.open(Settings.read().store, create=False)
         found = DATASETS.find(opened, images)
         if found.encoding is not None:
@@ -163,23 +174,9 @@ def data_encode(
         if name == images:
             raise BadInput(f"--name {name} is the images' own: give the latents another")
         check_images_are_whole(opened, images, found)
-        config = _scaling(opened, scaling, scaling_of, seed)
-        dataset, cached = _encode(writable_store(), found, autoencoder, config)
+        config = scaling_asked(opened, scaling, scaling_of, seed)
+        dataset, cached = encode_images(writable_store(), found, autoencoder, config)
         _name(opened, name, dataset, cached, as_json)
-
-
-def _scaling(store: Store, scaling: str | None, model: str | None, seed: int) -> EncodeConfig:
-    """How latents are scaled, by `--scaling` or `--scaling-of`."""
-    from sims_core.data.config import EncodeConfig
-    from sims_core.latents.fixed_scaling import edm2_scaling, scaling_of
-
-    if model is not None and scaling is not None:
-        raise BadInput("pass --scaling or --scaling-of, not both")
-    if model is not None:
-        return scaling_of(store, model, seed)
-    if scaling == "edm2":
-        return edm2_scaling(seed)
-    return EncodeConfig.model_validate({"scaling": scaling or "standardized", "seed": seed})
 
 
 def _naming(store: Store, name: str) -> AbstractContextManager[None]:
@@ -247,15 +244,6 @@ def _closing_lines(row: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _reading(imported: Path, labels: Path | None = None) -> Execution:
-    """How this machine runs a stage that reads what is being imported."""
-    from sims_core.settings import Settings
-
-    execution = Settings.read().execution()
-    update = {"imported": imported.expanduser().absolute(), "labels": labels}
-    return execution.model_copy(update={"files": execution.files.model_copy(update=update)})
-
-
 def _import(
     store: Store, source: Path, labels: str | None, options: dict[str, Any]
 ) -> tuple[ImportedSet, bool, dict[str, Any]]:
@@ -271,7 +259,7 @@ def _import(
     from sims_core.data.stages import IMPORT
 
     file = None if labels in (None, NO_LABELS) else _existing(Path(labels))
-    execution = _reading(source, file)
+    execution = reading(source, file)
     plan = plan_import(execution.files, labels=None if file else labels, **options)
     told: dict[str, Any] = {"notes": list(plan.notes), "left_out": plan.left_out.row()}
     config = plan.config
@@ -287,27 +275,6 @@ def _import(
             "frames, 16 bits and transparency of grey pictures"
         )
     return imported_set(config, store.open_artifact(ref)), cached, told
-
-
-def _encode(
-    store: Store, images: ImportedSet, folder: Path, config: EncodeConfig
-) -> tuple[ImportedSet, bool]:
-    """Brings the autoencoder and runs the stage, unless the store has their artifacts."""
-    from infra.cli.progress import run_shown
-    from sims_core.data.config import Encoding
-    from sims_core.data.names import images_of
-    from sims_core.latents.autoencoder import check_images_fit, find_autoencoder
-    from sims_core.latents.fixed_scaling import check_channels
-    from sims_core.latents.stages import IMPORT_AUTOENCODER, encode_request
-
-    execution = _reading(folder)
-    autoencoder = find_autoencoder(folder.expanduser())
-    check_images_fit(autoencoder, images.contents)
-    check_channels(config, autoencoder)
-    encoding = Encoding(autoencoder=autoencoder, encode=config)
-    encoded = encode_request(images_of(images), encoding)
-    cached = run_shown(store, execution, IMPORT_AUTOENCODER.request(autoencoder), encoded)
-    return images.model_copy(update={"encoding": encoding}), cached
 
 
 def _existing(path: Path) -> Path:

@@ -12,6 +12,7 @@ from typing import Final
 PREPARE_DATA: Final = "prepare data"
 LOAD_AUTOENCODER: Final = "load autoencoder"
 ENCODE_DATA: Final = "encode data"
+DECODE_DATA: Final = "decode data"
 TRAIN_CLASSIFIER: Final = "train classifier"
 LOAD_EXTRACTOR: Final = "load extractor"
 REAL_FEATURES: Final = "real features"

@@ -142,6 +142,10 @@ class KnownImages(ImageData):
         return self
 
 
+RAW_LATENTS = "raw latents"
+"""The layout of an encoded set: means and deviations of latents in the place of images."""
+
+
 class ImportConfig(Frozen):
     """What makes an imported set what it is: its source's content and what was done with it."""
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
 from sims_core.data.config import ImportedImages, ImportedSet
-from sims_core.data.stages import IMPORT
+from sims_core.data.stages import import_request
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.names import Names
 from sims_core.store.store import Store
@@ -30,8 +30,8 @@ def check_name(name: str) -> str:
 
 
 def images_of(dataset: ImportedSet) -> ArtifactRef:
-    """The artifact that a set's images are in."""
-    return IMPORT.request(dataset.config).ref
+    """The artifact that a set's images, or raw latents of them, are in."""
+    return import_request(dataset.config).ref
 
 
 def check_images_are_whole(store: Store, name: str, dataset: ImportedSet) -> None:

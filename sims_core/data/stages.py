@@ -6,6 +6,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from sims_core.data.config import (
+    RAW_LATENTS,
     DigitsData,
     ImageData,
     ImportConfig,
@@ -26,6 +27,13 @@ PREPARE_KNOWN = Stage(
 IMPORT = Stage(
     *("import", 1, "images", ImportConfig, "sims_core.data.importing:import_images"),
     without_torch=True,
+)
+IMPORT_LATENTS = Stage(
+    "import_latents",
+    1,
+    "latents",
+    ImportConfig,
+    "sims_core.data.raw_latents:import_raw_latents",
 )
 PICK = Stage("pick", 1, "images", PickConfig, "sims_core.data.picking:pick")
 MIX = Stage("mix", 1, "mix", MixConfig, "sims_core.data.mixing:mix")
@@ -49,16 +57,25 @@ REJECT_POINTS = Stage(
 )
 
 STAGES: tuple[Stage[Any], ...] = (
-    *(PREPARE, PREPARE_KNOWN, IMPORT, PICK, MIX, PREPARE_POINTS),
+    *(PREPARE, PREPARE_KNOWN, IMPORT, IMPORT_LATENTS, PICK, MIX, PREPARE_POINTS),
     *(PREPARE_MIXTURE, REWEIGH, REJECT, REWEIGH_POINTS, REJECT_POINTS),
 )
 
 
+def import_request(config: ImportConfig) -> StageRequest:
+    """What brings a user's own images, or raw latents of images, into the store."""
+    stage = IMPORT_LATENTS if config.layout == RAW_LATENTS else IMPORT
+    return stage.request(config)
+
+
 def data_request(data: ImageData) -> StageRequest:
-    """What brings the real images into the store.
+    """What brings the real images into the store, or raw latents in their place.
 
     Raises:
         BadInput: they were imported under a name that nobody has looked up in a store.
     """
+    config = data.stage_config
+    if isinstance(config, ImportConfig):
+        return import_request(config)
     stage: Stage[Any] = resolve_name(data.STAGE)
-    return stage.request(data.stage_config)
+    return stage.request(config)

@@ -91,6 +91,33 @@ def check_images_fit(autoencoder: AutoencoderConfig, contents: Contents) -> None
         )
 
 
+def images_of_raw_latents(
+    autoencoder: AutoencoderConfig, count: int, num_classes: int, shape: tuple[int, int, int]
+) -> Contents:
+    """What raw latents are of.
+
+    Args:
+        shape: twice the channels, height and width of the latents.
+
+    Raises:
+        BadInput: the autoencoder has others.
+    """
+    channels, height, width = shape
+    if channels != 2 * autoencoder.latent_channels or height != width:
+        raise BadInput(
+            f"the autoencoder has square latents of {autoencoder.latent_channels} channels, these "
+            f"are means and deviations of {channels // 2} channels, {height} x {width}"
+        )
+    side = height * autoencoder.downsampling
+    return Contents(
+        count=count,
+        channels=autoencoder.in_channels,
+        height=side,
+        width=side,
+        num_classes=num_classes,
+    )
+
+
 def import_autoencoder(context: StageContext[AutoencoderConfig]) -> dict[str, Any]:
     """Stage `import_autoencoder`: no inputs; reads what `execution.files.imported` names.
 

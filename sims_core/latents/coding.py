@@ -46,6 +46,8 @@ from sims_core.latents.autoencoder import (
 )
 from sims_core.latents.config import DecodeConfig
 
+ENCODE_KIND = "latents"
+"""Kind of the artifacts that hold latents, raw or not."""
 PIXELS_AT_ONCE = 2**22
 """What goes through an autoencoder at once: 16 images of 512 x 512, 2 GiB an activation of Stable
 Diffusion's. More at once is hardly faster."""
@@ -130,7 +132,8 @@ def encode(context: StageContext[EncodeConfig]) -> dict[str, Any]:
 
     Latents are stored as the autoencoder has them; their index says how networks see them, and
     `sigma_data` the deviation that they have then. grid.png shows the first images decoded again,
-    `psnr` (dB) says how much of them came back.
+    `psnr` (dB) says how much of them came back. Raw latents (means and deviations of posteriors) in
+    the place of images are drawn from; nothing is known of their images then.
     """
     index = read_index(context.open("images"))
     shards = make_shards(context, index.count, IMAGES_PER_SHARD, lambda: _encoder(context, index))
@@ -144,7 +147,7 @@ def encode(context: StageContext[EncodeConfig]) -> dict[str, Any]:
     psnr = _draw_reconstructions(context, Decoder(context, scaling), shards)
     classes = Counter({int(label): n for label, n in index.class_histogram.items()})
     config = autoencoder_config(context)
-    side = index.height // config.downsampling
+    side = index.height if _is_raw(context) else index.height // config.downsampling
     shape = (config.latent_channels, side, side)
     take_shards(context.state, context.directory, shape, shards, classes, scaling)
     return {
@@ -156,7 +159,14 @@ def encode(context: StageContext[EncodeConfig]) -> dict[str, Any]:
     }
 
 
+def _is_raw(context: StageContext[EncodeConfig]) -> bool:
+    """Whether the input `images` has raw latents in their place."""
+    return context.inputs["images"].kind == ENCODE_KIND
+
+
 def _encoder(context: StageContext[EncodeConfig], index: ImageSet) -> Maker:
+    if _is_raw(context):
+        return _drawer(context)
     folder, autoencoder = context.open("images"), open_autoencoder(context)
     at_once = _at_once(index.height * index.width, context.execution.sampling_batch_size)
 
@@ -170,6 +180,24 @@ def _encoder(context: StageContext[EncodeConfig], index: ImageSet) -> Maker:
             labels += [sample.label for sample in batch if sample.label is not None]
             report(first + len(batch) - start)
         return Content(np.concatenate(latents), labels or None, None)
+
+    return make
+
+
+def _drawer(context: StageContext[EncodeConfig]) -> Maker:
+    """Draws from the means and deviations of raw latents, as `_drawn` does from posteriors."""
+    folder, seed = context.open("images"), context.config.seed
+
+    def make(start: int, size: int, report: Callable[[int], None]) -> Content:
+        latents: list[Latents] = []
+        labels: list[int] = []
+        for place, sample in enumerate(stream_samples(folder, start, start + size), start):
+            mean, std = torch.from_numpy(sample.content).chunk(2)
+            noise = torch.randn(mean.shape, generator=generator(seed, purposes.POSTERIOR, place))
+            latents.append(to_float16(mean + std * noise, f"latents {place} are not finite"))
+            labels += [] if sample.label is None else [sample.label]
+        report(size)
+        return Content(np.stack(latents), labels or None, None)
 
     return make
 
@@ -216,6 +244,8 @@ def _draw_reconstructions(
     stored, _ = read_samples([context.state / shards[0].file])
     again = decoder(scaled_latents(stored[:GRID_IMAGES], decoder.scaling))
     (context.directory / GRID_FILE).write_bytes(image_grid(again))
+    if _is_raw(context):
+        return None
     images = np.stack(list(stream_images(context.open("images"), 0, len(again))))
     mse = float(np.mean((images.astype(np.float64) - again) ** 2))
     return round(10 * math.log10(255**2 / mse), 3) if mse else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from sims_core.data.config import (
+    RAW_LATENTS,
     AutoencoderConfig,
     EncodeConfig,
     Encoding,
     ImageData,
+    ImportConfig,
     ImportedSet,
 )
 from sims_core.data.names import images_of
@@ -44,6 +46,18 @@ def modelled_by(dataset: ImportedSet) -> ArtifactRef:
     """The artifact that networks of a set are trained on: its images or their latents."""
     images = images_of(dataset)
     return images if dataset.encoding is None else encode_request(images, dataset.encoding).ref
+
+
+def decode_request(data: ImageData) -> StageRequest:
+    """What decodes the latents of encoded data: their images, as metrics see them."""
+    decoder = decoder_of(data)
+    return DECODE.request(DecodeConfig(), latents=decoder["encoded"], **decoder)
+
+
+def has_images(data: ImageData) -> bool:
+    """Whether the real images are there; of raw latents there are only decoded ones."""
+    config = data.stage_config
+    return not isinstance(config, ImportConfig) or config.layout != RAW_LATENTS
 
 
 def decoder_of(data: ImageData) -> dict[str, ArtifactRef]:

@@ -10,6 +10,7 @@ from sims_core.common import roles
 from sims_core.data.config import ImageData
 from sims_core.data.grid import GRID_FILE
 from sims_core.evaluation.config import ONLY_FID
+from sims_core.latents.stages import decode_request, has_images
 from sims_core.reports.base import PagePart, Picture
 from sims_core.reports.summary import ArmSummary, Interval, RunSummary, shown_generations
 from sims_core.store.artifacts import ArtifactRef
@@ -87,7 +88,9 @@ def images_context(store: Store, experiment: Experiment, real: ArtifactRef) -> d
     """What every page on images shows."""
     from sims_core.reports.drawing import grid_uri
 
-    features = experiment.evaluation.features
+    features, data = experiment.evaluation.features, cast(ImageData, experiment.data)
+    if not has_images(data):
+        real = decode_request(data).ref
     return {
         "real_grid": grid_uri(store, real),
         "num_preview": experiment.evaluation.num_preview,

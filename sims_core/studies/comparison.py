@@ -34,8 +34,7 @@ from sims_core.engine.execution import DataFiles
 from sims_core.evaluation.config import EvaluationConfig, FeaturesConfig
 from sims_core.evaluation.stages import FEATURES
 from sims_core.evaluation.weights import INCEPTION_WITHOUT_LOGITS, pin_weights
-from sims_core.latents.config import DecodeConfig
-from sims_core.latents.stages import DECODE, decoder_of
+from sims_core.latents.stages import decode_request
 from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
@@ -121,8 +120,8 @@ def of_imported(store: Store, name: str, dataset: ImportedSet) -> ImageSource:
 
 def _of_data(name: str, data: ImageData) -> ImageSource:
     request = data_request(data)
-    if decoder := decoder_of(data):  # what the autoencoder makes of the images
-        request = DECODE.request(DecodeConfig(), latents=decoder["encoded"], **decoder)
+    if data.encoding is not None:  # what the autoencoder makes of the images
+        request = decode_request(data)
     if data.contents is None:
         raise BadInput(f"data set {name!r} was not looked up: see sims_core.studies.resolve")
     return ImageSource(name, request.ref, data.contents, request)

@@ -28,7 +28,14 @@ from sims_core.evaluation.stages import (
     STATISTICS_FID,
 )
 from sims_core.latents.config import DecodeConfig
-from sims_core.latents.stages import DECODE, IMPORT_AUTOENCODER, decoder_of, encode_request
+from sims_core.latents.stages import (
+    DECODE,
+    IMPORT_AUTOENCODER,
+    decode_request,
+    decoder_of,
+    encode_request,
+    has_images,
+)
 from sims_core.methods.base import Sampled
 from sims_core.nets.config import ModelConfig
 from sims_core.sampling.config import GenerateConfig
@@ -67,6 +74,8 @@ class Images(Kind):
             request = IMPORT_AUTOENCODER.request(encoding.autoencoder)
             planner.add(roles.LOAD_AUTOENCODER, request)
             real = planner.add(roles.ENCODE_DATA, encode_request(images, encoding))
+            if not has_images(data):
+                images = planner.add(roles.DECODE_DATA, decode_request(data))
         if planner.experiment.evaluation.features == "classifier":
             _check_labels(data)
         extractor = plan_extractor(planner, images)
