@@ -43,10 +43,7 @@ class ImagesReport:
     def describe_evaluation(self, experiment: Experiment, counts: str) -> str:
         evaluation = experiment.evaluation
         counts = counts or f"{evaluation.num_images}"
-        return (
-            f"{counts} generated images; {FEATURE_SPACES[evaluation.features]}; precision and "
-            f"recall at k = {evaluation.prc_neighborhood}"
-        )
+        return f"{counts} generated images; {FEATURE_SPACES[evaluation.features]}"
 
     def finish_arms(
         self, store: Store, plan: LoopPlan, arms: tuple[ArmSummary, ...]

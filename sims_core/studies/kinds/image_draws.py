@@ -27,10 +27,10 @@ def fresh_range(data: ImageData, t: int) -> tuple[int, int]:
     """
     first, contents = data.initial_images, data.contents
     if first is None or contents is None:
-        known = f" of its {contents.count:,}" if contents else ""
+        of_all = f" of its {contents.count:,}" if contents else ""
         raise BadInput(
             f"loop fresh_data draws new real images of {data.title} in each generation: set "
-            f"data.initial_images, how many{known} the first one sees, and data.fresh_images for "
+            f"data.initial_images, how many{of_all} the first one sees, and data.fresh_images for "
             "the later ones"
         )
     if data.encoding is not None:

@@ -20,7 +20,6 @@ from sims_core.evaluation.stages import CLASSIFIER, EVALUATE, EXTRACTOR, FEATURE
 from sims_core.latents.config import DecodeConfig
 from sims_core.latents.stages import DECODE, IMPORT_AUTOENCODER, decoder_of, encode_request
 from sims_core.methods.base import Sampled
-from sims_core.nets.config import Later
 from sims_core.sampling.config import GenerateConfig
 from sims_core.sampling.stages import GENERATE, GENERATE_LATENTS
 from sims_core.store.artifacts import ArtifactRef
@@ -43,7 +42,7 @@ class Images(Kind):
         check_precision("training.precision", training.precision, execution.device)
         check_precision("sampler.precision", experiment.sampler.precision, execution.device)
         check_batch("sims.batch_size", sims.batch_size, processes)
-        if experiment.base.imported is None or experiment.base.later == Later.recipe:
+        if experiment.base.imported is None:
             check_batch("training.batch_size", training.batch_size, processes)
 
     def setup(self, planner: Planner) -> Setup:
