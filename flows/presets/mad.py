@@ -85,7 +85,7 @@ def _preset(loop: LoopKind, source: str, size: int, time: str, experiment: Exper
     )
 
 
-_DIGITS_TIME = "six minutes on two cores (reckoned from what a core does, see mad.py)"
+_DIGITS_TIME = "at most ten minutes on two cores (reckoned from what a core does, see mad.py)"
 _MNIST_TIME = "{} on two cores (reckoned from what a core does, see mad.py)"
 
 PRESETS = [
