@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -123,12 +124,26 @@ def run_stage(
         again = whole and anew()
         if whole and not again:
             store.settle(ref)
+            _note_that_the_source_is_the_same(store, stage, ref)
             return ref
         if not whole and store.path(ref).exists():
             logger.warning("damaged, computing it again: %s", store.damage(ref)[0])
         by = computed_by or f"pid-{os.getpid()}"
         _compute(store, stage, request, execution, by, progress, again)
     return ref
+
+
+def _note_that_the_source_is_the_same(store: Store, stage: Stage[Any], ref: ArtifactRef) -> None:
+    """Spares later runs the reading of all sources, where some changed that the stage does not run.
+
+    The caller holds the lock.
+    """
+    record = store.record(ref)
+    if record is None or record.origin is None or record.code == code_digest():
+        return
+    if record.origin.source == source_digest(stage.entry):
+        with suppress(OSError):
+            store.write_record(ref, record.model_copy(update={"code": code_digest()}))
 
 
 def _compute(
@@ -151,12 +166,7 @@ def _compute(
     wanted = Begun(execution=execution, source=source_digest(stage.entry))
     begun = _how_to_go_on(progress_path, stage.name, wanted, anew)
     execution = begun.execution
-    directory, state = progress_path / "artifact", progress_path / "state"
-    remove(directory)  # killed while it was being filled: only `state` is worth keeping
-    directory.mkdir()
-    if not state.is_dir():
-        remove(state)
-        state.mkdir()
+    directory, state = _folders(progress_path)
     torch.set_num_threads(execution.threads)
     inputs = {name: store.content(given) for name, given in request.inputs.items()}
     context = StageContext(
@@ -191,6 +201,17 @@ def _compute(
         request, directory, **_how(execution), details=details, origin=origin, record=record
     )
     shutil.rmtree(progress_path)
+
+
+def _folders(progress_path: Path) -> tuple[Path, Path]:
+    """An empty folder for the artifact, and the folder of what is kept of unfinished work."""
+    directory, state = progress_path / "artifact", progress_path / "state"
+    remove(directory)  # killed while it was being filled: only `state` is worth keeping
+    directory.mkdir()
+    if not state.is_dir():
+        remove(state)
+        state.mkdir()
+    return directory, state
 
 
 def _how(execution: Execution) -> dict[str, dict[str, Any]]:
