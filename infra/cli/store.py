@@ -148,3 +148,19 @@ def store_rm(
             print(json.dumps({"run": run, "alone": freed}))
             return
         print(f"removed {run}; `sims store gc` removes {freed} bytes that nobody else needs")
+
+
+@store_app.command("doctor")
+def store_doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Say whether store and machine are fit for a long run; exit 1 if something is amiss."""
+    with errors():
+        from sims_core.reports.doctor import examine
+
+        found = examine(_existing(store))
+        if as_json:
+            print(json.dumps([{"text": each.text, "amiss": each.amiss} for each in found]))
+        else:
+            for each in found:
+                print(f"{'AMISS' if each.amiss else 'ok   '}  {shown(each.text)}")
+        if any(each.amiss for each in found):
+            raise typer.Exit(1)

@@ -73,15 +73,16 @@ def leased(store: Store) -> set[str]:
     needed: set[str] = set()
     for path in (store.root / "locks").glob(f"{LEASE}*"):
         with suppress(FileNotFoundError):  # it has ended meanwhile
-            if _is_held(path):
+            if is_held(path):
                 needed.update(path.read_text().splitlines())
             else:
                 path.unlink()
     return needed
 
 
-def _is_held(path: Path) -> bool:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def is_held(path: Path) -> bool:
+    """Whether a living process keeps this file locked."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

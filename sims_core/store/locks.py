@@ -171,7 +171,7 @@ def waiting_for(what: str, who: dict[str, Any] | None, waited_s: float) -> str:
 def condition(who: dict[str, Any]) -> str:
     """Whether a holder is alive, and what to do if it is stopped."""
     if who["host"] != socket.gethostname():
-        return "on another host"
+        return "on another host or in another container"
     try:
         state = Path(f"/proc/{who['pid']}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
