@@ -18,8 +18,7 @@ from pydantic import ValidationError
 
 from sims_core.common.errors import BadInput, OutOfMemory
 from sims_core.common.files import explain_disk_errors, remove, write_atomically
-from sims_core.common.frozen import Frozen
-from sims_core.common.kept import sealed, unsealed
+from sims_core.common.sealed import Sealed
 from sims_core.engine.execution import Execution
 from sims_core.engine.source import code_digest, made_by, source_digest
 from sims_core.engine.stage import Progress, Stage, StageContext, no_progress
@@ -39,7 +38,7 @@ LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "webdataset"
 OUT_OF_MEMORY = "out-of-memory"
 
 
-class Begun(Frozen):
+class Begun(Sealed):
     """How a stage was begun that is not finished: it is gone on with in the same way."""
 
     execution: Execution
@@ -50,15 +49,19 @@ class Begun(Frozen):
 def _begun(path: Path) -> Begun | None:
     """What the file says; None if it is not there or damaged, which is said."""
     try:
-        text = unsealed(path.read_bytes())
-        if text is not None:
-            return Begun.model_validate_json(text)
+        begun = Begun.model_validate_json(path.read_bytes())
+        if begun.is_intact():
+            return begun.unsealed()
     except FileNotFoundError:
         return None
     except (ValidationError, OSError):
         pass
     logger.warning("unfinished work is damaged: %s; it is made again", path)
     return None
+
+
+def _write(path: Path, begun: Begun) -> None:
+    write_atomically(path, begun.sealed().model_dump_json(), durable=False)
 
 
 def _how_to_go_on(progress_path: Path, stage: str, wanted: Begun, anew: bool) -> Begun:
@@ -84,7 +87,7 @@ def _how_to_go_on(progress_path: Path, stage: str, wanted: Begun, anew: bool) ->
     if kept and kept.execution.device.split(":")[0] == now.device.split(":")[0]:
         if marker.exists():
             kept = kept.model_copy(update={"execution": now})
-            write_atomically(path, sealed(kept.model_dump_json()), durable=False)
+            _write(path, kept)
             marker.unlink()
             return kept
         here = now.model_dump(include={"device", "num_processes"})
@@ -92,7 +95,7 @@ def _how_to_go_on(progress_path: Path, stage: str, wanted: Begun, anew: bool) ->
         return kept.model_copy(update={"execution": execution})
     remove(progress_path)
     progress_path.mkdir(parents=True)
-    write_atomically(path, sealed(wanted.model_dump_json()), durable=False)
+    _write(path, wanted)
     return wanted
 
 
