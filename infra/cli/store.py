@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -72,4 +72,93 @@ def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None
             if not damaged:
                 print(f"{artifacts} artifacts in {opened.root}: all whole")
         if damaged:
+            raise typer.Exit(1)
+
+
+@store_app.command("du")
+def store_du(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Say how much artifacts of each kind and stage hold, and each run: in all, and it alone."""
+    with errors():
+        from sims_core.reports.upkeep import by, look
+
+        opened = existing_store(store)
+        held = look(opened)
+        groups = {what: by(held, what) for what in ("kind", "stage")}
+        runs = {
+            who: (held.bytes_of(needed), held.bytes_of(held.alone(who)))
+            for who, needed in held.needed.items()
+        }
+        unneeded = held.bytes_of(held.unneeded)
+        if as_json:
+            print(json.dumps({**groups, "run": runs, "unneeded": unneeded}))
+            return
+        for what, rows in groups.items():
+            print(f"{what:<40}{'artifacts':>10}{'bytes':>16}")
+            for name, (count, size) in rows.items():
+                print(f"{name:<40}{count:>10}{size:>16}")
+        print(f"{'run':<40}{'bytes':>10}{'it alone':>16}")
+        for name, (size, alone) in runs.items():
+            print(f"{shown(name):<40}{size:>10}{alone:>16}")
+        print(f"needed by no run and no name: {unneeded} bytes (`sims store gc` removes them)")
+
+
+@store_app.command("gc")
+def store_gc(
+    older_than: Annotated[
+        float, typer.Option("--older-than", metavar="DAYS", min=0, help="What is younger stays.")
+    ] = 1.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove the artifacts that no run under runs/, no name and no running process needs."""
+    with errors():
+        from sims_core.reports.upkeep import collect
+        from sims_core.store.store import Store
+
+        opened = Store.open(existing_store(store).root)
+        gone = collect(opened, older_than, dry_run)
+        if as_json:
+            told = {"artifacts": gone.artifacts, "bytes": gone.bytes, "leftovers": gone.leftovers}
+            print(json.dumps({"store": str(opened.root), "dry_run": dry_run, **told}))
+            return
+        for line in (*gone.artifacts, *gone.leftovers):
+            print(shown(line))
+        did = "would remove" if dry_run else "removed"
+        print(
+            f"{did} {len(gone.artifacts)} artifacts of {gone.bytes} bytes, and "
+            f"{len(gone.leftovers)} leftovers"
+        )
+
+
+@store_app.command("rm")
+def store_rm(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Its name under runs/.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a run's folder; what it alone needed goes by `sims store gc`."""
+    with errors():
+        from sims_core.reports.upkeep import remove_run
+
+        freed = remove_run(existing_store(store), run)
+        if as_json:
+            print(json.dumps({"run": run, "alone": freed}))
+            return
+        print(f"removed {run}; `sims store gc` removes {freed} bytes that nobody else needs")
+
+
+@store_app.command("doctor")
+def store_doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """Say whether store and machine are fit for a long run; exit 1 if something is amiss."""
+    with errors():
+        from sims_core.reports.doctor import examine
+
+        found = examine(existing_store(store))
+        if as_json:
+            print(json.dumps([{"text": each.text, "amiss": each.amiss} for each in found]))
+        else:
+            for each in found:
+                print(f"{'AMISS' if each.amiss else 'ok   '}  {shown(each.text)}")
+        if any(each.amiss for each in found):
             raise typer.Exit(1)

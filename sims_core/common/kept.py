@@ -7,7 +7,6 @@ what it kept before, or begins again.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -78,17 +77,3 @@ def move_kept(path: Path, target: Path) -> None:
     if note.is_file():
         shutil.copyfile(note, note_of(target))
     os.replace(path, target)
-
-
-def sealed(text: str) -> str:
-    """A small text with its SHA-256 in a second line, for a file that is written in one go."""
-    return f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n"
-
-
-def unsealed(content: bytes) -> str | None:
-    """The text that was sealed; None if it is damaged."""
-    try:
-        text, seal, rest = content.decode().rsplit("\n", 2)
-    except ValueError:
-        return None
-    return text if rest == "" and hashlib.sha256(text.encode()).hexdigest() == seal else None

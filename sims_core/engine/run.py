@@ -8,6 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -17,8 +18,7 @@ from pydantic import ValidationError
 
 from sims_core.common.errors import BadInput, OutOfMemory
 from sims_core.common.files import explain_disk_errors, remove, write_atomically
-from sims_core.common.frozen import Frozen
-from sims_core.common.kept import sealed, unsealed
+from sims_core.common.sealed import Sealed
 from sims_core.engine.execution import Execution
 from sims_core.engine.source import code_digest, made_by, source_digest
 from sims_core.engine.stage import Progress, Stage, StageContext, no_progress
@@ -38,7 +38,7 @@ LIBRARIES = ("torch", "torchvision", "diffusers", "torch-fidelity", "webdataset"
 OUT_OF_MEMORY = "out-of-memory"
 
 
-class Begun(Frozen):
+class Begun(Sealed):
     """How a stage was begun that is not finished: it is gone on with in the same way."""
 
     execution: Execution
@@ -49,15 +49,19 @@ class Begun(Frozen):
 def _begun(path: Path) -> Begun | None:
     """What the file says; None if it is not there or damaged, which is said."""
     try:
-        text = unsealed(path.read_bytes())
-        if text is not None:
-            return Begun.model_validate_json(text)
+        begun = Begun.model_validate_json(path.read_bytes())
+        if begun.is_intact():
+            return begun.unsealed()
     except FileNotFoundError:
         return None
     except (ValidationError, OSError):
         pass
     logger.warning("unfinished work is damaged: %s; it is made again", path)
     return None
+
+
+def _write(path: Path, begun: Begun) -> None:
+    write_atomically(path, begun.sealed().model_dump_json(), durable=False)
 
 
 def _how_to_go_on(progress_path: Path, stage: str, wanted: Begun, anew: bool) -> Begun:
@@ -83,7 +87,7 @@ def _how_to_go_on(progress_path: Path, stage: str, wanted: Begun, anew: bool) ->
     if kept and kept.execution.device.split(":")[0] == now.device.split(":")[0]:
         if marker.exists():
             kept = kept.model_copy(update={"execution": now})
-            write_atomically(path, sealed(kept.model_dump_json()), durable=False)
+            _write(path, kept)
             marker.unlink()
             return kept
         here = now.model_dump(include={"device", "num_processes"})
@@ -91,7 +95,7 @@ def _how_to_go_on(progress_path: Path, stage: str, wanted: Begun, anew: bool) ->
         return kept.model_copy(update={"execution": execution})
     remove(progress_path)
     progress_path.mkdir(parents=True)
-    write_atomically(path, sealed(wanted.model_dump_json()), durable=False)
+    _write(path, wanted)
     return wanted
 
 
@@ -123,12 +127,26 @@ def run_stage(
         again = whole and anew()
         if whole and not again:
             store.settle(ref)
+            _note_that_the_source_is_the_same(store, stage, ref)
             return ref
         if not whole and store.path(ref).exists():
             logger.warning("damaged, computing it again: %s", store.damage(ref)[0])
         by = computed_by or f"pid-{os.getpid()}"
         _compute(store, stage, request, execution, by, progress, again)
     return ref
+
+
+def _note_that_the_source_is_the_same(store: Store, stage: Stage[Any], ref: ArtifactRef) -> None:
+    """Spares later runs the reading of all sources, where some changed that the stage does not run.
+
+    The caller holds the lock.
+    """
+    record = store.record(ref)
+    if record is None or record.origin is None or record.code == code_digest():
+        return
+    if record.origin.source == source_digest(stage.entry):
+        with suppress(OSError):
+            store.write_record(ref, record.model_copy(update={"code": code_digest()}))
 
 
 def _compute(
@@ -149,12 +167,7 @@ def _compute(
     wanted = Begun(execution=execution, source=source_digest(stage.entry))
     begun = _how_to_go_on(progress_path, stage.name, wanted, anew)
     execution = begun.execution
-    directory, state = progress_path / "artifact", progress_path / "state"
-    remove(directory)  # killed while it was being filled: only `state` is worth keeping
-    directory.mkdir()
-    if not state.is_dir():
-        remove(state)
-        state.mkdir()
+    directory, state = _folders(progress_path)
     if not stage.without_torch:
         import torch
 
@@ -192,6 +205,17 @@ def _compute(
         request, directory, **_how(execution), details=details, origin=origin, record=record
     )
     shutil.rmtree(progress_path)
+
+
+def _folders(progress_path: Path) -> tuple[Path, Path]:
+    """An empty folder for the artifact, and the folder of what is kept of unfinished work."""
+    directory, state = progress_path / "artifact", progress_path / "state"
+    remove(directory)  # killed while it was being filled: only `state` is worth keeping
+    directory.mkdir()
+    if not state.is_dir():
+        remove(state)
+        state.mkdir()
+    return directory, state
 
 
 def _how(execution: Execution) -> dict[str, dict[str, Any]]:

@@ -44,6 +44,8 @@ class Drawn(Sealed):
     files: dict[str, str]
     """SHA-256 of each file of the folder but the summary and this one."""
     summary: RunSummary
+    artifacts: tuple[str, ...] = ()
+    """Where each artifact lies that the run took or made; empty where an older program drew it."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _inputs(store: Store, run: RunToReport) -> str:
     return digest_of([str(store.root), _code(), asked, stages])
 
 
-def _locked(store: Store, run_folder: Path) -> AbstractContextManager[None]:
+def lock_run(store: Store, run_folder: Path) -> AbstractContextManager[None]:
     """One run at a time: two may share a name."""
     return store.lock(ArtifactRef(kind="run", digest=digest_of(run_folder.name)))
 
@@ -107,7 +109,7 @@ def _locked(store: Store, run_folder: Path) -> AbstractContextManager[None]:
 def _keep(store: Store, run: RunToReport, inputs: str) -> RunSummary | None:
     """The summary, if the folder that is there is what would be drawn; None if it is not."""
     folder = run.folder(store)
-    with _locked(store, folder):
+    with lock_run(store, folder):
         try:
             drawn = Drawn.model_validate_json((folder / DRAWN_FILE).read_bytes())
             if not drawn.is_intact() or drawn.inputs != inputs or drawn.files != _files(folder):
@@ -150,6 +152,16 @@ def problems_of_run(folder: Path) -> list[str]:
     except (OSError, ValidationError):
         lines.append(f"{SUMMARY_FILE}: missing or unreadable")
     return [*dangling, *lines]
+
+
+def artifacts_of_run(folder: Path) -> set[str]:
+    """Where each artifact lies that a run's folder tells of, or leads to."""
+    links = {"/".join(Path(target).parts[-3:]) for target in _links(folder).values()}
+    try:
+        drawn = Drawn.model_validate_json((folder / DRAWN_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return links
+    return links | set(drawn.artifacts)
 
 
 def _files(folder: Path) -> dict[str, str]:
@@ -207,7 +219,8 @@ def _draw(store: Store, run: RunToReport, inputs: str) -> RunSummary:
     folder = store.root / "progress" / f"run-{uuid.uuid4().hex}"
     try:
         _fill(store, run, summary, folder)
-        drawn = Drawn(inputs=inputs, files=_files(folder), summary=summary)
+        artifacts = tuple(dict.fromkeys(stage.ref.location for stage in run.plan))
+        drawn = Drawn(inputs=inputs, files=_files(folder), summary=summary, artifacts=artifacts)
         (folder / DRAWN_FILE).write_text(drawn.sealed().model_dump_json())
         _publish(store, folder, run_folder)
     finally:
@@ -217,7 +230,7 @@ def _draw(store: Store, run: RunToReport, inputs: str) -> RunSummary:
 
 def _publish(store: Store, folder: Path, run_folder: Path) -> None:
     """Puts `folder` in the place of `run_folder`."""
-    with _locked(store, run_folder):
+    with lock_run(store, run_folder):
         store.swap_in(folder, run_folder)
 
 

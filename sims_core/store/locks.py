@@ -33,21 +33,23 @@ logger = logging.getLogger("sims_core.store")
 TELL_S = 60.0
 """Who waits says so at once, and again as often."""
 LONGEST_POLL_S = 0.25
+COMPUTING = "which another run is computing"
 MARK = b'{"lock"'
 """What the content of a lock's file begins with."""
 
 
 @contextmanager
-def locked(path: Path, what: str) -> Iterator[None]:
+def locked(path: Path, what: str, held: str = COMPUTING) -> Iterator[None]:
     """Holds the lock of this file.
 
     Args:
-        what: is being made by its holder, for who waits.
+        what: the lock is of, for who waits.
+        held: why it is not free then.
 
     Raises:
         StoreError: something that is no lock is in its place.
     """
-    file, guard = _acquire(path, what)
+    file, guard = _acquire(path, what, held)
     try:
         yield
     finally:
@@ -59,7 +61,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         os.close(file)
 
 
-def _acquire(path: Path, what: str) -> tuple[int, socket.socket]:
+def _acquire(path: Path, what: str, held: str) -> tuple[int, socket.socket]:
     """The lock's file, locked, and the guard of its name."""
     began, told, pause = time.monotonic(), -TELL_S, 0.005
     while True:
@@ -77,7 +79,7 @@ def _acquire(path: Path, what: str) -> tuple[int, socket.socket]:
             raise
         os.close(file)
         if time.monotonic() - told >= TELL_S:
-            logger.info("%s", waiting_for(what, who, time.monotonic() - began))
+            logger.info("%s", waiting_for(f"{what}, {held}", who, time.monotonic() - began))
             told = time.monotonic()
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_POLL_S)
@@ -159,17 +161,17 @@ def waiting_for(what: str, who: dict[str, Any] | None, waited_s: float) -> str:
     """The line of who waits for a lock."""
     so_far = f", for {waited_s / 60:.0f} min so far" if waited_s >= TELL_S else ""
     if who is None:
-        return f"waiting for {what}, which another run is computing{so_far}"
+        return f"waiting for {what}{so_far}"
     return (
-        f"waiting for {what}, which another run is computing{so_far}: process {who['pid']} on "
-        f"{who['host']} since {who['since']}, {condition(who)}"
+        f"waiting for {what}{so_far}: process {who['pid']} on {who['host']} since {who['since']}, "
+        f"{condition(who)}"
     )
 
 
 def condition(who: dict[str, Any]) -> str:
     """Whether a holder is alive, and what to do if it is stopped."""
     if who["host"] != socket.gethostname():
-        return "on another host"
+        return "on another host or in another container"
     try:
         state = Path(f"/proc/{who['pid']}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

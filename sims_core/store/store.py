@@ -5,6 +5,7 @@ Layout under the root:
     artifacts/<kind>/<digest>/  manifest.json and the files that it lists
     progress/<digest>/          an unfinished artifact and its stage's own progress
     locks/<digest>.lock         held while an artifact is computed: by whom (see locks.py)
+    locks/lease-*               what running work needs (see leases.py)
     records/<digest>.json       when and how long it was computed: the one thing that differs
                                 between two computations of the same artifact
     datasets/<name>.json        what each name given by `sims data import` stands for

@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from sims_core.common.errors import StoreError
 from sims_core.common.files import write_atomically
 from sims_core.store.locks import locked
 
@@ -96,7 +97,7 @@ class Verdicts:
         """The entry was found damaged, whatever its files look like."""
         if self._known is not None:
             self._known.pop(ref.location, None)
-        with suppress(OSError), self._exclusive():
+        with suppress(OSError, StoreError), self._exclusive():
             if self.path.exists():
                 with self.path.open("a") as file:
                     file.write("\n" + _line(ref.location, DAMAGED))  # whatever was torn before it
@@ -110,7 +111,7 @@ class Verdicts:
         known, lines = self._parsed()
         if lines > COMPACT_ABOVE and lines > 2 * len(known):
             # What another process appends meanwhile may be lost, and is verified once more.
-            with suppress(OSError), self._exclusive():
+            with suppress(OSError, StoreError), self._exclusive():
                 known, _ = self._parsed()
                 write_atomically(self.path, "".join(_line(*item) for item in known.items()))
         return known

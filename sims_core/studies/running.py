@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -20,6 +20,7 @@ from sims_core.common.digest import digest_of
 from sims_core.engine.execution import Execution
 from sims_core.engine.stage import Progress, no_progress
 from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.leases import needing
 from sims_core.store.store import Store
 from sims_core.studies.freshness import Recompute, notices
 from sims_core.studies.plan import Group, Plan, PlannedStage
@@ -163,15 +164,16 @@ class Runner:
         """
         last = {stage.t: stage for stage in stages}
         outcomes: list[Outcome] = []
-        for batch in batches(stages):
-            done: list[Outcome] = []
-            work = partial(self._make, arm, batch, done)
-            self.step(batch, work)
-            if len(done) < len(batch.stages):  # the step knew that the store has them
-                at_once(batch, work)
-            outcomes += done
-            if batch.stages[-1] is last[batch.t]:
-                after_generation(batch.t)
+        with needing(self.store, _taken_or_made(stages)):
+            for batch in batches(stages):
+                done: list[Outcome] = []
+                work = partial(self._make, arm, batch, done)
+                self.step(batch, work)
+                if len(done) < len(batch.stages):  # the step knew that the store has them
+                    at_once(batch, work)
+                outcomes += done
+                if batch.stages[-1] is last[batch.t]:
+                    after_generation(batch.t)
         return outcomes
 
     def run_plan(self, plan: P, run_group: RunGroup | None = None) -> tuple[P, list[Outcome]]:
@@ -185,13 +187,15 @@ class Runner:
         """
         run_group, outcomes = run_group or self.run, []
         self._say_what_is_not_fresh(plan.groups)
-        for name, stages in plan.groups:
-            outcomes += run_group(name, stages)
-        whole = plan.completed(self.store)
-        added = whole.groups[len(plan.groups) :]
-        self._say_what_is_not_fresh(added)
-        for name, stages in added:
-            outcomes += run_group(name, stages)
+        with needing(self.store, _taken_or_made(plan)) as lease:
+            for name, stages in plan.groups:
+                outcomes += run_group(name, stages)
+            whole = plan.completed(self.store)
+            added = whole.groups[len(plan.groups) :]
+            lease.add(_taken_or_made(whole))
+            self._say_what_is_not_fresh(added)
+            for name, stages in added:
+                outcomes += run_group(name, stages)
         return whole, outcomes
 
     def _say_what_is_not_fresh(self, groups: Sequence[Group]) -> None:
@@ -226,6 +230,12 @@ class Runner:
             seconds = record.seconds if record else 0.0
             done.append(Outcome(arm, stage, cached, seconds))
             self.observer.finished(arm, stage.label, cached, seconds)
+
+
+def _taken_or_made(stages: Iterable[PlannedStage]) -> Iterator[ArtifactRef]:
+    for stage in stages:
+        yield stage.ref
+        yield from stage.request.inputs.values()
 
 
 def _tell(

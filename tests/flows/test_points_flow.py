@@ -105,3 +105,18 @@ def test_a_lost_stage_is_made_alone_and_the_other_generations_are_prefects(
     assert summary.arms == done[1].arms
     states = {task.name[:4]: task.state.name for task in tasks[ARMS[1]]}
     assert states == {"t=01": "Cached", "t=02": "Completed", "t=03": "Cached"}
+
+
+def test_what_is_to_be_computed_anew_is_not_taken_from_prefects_memory(
+    done, run_points, checked, tmp_path, monkeypatch
+):
+    store, first, _ = done
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy, symlinks=True)
+    trained = {stage.ref for stage in checked.plan if stage.request.stage == "train"}
+    before = {ref: Store(copy).record(ref).finished for ref in trained}
+    monkeypatch.setenv("SIMS_RECOMPUTE", "train")
+    summary, _ = run_points(copy)
+    assert summary.stages.computed == len(trained)  # the same bytes: nothing follows
+    assert all(Store(copy).record(ref).finished > finished for ref, finished in before.items())
+    assert summary.arms == first.arms

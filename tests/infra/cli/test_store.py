@@ -175,3 +175,43 @@ def test_recompute_computes_anew_and_is_shown_by_a_dry_run(store):
     assert json.loads(done.stdout)["stages"]["computed"] == 2
     again = CliRunner().invoke(app, arguments(store.root, "--json"), env={"SIMS_RECOMPUTE": ""})
     assert json.loads(again.stdout)["stages"]["computed"] == 0
+
+
+def command(store, *words):
+    done = CliRunner().invoke(app, ["store", *words, "--store", str(store.root), "--json"])
+    assert not isinstance(done.exception, Exception) or done.exit_code, done.output
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_a_finished_run_is_all_that_its_store_holds_until_it_is_removed(store, verify):
+    code, held = command(store, "du")
+    size, alone = held["run"]["points"]
+    assert code == 0
+    assert size == alone == sum(size for _, size in held["kind"].values())
+    assert sum(count for count, _ in held["stage"].values()) == len(store.artifacts())
+    assert held["unneeded"] == 0
+    assert command(store, "gc", "--older-than", "0")[1]["artifacts"] == []
+    assert command(store, "rm", "points") == (0, {"run": "points", "alone": size})
+    assert command(store, "gc")[1]["artifacts"] == [], "they are of today"
+    kept = len(store.artifacts())
+    would = command(store, "gc", "--older-than", "0", "--dry-run")[1]
+    assert (len(would["artifacts"]), would["bytes"]) == (kept, size)
+    assert len(store.artifacts()) == kept
+    assert command(store, "gc", "--older-than", "0")[1]["bytes"] == size
+    assert store.artifacts() == []
+    assert verify(store) == []
+
+
+def test_a_doctor_finds_what_is_amiss(store, monkeypatch):
+    code, found = command(store, "doctor")
+    assert code == 0, found
+    (store.root / "locks" / ("ab" * 32 + ".lock")).mkdir()
+    (store.root / "progress" / ("cd" * 32)).mkdir()
+    monkeypatch.setenv("SIMS_FSYNC", "0")
+    code, found = command(store, "doctor")
+    amiss = [each["text"] for each in found if each["amiss"]]
+    assert code == 1
+    assert len(amiss) == 2
+    assert "SIMS_FSYNC is off" in amiss[0]
+    assert "is no lock" in amiss[1]
+    assert [each for each in found if "unfinished work, " in each["text"]]

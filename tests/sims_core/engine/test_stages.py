@@ -18,9 +18,9 @@ import torch
 from sims_core.catalog import STAGES, run_stage
 from sims_core.common.errors import BadInput
 from sims_core.common.files import remove
-from sims_core.common.kept import sealed, unsealed
 from sims_core.data.stages import PREPARE
 from sims_core.engine.execution import Execution
+from sims_core.engine.run import Begun
 from sims_core.engine.stage import StageContext
 from sims_core.evaluation.config import FeaturesConfig
 from sims_core.evaluation.stages import FEATURES
@@ -238,7 +238,10 @@ def test_progress_of_another_device_is_not_continued(copies, tiny_run):
     with pytest.raises(Killed):
         run_stage(store, request, BEGUN_WITH, progress=kill_at(320))
     kept = store.progress_path(request.ref) / "execution.json"
-    kept.write_text(sealed(unsealed(kept.read_bytes()).replace('"cpu"', '"cuda"')))
+    begun = Begun.model_validate_json(kept.read_bytes())
+    execution = begun.execution.model_copy(update={"device": "cuda"})
+    begun = begun.model_copy(update={"execution": execution})
+    kept.write_text(begun.sealed().model_dump_json())
     seen = []
     run_stage(
         store,

@@ -1,0 +1,185 @@
+"""What a store holds and for whom, and what may go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sims_core.common.errors import BadInput, DamagedArtifact
+from sims_core.common.files import remove
+from sims_core.data.names import DATASETS
+from sims_core.latents.stages import modelled_by
+from sims_core.nets.names import MODELS
+from sims_core.nets.stages import IMPORT_MODEL
+from sims_core.reports.run_folder import artifacts_of_run, lock_run
+from sims_core.store.artifacts import ArtifactRef, Manifest
+from sims_core.store.leases import gate, leased, sweep_locks
+from sims_core.store.store import Store
+
+DAY_S = 86_400.0
+NAMES = "names"
+"""Who needs what was imported under a name, beside the runs."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Every artifact of a store and who needs it."""
+
+    manifests: dict[str, Manifest | None]
+    """By location; None: it is damaged."""
+    needed: dict[str, set[str]]
+    """Locations by who needs them: a run's name, or `names`; what those were made of included."""
+
+    def bytes_of(self, locations: Iterable[str]) -> int:
+        """What they hold, as their manifests say."""
+        manifests = (self.manifests.get(location) for location in locations)
+        return sum(e.size for m in manifests if m is not None for e in m.files.values())
+
+    def alone(self, who: str) -> set[str]:
+        """What nobody else needs."""
+        others = (locations for name, locations in self.needed.items() if name != who)
+        return self.needed[who].difference(*others)
+
+    @property
+    def unneeded(self) -> set[str]:
+        """What no run and no name needs."""
+        return set(self.manifests).difference(*self.needed.values())
+
+    def with_origins(self, locations: Iterable[str]) -> set[str]:
+        """These and all that they were made of, as far as it is there."""
+        found: set[str] = set()
+        waiting = [each for each in locations if each in self.manifests]
+        while waiting:
+            location = waiting.pop()
+            if location not in found:
+                found.add(location)
+                manifest = self.manifests[location]
+                inputs = manifest.request.inputs.values() if manifest is not None else ()
+                waiting += [ref.location for ref in inputs if ref.location in self.manifests]
+        return found
+
+
+def look(store: Store) -> Held:
+    """Reads every manifest, name and run's folder; no file of an artifact beside."""
+    manifests: dict[str, Manifest | None] = {}
+    for ref in store.artifacts():
+        try:
+            manifests[ref.location] = store.manifest(ref)
+        except DamagedArtifact:
+            manifests[ref.location] = None
+    held = Held(manifests, {})
+    held.needed[NAMES] = held.with_origins(ref.location for ref in _named(store))
+    for folder in sorted((store.root / "runs").glob("*")):
+        if folder.is_dir():
+            held.needed[folder.name] = held.with_origins(artifacts_of_run(folder))
+    return held
+
+
+def _named(store: Store) -> list[ArtifactRef]:
+    """What the names stand for.
+
+    Raises:
+        BadInput: a name's file is damaged: what it stands for is not known, and must not go.
+    """
+    sets = [modelled_by(DATASETS.find(store, name)) for name in DATASETS.given(store)]
+    models = (MODELS.find(store, name) for name in MODELS.given(store))
+    return [*sets, *(IMPORT_MODEL.request(model).ref for model in models)]
+
+
+def by(held: Held, what: str) -> dict[str, tuple[int, int]]:
+    """Number and bytes of the artifacts by `kind` or `stage`."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for location, manifest in held.manifests.items():
+        stage = manifest.request.stage if manifest is not None else "damaged"
+        groups[location.split("/")[1] if what == "kind" else stage].append(location)
+    return {name: (len(group), held.bytes_of(group)) for name, group in sorted(groups.items())}
+
+
+@dataclass
+class Gone:
+    """What was removed, or would be."""
+
+    artifacts: list[str] = field(default_factory=list)
+    bytes: int = 0
+    leftovers: list[str] = field(default_factory=list)
+    """Other things, by their paths in the store: of kills, and of artifacts that are not there."""
+
+
+def collect(store: Store, older_than_days: float, dry_run: bool) -> Gone:
+    """Removes what no run, no name and no running work needs and is older than so many days.
+
+    Unfinished work stays: a run may go on with it.
+
+    Raises:
+        BadInput: a name's file is damaged.
+    """
+    gone, trash = Gone(), list[Path]()
+    with gate(store):
+        if not dry_run:
+            swept = sweep_locks(store)
+            gone.leftovers += [path.relative_to(store.root).as_posix() for path in swept]
+        running = leased(store)
+        held = look(store)
+        candidates = held.unneeded - held.with_origins(running) - running
+        before = time.time() - older_than_days * DAY_S
+        for location in sorted(candidates):
+            path = store.root / location
+            lock = store.root / "locks" / f"{path.name}.lock"
+            if path.lstat().st_mtime > before or lock.exists():
+                continue
+            gone.artifacts.append(location)
+            gone.bytes += held.bytes_of([location])
+            if not dry_run:
+                trash.append(_throw(store, path))
+        leftovers = _leftovers(store, set(held.manifests) - set(gone.artifacts), before)
+        gone.leftovers += [path.relative_to(store.root).as_posix() for path in leftovers]
+        if not dry_run:
+            trash += [_throw(store, path) for path in leftovers if path.parent.name == "progress"]
+            for path in leftovers:
+                remove(path)
+    for path in trash:  # slow, and of nobody's concern any more
+        remove(path)
+    return gone
+
+
+def _throw(store: Store, path: Path) -> Path:
+    """Takes something away in one step; the caller removes it when there is time."""
+    trash = store.root / "progress" / f"trash-{uuid.uuid4().hex}"
+    os.replace(path, trash)
+    return trash
+
+
+def _leftovers(store: Store, present: set[str], before: float) -> list[Path]:
+    """Records and Prefect's results of artifacts that are gone; what kills left of renamings."""
+    digests = {location.rpartition("/")[2] for location in present}
+    found = [
+        path
+        for path in (*(store.root / "records").glob("*.json"), *(store.root / "results").glob("*"))
+        if len(path.stem) == 64 and path.stem not in digests and path.is_file()
+    ]
+    made = [p for pattern in ("trash-*", "run-*") for p in (store.root / "progress").glob(pattern)]
+    return [path for path in (*found, *made) if path.lstat().st_mtime <= before]
+
+
+def remove_run(store: Store, name: str) -> int:
+    """Removes what people look at of a run; returns the bytes that it alone needed, for `collect`.
+
+    Raises:
+        BadInput: there is no run of that name.
+    """
+    folder = store.root / "runs" / name
+    known = sorted(path.name for path in (store.root / "runs").glob("*") if path.is_dir())
+    if name not in known:
+        raise BadInput(f"no run {name!r} in {store.root}; runs: {', '.join(known) or 'none'}")
+    held = look(store)
+    freed = held.bytes_of(held.alone(name))
+    with lock_run(store, folder):
+        trash = _throw(store, folder)
+    shutil.rmtree(trash)
+    return freed

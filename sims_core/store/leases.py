@@ -1,0 +1,112 @@
+"""What running work needs of a store, so that nobody tidies it away.
+
+Whoever begins says which artifacts it takes or makes: in a file under locks/ that it keeps locked,
+so that the kernel ends the lease when its holder dies. To begin, and to tidy up, one passes the
+same gate, one at a time: what is tidied away was needed by nobody then, and who comes later makes
+it anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.locks import locked
+from sims_core.store.store import Store
+
+GATE = "store.lock"
+LEASE = "lease-"
+
+
+def gate(store: Store) -> AbstractContextManager[None]:
+    """Passed to begin, and held to tidy up."""
+    return locked(store.root / "locks" / GATE, "the store", "which somebody is tidying up")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """What one piece of running work needs."""
+
+    store: Store
+    file: int
+
+    def add(self, refs: Iterable[ArtifactRef]) -> None:
+        """Needs these too from now on, whether or not they are there."""
+        with gate(self.store):
+            self.write(refs)
+
+    def write(self, refs: Iterable[ArtifactRef]) -> None:
+        """As `add`, by who has passed the gate."""
+        lines = "".join(f"{ref.location}\n" for ref in dict.fromkeys(refs)).encode()
+        while lines:
+            lines = lines[os.write(self.file, lines) :]
+
+
+@contextmanager
+def needing(store: Store, refs: Iterable[ArtifactRef]) -> Iterator[Lease]:
+    """Needs these artifacts as long as the context lasts, or the process lives."""
+    path = store.root / "locks" / f"{LEASE}{uuid.uuid4().hex}"
+    with gate(store):  # an unlocked lease would be taken for that of a dead process
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        lease = Lease(store, os.open(path, flags, 0o644))
+        fcntl.flock(lease.file, fcntl.LOCK_EX)
+        lease.write(refs)
+    try:
+        yield lease
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        os.close(lease.file)
+
+
+def leased(store: Store) -> set[str]:
+    """Locations of all artifacts that running work needs; leases of the dead are removed.
+
+    The caller holds the gate.
+    """
+    needed: set[str] = set()
+    for path in (store.root / "locks").glob(f"{LEASE}*"):
+        with suppress(FileNotFoundError):  # it has ended meanwhile
+            if is_held(path):
+                needed.update(path.read_text().splitlines())
+            else:
+                path.unlink()
+    return needed
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process keeps this file locked."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def sweep_locks(store: Store) -> list[Path]:
+    """Removes the files of locks that a kill left behind; those that are held stay.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for path in (store.root / "locks").glob("*.lock"):
+        with suppress(OSError):
+            if path.name != GATE and path.is_file() and not path.is_symlink():
+                file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    removed.append(path)
+                finally:
+                    os.close(file)
+    return removed
