@@ -91,7 +91,7 @@ def members_of(half: Half, count: int) -> NDArray[np.bool_]:
 
 def _accuracy(network: Classifier, x: Tensor, y: Tensor) -> float:
     with torch.no_grad():
-        return (network(x).argmax(1) == y).float().mean().item()
+        return float((network(x).argmax(1) == y).float().mean())
 
 
 def train_classifier(context: StageContext[ClassifierStageConfig]) -> dict[str, Any]:
