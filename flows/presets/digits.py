@@ -52,7 +52,7 @@ PRESETS = [
             "groups": ODD_EVEN,
             "targets": [0.55, 0.6, 0.7],
             "omegas": [1.0],
-            "exponents": [2.0, 4.0],
+            "exponents": [2.0, 3.0, 4.0],
             "final_images": 1797,
             "seeds": [0, 1, 2],
         },

@@ -63,7 +63,7 @@ PRESETS = [
             "groups": ODD_EVEN,
             "targets": [0.6, 0.7],
             "omegas": [1.0],
-            "exponents": [2.0, 4.0],
+            "exponents": [2.0, 3.0, 4.0],
             "select_images": 2000,
             "final_images": 4000,
             "seeds": [0],
