@@ -190,7 +190,7 @@ def stored_precisions(files: Sequence[Path]) -> set[str]:
     found: set[str] = set()
     for file in files:
         try:
-            with safe_open(file, "pt") as opened:  # type: ignore[no-untyped-call]
+            with safe_open(file, "pt") as opened:
                 found |= {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise BadInput(f"{file} is no whole safetensors file: {error}") from None
