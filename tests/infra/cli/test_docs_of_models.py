@@ -1,0 +1,40 @@
+"""The worked examples of docs/models.md work, but for the files that are missing."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.cli.main import app
+
+TEXT = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
+ROWS = TEXT[TEXT.index("## Table 1") : TEXT.index("## diffusers")]
+LINES = re.findall(r"^    (.*\bsims .*)$", ROWS, re.MULTILINE)
+MISSING = re.compile(
+    r"is no folder and no regular file|no such file or folder|from what the store .* lacks|"
+    r"there is no store at"
+)
+
+
+def test_every_row_has_its_commands():
+    text = "\n".join(LINES)
+    assert (text.count("sims run "), text.count("sims model import ")) == (7, 5)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_command_stops_at_what_is_missing(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings, _, command = shlex.join(shlex.split(line, comments=True)).rpartition("sims ")
+    for setting in settings.split():
+        name, _, value = setting.partition("=")
+        monkeypatch.setenv(name, "cpu" if name == "SIMS_DEVICE" else value)
+    words = shlex.split(command)
+    further = ["--dry-run"] if words[0] == "run" else []
+    done = CliRunner().invoke(app, [*words, *further, "--store", str(tmp_path / "store")])
+    assert done.exit_code in (1, 2)
+    (message,) = done.stderr.splitlines()
+    assert MISSING.search(message), message
