@@ -109,39 +109,45 @@ def data_import(
             _name(opened, name, dataset, cached, as_json, told)
 
 
+ImagesArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="IMAGES",
+        help="Name that `sims data import` gave to images; or a zip of EDM2's raw latents.",
+    ),
+]
+AutoencoderOption = Annotated[
+    Path,
+    typer.Option(
+        "--autoencoder",
+        help="Folder of a diffusers AutoencoderKL, or of a pipeline with one (safetensors).",
+    ),
+]
+ScalingOption = Annotated[
+    Literal["standardized", "autoencoder", "edm2"] | None,
+    typer.Option(
+        "--scaling",
+        help="standardized (else): each channel to mean 0 and deviation 0.5; autoencoder: as "
+        "diffusers' pipelines do, for a base that was trained so; edm2: by EDM2's numbers.",
+    ),
+]
+ScalingOfOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scaling-of",
+        metavar="MODEL",
+        help="Scale as the file of an imported EDM2 network says.",
+    ),
+]
+
+
 @data_app.command("encode")
 def data_encode(
-    images: Annotated[
-        str,
-        typer.Argument(
-            metavar="IMAGES",
-            help="Name that `sims data import` gave to images; or a zip of EDM2's raw latents.",
-        ),
-    ],
-    autoencoder: Annotated[
-        Path,
-        typer.Option(
-            "--autoencoder",
-            help="Folder of a diffusers AutoencoderKL, or of a pipeline with one (safetensors).",
-        ),
-    ],
+    images: ImagesArgument,
+    autoencoder: AutoencoderOption,
     name: Annotated[str, typer.Option("--name", help="What to call the latents in this store.")],
-    scaling: Annotated[
-        Literal["standardized", "autoencoder", "edm2"] | None,
-        typer.Option(
-            "--scaling",
-            help="standardized (else): each channel to mean 0 and deviation 0.5; autoencoder: as "
-            "diffusers' pipelines do, for a base that was trained so; edm2: by EDM2's numbers.",
-        ),
-    ] = None,
-    scaling_of: Annotated[
-        str | None,
-        typer.Option(
-            "--scaling-of",
-            metavar="MODEL",
-            help="Scale as the file of an imported EDM2 network says.",
-        ),
-    ] = None,
+    scaling: ScalingOption = None,
+    scaling_of: ScalingOfOption = None,
     seed: Annotated[
         int,
         typer.Option(

@@ -9,16 +9,12 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sims_core.common.digest import file_sha256
-from sims_core.common.errors import BadInput, SimsError
+from sims_core.common.errors import BadInput
 from sims_core.common.files import write_atomically
-from sims_core.engine.stage import StageContext
-from sims_core.evaluation.config import ReferenceFileConfig, StatisticsFidConfig
 
 FEATURES = {"inception": 2048, "resnet20": 64, "resnet56": 64}
 """How many features each space has."""
@@ -88,54 +84,3 @@ def write_reference(path: Path, moments: Moments) -> None:
         write_atomically(path, buffer.getvalue())
     except OSError as error:
         raise BadInput(f"{path} cannot be written: {error.strerror}") from None
-
-
-def import_reference(context: StageContext[ReferenceFileConfig]) -> dict[str, Any]:
-    """Stage `import_reference`: no inputs; reads what `execution.files.reference` names.
-
-    Raises:
-        BadInput: it is gone, or another file.
-    """
-    from safetensors.numpy import save_file
-
-    from sims_core.evaluation.images import STATISTICS_FILE
-
-    path = context.execution.files.reference
-    if path is None or file_sha256(path) != context.config.sha256:
-        raise BadInput("the reference is no longer in the store, or changed: name its file again")
-    moments = read_reference(path)
-    save_file(moments, context.directory / STATISTICS_FILE)
-    return {"dim": len(moments["mu"])}
-
-
-def fid_against_statistics(context: StageContext[StatisticsFidConfig]) -> dict[str, Any]:
-    """Stage `statistics_fid`: inputs `generated` (features) and `real` (a reference).
-
-    Raises:
-        BadInput: they are of features of different number.
-        SimsError: the FID is not finite.
-    """
-    from safetensors.numpy import load_file
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-
-    from sims_core.evaluation.figures import write_metrics
-    from sims_core.evaluation.images import STATISTICS_FILE
-
-    theirs, ours = (
-        {
-            name: array.astype(np.float64)  # ours have a mean in float32
-            for name, array in load_file(context.open(source) / STATISTICS_FILE).items()
-        }
-        for source in ("real", "generated")
-    )
-    if theirs["mu"].shape != ours["mu"].shape:
-        raise BadInput(
-            f"the reference is of {len(theirs['mu'])} features, the images' have "
-            f"{len(ours['mu'])}: pass the `features` that it was made with"
-        )
-    fid = float(fid_statistics_to_metric(ours, theirs, verbose=False)[KEY_METRIC_FID])
-    if not np.isfinite(fid):
-        raise SimsError("fid not finite: the generated images are degenerate")
-    figures = {"fid": fid, "n_generated": context.config.count}
-    write_metrics(context.directory, figures)
-    return figures

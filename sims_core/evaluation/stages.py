@@ -53,14 +53,14 @@ IMPORT_REFERENCE = Stage(
     1,
     "statistics",
     ReferenceFileConfig,
-    "sims_core.evaluation.reference_files:import_reference",
+    "sims_core.evaluation.references:import_reference",
 )
 STATISTICS_FID = Stage(
     "statistics_fid",
     1,
     "metrics",
     StatisticsFidConfig,
-    "sims_core.evaluation.reference_files:fid_against_statistics",
+    "sims_core.evaluation.references:fid_against_statistics",
 )
 REFERENCE = Stage(
     "reference", 1, "reference", ReferenceConfig, "sims_core.evaluation.points:make_reference"
