@@ -106,7 +106,7 @@ def test_the_files_of_a_loop_hold_every_value(looped):
     assert (folder / "arms" / "standard_D_s32_seed1" / "t=02" / "generate").is_dir()
     standard = result_lines(summary)[1]
     assert standard.startswith("standard |D_s|=32: FID ")
-    assert "over 2 seeds at 2 (n = 64, real = 1797)" in standard
+    assert "over 2 seeds at 2 (n = 64, real = 1797, " in standard
 
 
 def test_sub_flow_runs_carry_the_seed_in_their_name(looped, loop, prefect_url):

@@ -190,6 +190,9 @@ def test_what_a_plan_adds_after_its_findings_runs_too(store, plan):
     class Growing:
         groups = [("", plan.setup)]
 
+        def __iter__(self):
+            return iter([stage for _, stages in self.groups for stage in stages])
+
         def completed(self, store):
             grown = Growing()
             grown.groups = plan.groups[:2]
