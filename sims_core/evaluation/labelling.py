@@ -44,7 +44,7 @@ def label_points(context: StageContext[LabelPointsConfig]) -> dict[str, Any]:
 
 def shares(context: StageContext[SharesConfig]) -> dict[str, Any]:
     """Stage `shares`: of input `labels` the share of each group with its 95 % interval, and the
-    total-variation distance sum |share - target| / 2 to the target mix (the mean of the replicates').
+    total-variation distance sum |share - target| / 2 to the target mix (of replicates the mean).
 
     `acceptance_least` is the rate at which rejection sampling would keep samples of these shares on
     their way to the target, the least over replicates; 0 where a group is missing.
