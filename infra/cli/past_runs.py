@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -163,11 +164,16 @@ def _main_figure(run: PastRun) -> str:
 
 
 def _given(differs: dict[str, Any] | None) -> str:
+    """The options of `sims run` that give these parameters: overrides take lists as JSON only."""
     from sims_core.reports.side_by_side import shown_value
 
     if differs is None:
         return "(parameters not said)"
-    return " ".join(f"-p {name}={shown_value(value)}" for name, value in differs.items())
+    texts = {
+        name: json.dumps(value) if "." in name and isinstance(value, list) else shown_value(value)
+        for name, value in differs.items()
+    }
+    return " ".join(f"-p {shlex.quote(f'{name}={text}')}" for name, text in texts.items())
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ def test_a_run_is_listed_and_shown(sims, tiny_run):
     shown = sims("runs", "show", row["run"], "--store", str(tiny_run.store)).stdout
     assert "commit" in shown
     assert "-p training.kimg=0.5" in shown
+    assert "-p 'model.net.block_out_channels=[8, 16]'" in shown
 
 
 def test_runs_are_compared(sims, tiny_store, tiny_run, tmp_path):
