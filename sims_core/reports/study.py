@@ -158,10 +158,10 @@ def answer(plan: StudyPlan, found: Found) -> str:
             f"{chosen.label} {_verdict(point, base)}: FID {point.text('fid')}{at}, "
             f"{change.signed}{percent} against the base."
         )
-    tail = f"The base has FID {base.text('fid')}"
+    tail = f"The base has FID {base.brief('fid')}"
     if plan.has_extra_contrast:
         (tuned,) = (name for name in final if name.startswith("fine-tuned"))
-        tail += f", the base fine-tuned on the same images {final[tuned].text('fid')}"
+        tail += f", the base fine-tuned on the same images {final[tuned].brief('fid')}"
     real = f", {counts['n_real']} real" if "n_real" in counts else ""
     said.append(
         f"{tail}; n = {counts['n_generated']} generated{real}, on seeds that the choice has not "
