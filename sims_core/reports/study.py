@@ -11,7 +11,7 @@ from sims_core.common import roles
 from sims_core.evaluation.figures import read_figures
 from sims_core.evaluation.metric import figures_in
 from sims_core.reports.base import PagePart
-from sims_core.reports.cost import evaluations
+from sims_core.reports.cost import arm_cost, evaluations
 from sims_core.reports.estimates import estimate, paired_difference
 from sims_core.reports.images import images_context
 from sims_core.reports.over_seeds import as_row, figures_over_seeds
@@ -48,6 +48,16 @@ def extra_training(plan: StudyPlan, candidate: Candidate) -> float | None:
     return 100_000 * (candidate.budget_mimg or 0) / plan.experiment.training.kimg
 
 
+def _extra_training(store: Store, plan: StudyPlan, each: Measurement) -> float | None:
+    """As `extra_training`; of a method without a budget it is counted off its stages."""
+    if each.candidate.method is None or each.candidate.budget_mimg is not None:
+        return extra_training(plan, each.candidate)
+    (trained,) = (one for one in plan.trained if one.seed == each.seed)
+    base = [stage for stage in trained.stages if stage.role == roles.TRAIN_BASE]
+    cost = arm_cost(store, (*base, *trained.own[each.candidate.name], *each.stages))
+    return cost.extra_training_percent if cost else None
+
+
 def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
     """One row for each measurement: model, seed, figures, counts, cost."""
     phases = (("selection", plan.selection), ("final", plan.finals))
@@ -62,7 +72,7 @@ def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
             **as_row(each.seed, read_figures(store, each.artifacts)),
             "first_seed": each.first_seed,
             "nfe": evaluations(store, each.stages),
-            "extra_training_percent": extra_training(plan, each.candidate),
+            "extra_training_percent": _extra_training(store, plan, each),
         }
         for phase, measured in phases
         for each in measured
@@ -148,10 +158,10 @@ def answer(plan: StudyPlan, found: Found) -> str:
             f"{chosen.label} {_verdict(point, base)}: FID {point.text('fid')}{at}, "
             f"{change.signed}{percent} against the base."
         )
-    tail = f"The base has FID {base.text('fid')}"
+    tail = f"The base has FID {base.brief('fid')}"
     if plan.has_extra_contrast:
         (tuned,) = (name for name in final if name.startswith("fine-tuned"))
-        tail += f", the base fine-tuned on the same images {final[tuned].text('fid')}"
+        tail += f", the base fine-tuned on the same images {final[tuned].brief('fid')}"
     real = f", {counts['n_real']} real" if "n_real" in counts else ""
     said.append(
         f"{tail}; n = {counts['n_generated']} generated{real}, on seeds that the choice has not "

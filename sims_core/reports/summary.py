@@ -104,12 +104,18 @@ class CurvePoint(Frozen):
             return None
         return math.sqrt(fmean([variance(values) for values in self.repeats]))
 
+    def brief(self, figure: str) -> str:
+        """The figure with its interval if it has one."""
+        found = self.figures[figure]
+        if found.low is None or found.high is None:
+            return f"{found.mean:.3f}"
+        return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
     def text(self, figure: str) -> str:
         """The figure with its interval, and mean and best of its sets of images, each named."""
-        found = self.figures[figure]
-        text = f"{found.mean:.3f}"
-        if found.low is not None and found.high is not None:
-            text += f" [{found.low:.3f}, {found.high:.3f}] over {found.n} seeds"
+        text = self.brief(figure)
+        if (seeds := self.figures[figure].n) > 1:
+            text += f" over {seeds} seeds"
         if self.best is not None:
             text += (
                 f" (mean of {len(self.repeats[0])} sets of images, deviation "

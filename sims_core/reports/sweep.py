@@ -75,7 +75,7 @@ def sweep_figure(tried: Tried, counts: Mapping[str, Any]) -> Figure:
         by_budget = "budget {:g} kimg" if example.budget_mimg is not None else kind
         _lines(left, of_it, "strength", "budget_mimg", by_budget)
         _finish(left, tried, f"{name} of {kind}")
-        if kind != "fine-tuned":
+        if kind != "fine-tuned" and example.budget_mimg is not None:
             _lines(right, of_it, "budget_mimg", "strength", f"{name} = {{:g}}")
         _contrast(right, tried)
         _finish(right, tried, "budget B of the auxiliary, million images")

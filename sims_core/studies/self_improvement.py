@@ -58,6 +58,8 @@ class Trained:
     """The auxiliary of each budget; the base is that of budget 0."""
     sampled: Mapping[str, Sampled]
     """What each candidate's images are drawn from, by its name."""
+    own: Mapping[str, tuple[PlannedStage, ...]]
+    """What a candidate needs beside base and auxiliaries, whether or not others need it too."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +293,7 @@ def _plan_training(
         models |= _plan_auxiliaries(planner, sweep, data, models[0.0])
     stages = [replace(s, t=0, model=_named("", seed, of_several)) for s in planner.stages]
     sampled, base = {BASE.name: Sampled(models[0.0])}, models[0.0]
+    needed: dict[str, tuple[PlannedStage, ...]] = {}
     for candidate in tried:
         own = Planner(experiment, seed, 1)
         if isinstance(method := candidate.method, SelfSynthetic):
@@ -298,10 +301,11 @@ def _plan_training(
             sampled[candidate.name] = method.from_auxiliary(own, base, auxiliary)
         elif method is not None:
             sampled[candidate.name] = method.models(own, data, base)
+        needed[candidate.name] = tuple(replace(stage, t=0) for stage in own.stages)
         there, name = {stage.ref for stage in stages}, _named(candidate.name, seed, of_several)
         new = {stage.ref: stage for stage in own.stages if stage.ref not in there}
         stages += [replace(stage, t=0, model=name) for stage in new.values()]
-    return Trained(seed, tuple(stages), models, sampled)
+    return Trained(seed, tuple(stages), models, sampled, needed)
 
 
 def _check(experiment: Experiment, sweep: Sweep, seeds: tuple[int, ...]) -> None:

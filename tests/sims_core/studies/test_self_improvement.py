@@ -21,6 +21,7 @@ from sims_core.data.mixing import read_first
 from sims_core.engine.execution import DataFiles, Execution
 from sims_core.evaluation.extractors import CLASSIFIER_EXTRACTOR
 from sims_core.evaluation.images import RGBDataset
+from sims_core.methods.autoguidance import Autoguidance
 from sims_core.methods.base import Method, Sampled
 from sims_core.methods.fine_tuned import FineTuned
 from sims_core.methods.neon import Neon
@@ -399,7 +400,6 @@ class Elsewhere(Method):
     """A guided method whose auxiliary has nothing to do with S, at a budget or at none."""
 
     STRENGTHS: ClassVar[str | None] = "omegas"
-    NETWORKS: ClassVar[int] = 2
 
     kind: Literal["elsewhere"] = "elsewhere"
     omega: float = 1.0
@@ -596,6 +596,26 @@ def test_over_seeds_the_answer_is_what_the_paired_interval_shows(values, verdict
     change = points(found)["sims omega=2 B=3.2k"].change
     assert f"{change.signed} (" in text
     assert "one seed" not in text
+
+
+def test_autoguidance_trains_one_auxiliary_beside_them_and_says_what_that_costs(
+    tiny_experiment, tmp_path
+):
+    methods = (Autoguidance(kimg=0.5), Autoguidance(kimg=0.5, omega=2.0))
+    changes = TINY | {"omegas": (1.0,), "budgets_mimg": (0.000256,)}
+    plan = study(7, experiment=tiny_experiment, methods=methods, **changes)
+    assert [s.role for s in plan.training if s.request.stage == "train"] == [
+        *("train base", "fine-tune auxiliary", "train auxiliary"),
+    ]
+    store = Store.open(tmp_path / "store")
+    whole, _ = Runner(store, Execution(threads=1)).run_plan(plan)
+    rows = [row for row in metric_rows(store, None, whole) if row["kind"] == "autoguidance"]
+    assert [row["phase"] for row in rows] == ["selection", "selection", "final"]
+    images = {"base": -(-2000 // 32) * 32, "auxiliary": -(-500 // 32) * 32}
+    for row in rows:
+        expected = 100 * images["auxiliary"] / images["base"]
+        assert row["extra_training_percent"] == pytest.approx(expected)
+        assert (row["nfe"], row["budget_mimg"]) == (14, None)
 
 
 @pytest.fixture(scope="module")
