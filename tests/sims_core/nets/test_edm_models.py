@@ -219,11 +219,16 @@ def test_the_range_of_noise_levels_is_the_denoisers(config):
     assert high == pytest.approx(denoiser.sigma_max, rel=1e-4)
 
 
-@pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize(
+    "beta_schedule", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]
+)
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_the_largest_level_of_a_schedule_is_its_tables(beta_schedule, zero_snr):
     schedule = NoiseSchedule(
-        beta_schedule=beta_schedule, rescale_betas_zero_snr=zero_snr, num_train_timesteps=400
+        prediction_type="v_prediction",  # epsilon has no zero terminal SNR
+        beta_schedule=beta_schedule,
+        rescale_betas_zero_snr=zero_snr,
+        num_train_timesteps=400,
     )
     levels = noise_levels(schedule)
     wanted = float(levels[levels.isfinite()][-1])
