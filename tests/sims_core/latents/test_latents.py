@@ -466,7 +466,7 @@ def test_folders_without_one_are_refused(tmp_path, broken):
     folder = broken()
     weights = folder / "diffusion_pytorch_model.safetensors"
     weights.rename(folder / "diffusion_pytorch_model.bin")
-    with pytest.raises(BadInput, match="is a pickle"):
+    with pytest.raises(BadInput, match="is of pickles"):
         find_autoencoder(folder)
 
 

@@ -200,7 +200,7 @@ def edit(path, **changes):
         ("unet", {"sample_size": [8, 4]}, "sample_size must be the size of square images"),
         ("unet", {"time_embedding_type": "fourier"}, "time_embedding_type must be positional"),
         ("unet", {"class_embed_type": "identity"}, "class_embed_type 'identity' takes vectors"),
-        ("unet", {"class_embed_type": "timestep"}, "how many classes there are: pass --num-class"),
+        ("unet", {"class_embed_type": "timestep"}, "how many classes there are: pass `num_class"),
         ("unet", {"width": 3}, "UNet2DModel has no argument 'width'"),
         ("scheduler", {"_class_name": "TCDScheduler"}, "noise is known here: DDPMScheduler, "),
         ("scheduler", {"trained_betas": [0.1, 2]}, r"trained_betas\.1: .*less than 1, got 2"),

@@ -158,7 +158,8 @@ def test_labels_of_augmentation_count_in_training_only(tmp_path):
     theirs = UNet2DModel.from_pretrained(tmp_path / "net").eval()
     with torch.no_grad():
         got = theirs(x, c_noise * C_NOISE_SCALE).sample
-    torch.testing.assert_close(got, sampled, rtol=1e-5, atol=1e-6)
+    # The sum has another order there; how far that goes differs between kinds of CPU.
+    torch.testing.assert_close(got, sampled, rtol=1e-5, atol=1e-5)
 
 
 def test_residual_blocks_keep_their_format_in_training_and_dropouts_drop():
