@@ -14,8 +14,9 @@ DDPM of T = 500 steps and the features are LeNet's; here the model is EDM's and 
 those of the classifier that every preset of these images has [O]. Network, budgets, sampler, the
 number of generations and everything of the digits is our own choice as well [O].
 
-The times, for three seeds, are estimated from what a CPU core does with these networks (measured): on digits 570
-images a second in training and 2,240 evaluations a second in sampling, on MNIST 140 and 350.
+The times, for three seeds, are estimated from what a CPU core does with these networks
+(measured): on digits 570 images a second in training and 2,240 evaluations a second in sampling,
+on MNIST 140 and 350.
 """
 
 from flows.presets import Preset
