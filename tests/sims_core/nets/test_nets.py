@@ -158,8 +158,7 @@ def test_labels_of_augmentation_count_in_training_only(tmp_path):
     theirs = UNet2DModel.from_pretrained(tmp_path / "net").eval()
     with torch.no_grad():
         got = theirs(x, c_noise * C_NOISE_SCALE).sample
-    # The sum has another order there; how far that goes differs between kinds of CPU.
-    torch.testing.assert_close(got, sampled, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got, sampled, rtol=1e-5, atol=5e-6)  # another memory format
 
 
 def test_residual_blocks_keep_their_format_in_training_and_dropouts_drop():
