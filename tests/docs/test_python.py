@@ -69,3 +69,15 @@ def test_the_notebook_runs(tmp_path):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
     assert "omega 1" in "".join(output.get("text", "") for output in outputs)
+
+
+def test_the_notebook_is_stored_with_its_results():
+    """A reader of the page sees figures, of the numbers that stand in it."""
+    import json
+
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert all(output["output_type"] != "error" for output in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
