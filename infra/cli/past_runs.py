@@ -68,9 +68,11 @@ def runs_rm(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Remove runs: report, table and links. The artifacts stay, since other runs may share them."""
+    """Remove runs: report, table and links. The artifacts stay, since other runs may share them:
+    `sims store gc` removes those that nobody else needs."""
     with errors():
-        from sims_core.reports.past_runs import find_run, remove_run
+        from sims_core.reports.past_runs import find_run
+        from sims_core.reports.upkeep import remove_run
         from sims_core.settings import writable_store
 
         existing_store(store)
@@ -79,8 +81,8 @@ def runs_rm(
         if not yes and not typer.confirm(f"remove {', '.join(run.name for run in found)}?"):
             raise typer.Exit(1)
         for run in found:
-            remove_run(opened, run)
-            print(f"removed {run.folder}")
+            freed = remove_run(opened, run.folder)
+            print(f"removed {run.folder}; {freed} bytes of artifacts were needed by it alone")
 
 
 @runs_app.command("compare")

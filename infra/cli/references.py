@@ -11,7 +11,6 @@ import typer
 
 from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput
-from sims_core.evaluation.config import ONLY_FID
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.engine.execution import DataFiles
@@ -44,6 +43,8 @@ class FileQuestion:
             raise BadInput("Missing option '--against' (or '--reference-out', which writes one)")
         if self.against is not None and self.reference_out is not None:
             raise BadInput("pass --against REFERENCE or --reference-out FILE.npz, not both")
+        from sims_core.evaluation.config import ONLY_FID
+
         for option, given in only_for_images.items():
             if given:
                 name = option.replace("_", "-")
@@ -72,6 +73,7 @@ def measure_against(measured: Measured, file: Path) -> dict[str, Any]:
         BadInput: the file is no reference.
     """
     from infra.cli.progress import run_progress, shown
+    from sims_core.evaluation.config import ONLY_FID
     from sims_core.evaluation.figures import read_metrics
     from sims_core.evaluation.reference_files import read_reference
     from sims_core.settings import Settings, writable_store

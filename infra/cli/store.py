@@ -131,23 +131,6 @@ def store_gc(
         )
 
 
-@store_app.command("rm")
-def store_rm(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Its name under runs/.")],
-    store: StoreOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Remove a run's folder; what it alone needed goes by `sims store gc`."""
-    with errors():
-        from sims_core.reports.upkeep import remove_run
-
-        freed = remove_run(existing_store(store), run)
-        if as_json:
-            print(json.dumps({"run": run, "alone": freed}))
-            return
-        print(f"removed {run}; `sims store gc` removes {freed} bytes that nobody else needs")
-
-
 @store_app.command("doctor")
 def store_doctor(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Say whether store and machine are fit for a long run; exit 1 if something is amiss."""

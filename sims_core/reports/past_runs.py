@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
 from sims_core.reports.run_folder import SUMMARY_FILE
-from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 
 METRICS_TABLE = "metrics.parquet"
@@ -158,21 +154,6 @@ def find_run(store: Store, name: str) -> PastRun:
         return PastRun(path.absolute())
     names = ", ".join(run.name for run in known) or "none yet"
     raise BadInput(f"no run {name!r} in the store {store.root}; runs: {names}")
-
-
-def remove_run(store: Store, run: PastRun) -> None:
-    """Removes a run's folder. The artifacts stay: other runs may share them.
-
-    Raises:
-        BadInput: the run is of another store.
-    """
-    if run.folder.parent != store.root / "runs":
-        raise BadInput(f"{run.folder} is no run of the store {store.root}: pass its `store`")
-    with store.lock(ArtifactRef(kind="run", digest=digest_of(run.name))):
-        trash = store.root / "progress" / f"trash-{uuid.uuid4().hex}"
-        trash.parent.mkdir(exist_ok=True)
-        os.replace(run.folder, trash)
-        shutil.rmtree(trash)
 
 
 def differences(runs: Sequence[PastRun]) -> dict[str, list[Any]]:

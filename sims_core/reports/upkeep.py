@@ -167,18 +167,16 @@ def _leftovers(store: Store, present: set[str], before: float) -> list[Path]:
     return [path for path in (*found, *made) if path.lstat().st_mtime <= before]
 
 
-def remove_run(store: Store, name: str) -> int:
+def remove_run(store: Store, folder: Path) -> int:
     """Removes what people look at of a run; returns the bytes that it alone needed, for `collect`.
 
     Raises:
-        BadInput: there is no run of that name.
+        BadInput: the run is of another store.
     """
-    folder = store.root / "runs" / name
-    known = sorted(path.name for path in (store.root / "runs").glob("*") if path.is_dir())
-    if name not in known:
-        raise BadInput(f"no run {name!r} in {store.root}; runs: {', '.join(known) or 'none'}")
+    if folder.parent != store.root / "runs":
+        raise BadInput(f"{folder} is no run of the store {store.root}: pass its `store`")
     held = look(store)
-    freed = held.bytes_of(held.alone(name))
+    freed = held.bytes_of(held.alone(folder.name))
     with lock_run(store, folder):
         trash = _throw(store, folder)
     shutil.rmtree(trash)

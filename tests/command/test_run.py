@@ -87,7 +87,9 @@ def test_metrics_parquet_holds_the_figures_of_the_json(tiny_run):
     }
     assert set(rows) == set(expected)
     for key, metrics in expected.items():
-        assert {name: rows[key][name] for name in metrics} == metrics
+        columns = {name: "metric_seed" if name == "seed" else name for name in metrics}
+        assert {name: rows[key][column] for name, column in columns.items()} == metrics
+        assert rows[key]["seed"] == 0, "that of the run"
     assert json.loads((folder / "run.json").read_bytes()) == tiny_run.summary
 
 

@@ -27,6 +27,8 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
         "MICRO_BATCH_SIZE": "64",
         "COMPILE": "inductor",
         "CHANNELS_LAST": "false",
+        "RECOMPUTE": "train",
+        "FSYNC": "false",
     }
     assert {name.lower() for name in values} == set(Settings.model_fields)
     for name, value in values.items():

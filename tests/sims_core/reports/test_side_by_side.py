@@ -15,10 +15,11 @@ from matplotlib.collections import PolyCollection
 from sims_core.common.errors import BadInput
 from sims_core.reports.citations import entries, keys_of
 from sims_core.reports.latex import escaped, latex_table
-from sims_core.reports.past_runs import PastRun, find_run, past_runs, remove_run
+from sims_core.reports.past_runs import PastRun, find_run, past_runs
 from sims_core.reports.side_by_side import compare_runs
 from sims_core.reports.side_by_side_figure import comparison_figure
 from sims_core.reports.side_by_side_files import write_comparison
+from sims_core.reports.upkeep import remove_run
 from sims_core.store.store import Store
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -273,8 +274,8 @@ def test_runs_are_found_listed_and_removed(make_run, tmp_path):
     assert past_runs(store)[0].state == "damaged"
     (run.folder / "run.json").write_text("{")
     assert past_runs(store)[0].state == "unfinished"
-    remove_run(store, found)
+    remove_run(store, found.folder)
     assert past_runs(store) == []
     assert not list((store.root / "progress").iterdir())
     with pytest.raises(BadInput, match="is no run of the store"):
-        remove_run(Store.open(tmp_path / "other"), found)
+        remove_run(Store.open(tmp_path / "other"), found.folder)
