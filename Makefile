@@ -28,7 +28,7 @@ run: install
 	$(BIN)/sims run sims-loop/digits --store $(STORE)
 
 test: install
-	$(BIN)/pytest -m "not slow and not containers"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not containers"
 
 test-slow: install
 	$(BIN)/pytest -m slow
