@@ -26,7 +26,7 @@ from pydantic import (
 from flows.presets import Preset, find_preset
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import WHOLE, one_line
+from sims_core.common.frozen import one_line
 from sims_core.common.seeding import MOST_SEED
 from sims_core.data.names import DATASETS
 from sims_core.evaluation.weights import pin_weights
@@ -140,10 +140,7 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
     Raises:
         BadInput: a name that does not exist (the valid ones are named) or an invalid value.
     """
-    config = experiment.model_dump(mode="json", context={WHOLE: True})
-    for kind, method in experiment.methods.items():  # what is not given may be as `sims` has it
-        given = {"kind", *method.model_fields_set}
-        config["methods"][kind] = {k: v for k, v in config["methods"][kind].items() if k in given}
+    config = experiment.settings
     for name, value in overrides.items():
         path = name.split(".")
         if path[0] == "methods" and len(path) > 1:
@@ -186,11 +183,13 @@ def chosen_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> lis
     """Every method asked for at every strength; a strength of 0 is the baseline, however it was
     asked for."""
     names, methods = parameters["methods"], list[Method]()
+    listed = [v.STRENGTHS for kind, v in all_methods().items() if kind in names and v.STRENGTHS]
+    zero = any(0 in parameters[each] for each in ("omegas", *listed))
     for kind, variant in all_methods().items():
         if kind in names:
             strengths = parameters[variant.STRENGTHS] if variant.STRENGTHS else []
             methods += variant.arms(experiment.template(kind), strengths)
-        if variant.IS_BASELINE and kind not in names and 0 in parameters["omegas"]:
+        if variant.IS_BASELINE and kind not in names and zero:
             methods.append(experiment.template(kind))
     return methods
 

@@ -21,7 +21,7 @@ from prefect.runtime import flow_run
 
 from sims_core.reports.base import kind_report
 from sims_core.reports.found import summarise_arm
-from sims_core.reports.summary import ArmSummary, RunSummary, shown_figures
+from sims_core.reports.summary import ArmSummary, Curve, RunSummary, shown_figures
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
@@ -102,10 +102,16 @@ def show_generation(
     )
 
 
+def _last_point(curve: Curve, figure: str) -> dict[str, Any]:
+    point = curve.points[-1]
+    return {"model": curve.name, "at": point.x, figure: round(point.figures[figure].mean, 4)}
+
+
 def show_report(summary: RunSummary) -> None:
     """At the end of a run: the curves with every arm's last figures, and a link to the report."""
     report = Path(summary.report)
     last = [{"arm": arm.name, **_rows(arm)[-1]} for arm in summary.arms]
+    last = last or [_last_point(curve, summary.figure) for curve in summary.curves]
     text = (
         f"## {summary.run}\n\n{_picture((report.parent / 'figure.png').read_bytes(), 'curves')}\n\n"
         f"The whole report: `{report}`\n"

@@ -77,7 +77,6 @@ def _preset(loop: LoopKind, source: str, size: int, time: str, experiment: Exper
         parameters={
             "generations": 6,
             "methods": ["standard"],
-            "omegas": [0.0],
             "loop": loop,
             "pollution_sizes": [size],
             "class_guidances": [0.0, 1.0],

@@ -70,7 +70,7 @@ def sims_loop(
 
 
 def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
-    """Arms (methods x pollution sizes), planned in full."""
+    """Arms (methods x class guidances x pollution sizes x seeds), planned in full."""
     methods = chosen_methods(experiment, parameters)
     sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
     seed, *further = dict.fromkeys(parameters["seeds"])

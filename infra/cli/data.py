@@ -104,9 +104,7 @@ def data_import(
         before = DATASETS.stands_for(opened, name)
         dataset, cached, told = _import(opened, source, labels, options)
         _list_skipped(opened, dataset)
-        with _naming(opened, name):
-            _refuse_if_renamed(opened, name, before, dataset)
-            _name(opened, name, dataset, cached, as_json, told)
+        _name(opened, name, before, dataset, cached, as_json, told)
 
 
 ImagesArgument = Annotated[
@@ -169,9 +167,11 @@ def data_encode(
         check_name(name)
         if is_raw_latents(file := Path(images).expanduser().absolute()):
             opened = writable_store()
+            before = DATASETS.stands_for(opened, name)
             config = scaling_asked(opened, scaling, scaling_of, seed)
             dataset, cached, left_out = draw_raw_latents(opened, file, autoencoder, config)
-            _name(opened, name, dataset, cached, as_json, {"notes": [], "left_out": left_out})
+            told = {"notes": [], "left_out": left_out}
+            _name(opened, name, before, dataset, cached, as_json, told)
             return
         opened = Store.open(Settings.read().store, create=False)
         found = DATASETS.find(opened, images)
@@ -180,9 +180,10 @@ def data_encode(
         if name == images:
             raise BadInput(f"--name {name} is the images' own: give the latents another")
         check_images_are_whole(opened, images, found)
+        before = DATASETS.stands_for(opened, name)
         config = scaling_asked(opened, scaling, scaling_of, seed)
         dataset, cached = encode_images(writable_store(), found, autoencoder, config)
-        _name(opened, name, dataset, cached, as_json)
+        _name(opened, name, before, dataset, cached, as_json)
 
 
 def _naming(store: Store, name: str) -> AbstractContextManager[None]:
@@ -209,17 +210,26 @@ def _refuse_if_renamed(
 def _name(
     store: Store,
     name: str,
+    before: ImportedSet | None,
     dataset: ImportedSet,
     cached: bool,
     as_json: bool,
     told: dict[str, Any] | None = None,
 ) -> None:
-    """Gives the set its name, and tells of it and of what was not imported."""
+    """Gives the set its name, and tells of it and of what was not imported.
+
+    Args:
+        before: what the name stood for when this command began.
+
+    Raises:
+        BadInput: another command has given the name to another set since.
+    """
     from sims_core.data.names import DATASETS
     from sims_core.latents.stages import modelled_by
 
-    before = DATASETS.stands_for(store, name)
-    DATASETS.give(store, name, dataset)
+    with _naming(store, name):
+        _refuse_if_renamed(store, name, before, dataset)
+        DATASETS.give(store, name, dataset)
     details = store.manifest(modelled_by(dataset)).details
     row = {**_row(name, dataset), **details, "cached": cached, **(told or {})}
     if before not in (None, dataset):

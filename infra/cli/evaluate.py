@@ -95,7 +95,7 @@ def evaluate(
         settings.execution()
         unopened = Store(settings.store.expanduser().absolute())
         if reference_out is not None or against is None or against.endswith(SUFFIX):
-            asked = FileQuestion(against, reference_out, features, count, allow_small_n)
+            asked = FileQuestion(*(against, reference_out, features, count, allow_small_n), seed)
             asked.check(
                 metric=metrics,
                 inception_score=inception_score,

@@ -35,6 +35,7 @@ class FileQuestion:
     features: Features
     count: int | None
     allow_small_n: bool
+    seed: int
 
     def check(self, **only_for_images: object) -> None:
         """Raises BadInput unless a reference is either read or written, and nothing is asked for
@@ -54,7 +55,9 @@ class FileQuestion:
         """Writes a reference, or compares with one; what is printed."""
         from sims_core.studies.against_statistics import plan_features
 
-        measured = plan_features(images, files, self.features, self.count, self.allow_small_n)
+        measured = plan_features(
+            images, files, self.features, self.count, self.allow_small_n, self.seed
+        )
         if self.reference_out is not None:
             row = write_reference_of(measured, self.reference_out)
             text = (

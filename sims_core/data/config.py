@@ -29,7 +29,7 @@ class Data(Frozen):
     """Real data that a loop starts from. Each source is a subclass, told apart by `source`."""
 
     KIND: ClassVar[str]
-    """`module:object` of the `sims_core.studies.kind.Kind` that plans with such data."""
+    """`module:object` of the `sims_core.studies.planner.Kind` that plans with such data."""
 
     source: str
 

@@ -14,15 +14,14 @@ The folder may be deleted at any time: a training that has it mapped keeps what 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -39,6 +38,7 @@ from sims_core.data.types import Labels
 from sims_core.engine.pool import Pool
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.cache import DECODED_FOLDER, decoded_folders
+from sims_core.store.locks import locked
 from sims_core.store.store import Store
 from sims_core.store.verdicts import SETTLED_NS, Stamp, Verdicts
 
@@ -130,25 +130,19 @@ class DecodedSet:
     def damage(self) -> list[str]:
         """One line for each shard whose decoded images are not what they were."""
         try:
-            with self._lock():
+            readable_only = not os.access(self.store.root / "locks", os.W_OK)
+            with nullcontext() if readable_only else self._lock():
                 whole = self._read()
                 lines = [f"{self.location}: shard {i} is damaged" for i in self._wrong(*whole)]
-        except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+        except (OSError, EOFError, ValueError, TypeError, LookupError) as error:
             lines = [f"{self.location}: unreadable: {error}"]
         if lines:
             Verdicts(self.store.root).forget(self)
         return lines
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> AbstractContextManager[None]:
         path = self.store.root / "locks" / f"decoded-{self.ref.digest}.lock"
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                logger.info("waiting for %s, which another process is decoding", self.ref.short)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return locked(path, self.ref.short, "which another process is decoding")
 
     def _header(self, source: Path, index: ImageSet) -> dict[str, Any]:
         """What the set is of: another artifact of this name has another manifest."""
@@ -172,6 +166,8 @@ class DecodedSet:
         row = int(np.prod(header["shape"][1:])) * np.dtype(header["dtype"]).itemsize
         starts = [0, *accumulate(header["shards"])]
         labels = np.load(self.labels)
+        if labels.shape != (header["shape"][0],) or labels.dtype != np.dtype("<i8"):
+            raise ValueError("other labels' file")
         with self.array.open("rb") as file:
             start = self._offset(header)
             return [
@@ -213,7 +209,7 @@ class DecodedSet:
                     done = {i: sha256 for i, sha256 in done.items() if i not in wrong}
                 else:
                     self._remember()
-        except (OSError, EOFError, ValueError, TypeError, KeyError):
+        except (OSError, EOFError, ValueError, TypeError, LookupError):
             if self.lines.exists():
                 logger.warning("%s: damaged or of another version, making it anew", self.location)
             self._create(header)

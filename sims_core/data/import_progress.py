@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from sims_core.common.digest import file_sha256
 from sims_core.common.frozen import Frozen
+from sims_core.common.sealed import Sealed
 from sims_core.data.image_writer import Written
 from sims_core.data.preparing import Ready
 from sims_core.data.raw import Tally
@@ -75,8 +76,8 @@ class Observer:
         )
 
 
-class Part(Frozen):
-    """A shard that is done, and what it took."""
+class Part(Sealed):
+    """A shard that is done, and what it took; its line is believed only with its checksum."""
 
     written: Written
     sha256: str
@@ -107,7 +108,9 @@ class Parts:
         for line in lines:
             try:
                 part = Part.model_validate_json(line)
-                if file_sha256(self.state / part.written.shard.file) != part.sha256:
+                is_whole = part.checksum and part.is_intact()
+                if not is_whole or file_sha256(self.state / part.written.shard.file) != part.sha256:
+                    logger.warning("unfinished work is damaged: %s; it is made again", DONE_FILE)
                     break
             except (ValidationError, FileNotFoundError):  # torn by a kill
                 break
@@ -128,7 +131,7 @@ class Parts:
     def add(self, written: Written, read: int, first: First, seen: Seen) -> None:
         """A shard is done."""
         sha256 = file_sha256(self.state / written.shard.file)
-        part = Part(written=written, sha256=sha256, read=read, first=first, seen=seen)
+        part = Part(written=written, sha256=sha256, read=read, first=first, seen=seen).sealed()
         with (self.state / DONE_FILE).open("a") as file:
             file.write(f"{part.model_dump_json()}\n")
         self.done.append(part)

@@ -54,7 +54,7 @@ class RawLatents:
 
 
 def is_raw_latents(path: Path) -> bool:
-    """Whether it is a zip with arrays and without pictures by their names."""
+    """Whether it is a zip with arrays by their names."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
     with only_our_errors(path), zipfile.ZipFile(path) as archive:

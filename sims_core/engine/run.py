@@ -56,7 +56,7 @@ def _begun(path: Path) -> Begun | None:
         return None
     except (ValidationError, OSError):
         pass
-    logger.warning("unfinished work is damaged: %s; it is made again", path)
+    logger.warning("unfinished work is damaged, or of an older program: %s; it is made again", path)
     return None
 
 
@@ -202,7 +202,12 @@ def _compute(
         **made_by(), source=begun.source, inputs={name: c for name, c in inputs.items() if c}
     )
     store.commit(
-        request, directory, **_how(execution), details=details, origin=origin, record=record
+        request,
+        directory,
+        **_how(execution, stage.without_torch),
+        details=details,
+        origin=origin,
+        record=record,
     )
     shutil.rmtree(progress_path)
 
@@ -218,15 +223,18 @@ def _folders(progress_path: Path) -> tuple[Path, Path]:
     return directory, state
 
 
-def _how(execution: Execution) -> dict[str, dict[str, Any]]:
+def _how(execution: Execution, without_torch: bool) -> dict[str, dict[str, Any]]:
     """What a manifest says of how its artifact was computed."""
-    import torch
+    instructions = {}
+    if not without_torch:
+        import torch
 
+        instructions = {"instructions": torch.backends.cpu.get_cpu_capability()}
     return {
         "execution": {
             **execution.model_dump(include={"device", "threads", "sampling_batch_size"}),
             **execution.model_dump(include=HOW_TO_COMPUTE, exclude_defaults=True),
-            "instructions": torch.backends.cpu.get_cpu_capability(),
+            **instructions,
         },
         "libraries": {
             "python": platform.python_version(),

@@ -7,7 +7,9 @@ and recall need the features of images and cannot be made from it.
 from __future__ import annotations
 
 import io
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,12 @@ MOST_FEATURES = 8192
 """The most features of a reference; Inception has 2,048."""
 TOLERANCE = 1e-4
 """Largest asymmetry and negative eigenvalue that pass, in units of the largest (of float32)."""
+
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, SyntaxError),
+    *(MemoryError, RuntimeError, zlib.error, tokenize.TokenError),
+)
+"""What zipfile and numpy raise for files that are damaged, encrypted, or claim too much."""
 
 Moments = dict[str, NDArray[np.float64]]
 """`mu` [d] and `sigma` [d, d]."""
@@ -69,7 +77,7 @@ def _read_member(path: Path, name: str) -> NDArray[np.float64]:
                 raise BadInput(f"{path}: {name} is of more than {MOST_FEATURES} features")
             with archive.open(f"{name}.npy") as member:
                 found = np.load(io.BytesIO(member.read()), allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except UNREADABLE as error:
         raise BadInput(f"{path} is no readable .npz: {error}") from None
     if not np.issubdtype(found.dtype, np.floating):
         raise BadInput(f"{path}: {name} must be of floats, got {found.dtype}")

@@ -76,7 +76,10 @@ def _cached(hub_id: str, commit: str) -> Path | None:
                 find_weights(Path(found).parent)
             except BadInput:  # it was interrupted
                 return None
-            return Path(found).parents[name.count("/")]
+            folder = Path(found).parents[name.count("/")]
+            schedulers = ("scheduler/scheduler_config.json", "scheduler_config.json")
+            is_whole = any((folder / each).is_file() for each in schedulers)
+            return folder if is_whole else None
     return None
 
 
@@ -98,7 +101,7 @@ def _wanted(where: str, names: Collection[str]) -> list[str]:
         picked = pick_weights(inside) if folder in NETWORKS else ()
         weights += len(picked)
         if any(name.endswith(".json") for name in picked):  # parts, which only the index names
-            picked = (*picked, *(name for name in inside if "-of-" in name))
+            picked = (*picked, *(n for n in inside if "-of-" in n and n.endswith(".safetensors")))
         kept = {*picked, *(name for name in inside if name.endswith(".json"))}
         wanted += [f"{folder}/{name}".lstrip("/") for name in sorted(kept)]
     if not weights:

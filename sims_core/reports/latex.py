@@ -45,7 +45,9 @@ def latex_table(comparison: RunComparison) -> str:
         figures = list(comparison.figures)
         arrows = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
         heads = [f"{escaped(each.title)} {arrows[each.direction]}" for each in figures]
-        columns = [_column(lines, each, xs[0]) for each in figures]
+        columns = [
+            [[*line.over_seeds(each.name).values()][-1] for line in lines] for each in figures
+        ]
         told = "Figures"
     cells = [_cells(column, figure) for column, figure in zip(columns, figures, strict=True)]
     rows = [

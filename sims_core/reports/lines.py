@@ -63,6 +63,8 @@ def lines_of(run: PastRun, label: str = "") -> list[Line]:
             continue
         axis = next((name for name in AXES if name in row), "")
         name = str(row.get("arm") or row.get("model") or run.name)
+        if target := row.get("target"):
+            name = f"{name} {target}"
         lines.setdefault(name, Line(label, name, axis))
         x = float(row[axis]) if axis else 0.0
         gathered.setdefault((name, x, seed_of(run, row)), []).append(_figures(row))

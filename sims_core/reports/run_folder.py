@@ -26,6 +26,7 @@ from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.provenance import trace
 from sims_core.reports.summary import RunSummary, count_stages
 from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.leases import needing
 from sims_core.store.store import Store
 from sims_core.studies.plan import Plan
 from sims_core.studies.running import Outcome
@@ -70,7 +71,7 @@ def write_run(store: Store, run: RunToReport) -> RunSummary:
         StoreError: The disk is full.
     """
     inputs = _inputs(store, run)
-    with explain_disk_errors(store.root):
+    with explain_disk_errors(store.root), needing(store, (stage.ref for stage in run.plan)):
         return _keep(store, run, inputs) or _draw(store, run, inputs)
 
 
@@ -154,14 +155,17 @@ def problems_of_run(folder: Path) -> list[str]:
     return [*dangling, *lines]
 
 
-def artifacts_of_run(folder: Path) -> set[str]:
-    """Where each artifact lies that a run's folder tells of, or leads to."""
+def artifacts_of_run(folder: Path) -> tuple[set[str], bool]:
+    """Where each artifact lies that a run's folder tells of, or leads to; and whether that is all
+    that it needs, which is not known where the folder is damaged or an older program drew it."""
     links = {"/".join(Path(target).parts[-3:]) for target in _links(folder).values()}
     try:
         drawn = Drawn.model_validate_json((folder / DRAWN_FILE).read_bytes())
+    except FileNotFoundError:
+        return links, True
     except (OSError, ValidationError):
-        return links
-    return links | set(drawn.artifacts)
+        return links, False
+    return links | set(drawn.artifacts), drawn.is_intact() and bool(drawn.artifacts)
 
 
 def _files(folder: Path) -> dict[str, str]:

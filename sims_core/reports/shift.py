@@ -10,7 +10,9 @@ from typing import Any
 from sims_core.common import roles
 from sims_core.evaluation.figures import METRICS_KIND, read_metrics
 from sims_core.reports.base import PagePart, kind_report
+from sims_core.reports.cost import evaluations
 from sims_core.reports.estimates import Estimate, estimate, paired_difference
+from sims_core.reports.over_seeds import verdict
 from sims_core.reports.summary import Curve, CurvePoint, RunSummary
 from sims_core.store.store import Store
 from sims_core.studies.shift import (
@@ -37,8 +39,7 @@ def figures_of(store: Store, plan: ShiftPlan, model: ShiftModel) -> dict[str, An
         if stage.ref.kind == METRICS_KIND:
             end = ALL if stage.role.endswith(roles.AGAINST_REAL) else ""
             found |= {f"{name}{end}": v for name, v in read_metrics(store, stage.ref).items()}
-    networks = 2 if model.guided else 1
-    nfe = float(networks * plan.experiment.sampler.nfe)
+    nfe = float(evaluations(store, model.stages) or 0)
     if model.method == REJECTION:
         found["acceptance"] = store.manifest(model[roles.REJECT]).details["acceptance"]
         nfe /= found["acceptance"]
@@ -121,15 +122,13 @@ def answer(plan: ShiftPlan, curves: Sequence[Curve], figure: str) -> str:
     for number, target in enumerate(plan.shift.targets):
         point = by_name[SHIFTED].points[number]
         share = f"share_{target.names[0]}"
-        verdict = "no clear change"
-        if point.change is not None and point.change.excludes_zero:
-            verdict = "worse" if point.change.mean > 0 else "better"
+        shown = verdict(point.change) if point.change is not None else ""
         base = by_name[BASE].points[number].figures
         said.append(
             f"target {target.name}: {target.names[0]} {base[share].mean:.3f} to "
             f"{point.figures[share]}, total variation {point.figures['tv'].mean:.3f}, {figure} to "
             f"real data of that mix {base[figure].mean:.3f} to {point.figures[figure].mean:.3f} "
-            f"({verdict})"
+            f"({shown})"
         )
     return "; ".join(said)
 

@@ -10,7 +10,7 @@ from typing import Any
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
 from sims_core.evaluation.metric import Figure
-from sims_core.reports.lines import AXES, COSTS, Line, known_figures, lines_of
+from sims_core.reports.lines import COSTS, Line, known_figures, lines_of
 from sims_core.reports.past_runs import SEEDS, PastRun, differences
 
 MOST_NAMED = 2
@@ -177,8 +177,3 @@ def _merged(group: Sequence[PastRun], label: str, notes: list[str]) -> list[Line
                 for seed, figures in by_seed.items():
                     kept.setdefault(seed, figures)
     return list(lines.values())
-
-
-def axis_title(comparison: RunComparison) -> str:
-    """What the axis of the figure is called."""
-    return AXES.get(comparison.axis, "")

@@ -66,7 +66,7 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], metric: MetricFigure) -> None
 
 def _draw_points(axes: Axes, lines: Sequence[Line], metric: MetricFigure) -> None:
     for number, line in enumerate(lines):
-        (found,), (colour, _) = line.over_seeds(metric.name).values(), _look(number)
+        found, (colour, _) = [*line.over_seeds(metric.name).values()][-1], _look(number)
         reach = None if found.high is None else found.high - found.mean  # to both sides
         axes.errorbar(
             [number], [found.mean], reach, fmt="o", color=colour, capsize=3, label=line.label

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from sims_core.common import roles
 from sims_core.evaluation.figures import read_figures
 from sims_core.evaluation.metric import figures_in
+from sims_core.methods.self_synthetic import SelfSynthetic
+from sims_core.nets.files import count_weights
 from sims_core.reports.base import PagePart
-from sims_core.reports.cost import arm_cost, evaluations
+from sims_core.reports.cost import Cost, arm_cost, evaluations
 from sims_core.reports.estimates import estimate, paired_difference
 from sims_core.reports.images import images_context
 from sims_core.reports.over_seeds import as_row, figures_over_seeds
@@ -56,6 +58,18 @@ def _extra_training(store: Store, plan: StudyPlan, each: Measurement) -> float |
     base = [stage for stage in trained.stages if stage.role == roles.TRAIN_BASE]
     cost = arm_cost(store, (*base, *trained.own[each.candidate.name], *each.stages))
     return cost.extra_training_percent if cost else None
+
+
+def _cost(store: Store, plan: StudyPlan, each: Measurement) -> Cost:
+    """What the measured model costs, as the stages that made it have counted."""
+    (trained,) = (one for one in plan.trained if one.seed == each.seed)
+    models = trained.sampled[each.candidate.name].inputs.values()
+    return Cost(
+        evaluations=evaluations(store, each.stages) or 0,
+        extra_training_percent=_extra_training(store, plan, each),
+        extra_samples=plan.sweep.n_s if isinstance(each.candidate.method, SelfSynthetic) else 0,
+        weights=sum(count_weights(store.open_artifact(ref)) for ref in models),
+    )
 
 
 def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
@@ -177,7 +191,8 @@ def _summary(store: Store, plan: StudyPlan, measured: Measurement) -> ArmSummary
         artifacts={stage.role: stage.ref.location for stage in measured.stages},
     )
     seed = measured.seed if len(plan.seeds) > 1 else None
-    return ArmSummary(name=measured.name, seed=seed, generations=(generation,))
+    cost = _cost(store, plan, measured)
+    return ArmSummary(name=measured.name, seed=seed, generations=(generation,), cost=cost)
 
 
 def selection_figure(store: Store, plan: StudyPlan) -> Figure:
@@ -209,7 +224,11 @@ class StudyReport:
         found = found_in(store, plan, plan.finals)
         findings = {"arms": arms, "scan": scan, "answer": answer(plan, found)}
         if several or plan.sweep.final_repeats > 1:
-            curves = [Curve(name=name, points=(each,)) for name, each in points(found).items()]
+            costs = {each.candidate.name: _cost(store, plan, each) for each in plan.finals}
+            curves = [
+                Curve(name=name, points=(each,), cost=costs[name])
+                for name, each in points(found).items()
+            ]
             findings |= {"seeds": plan.seeds, "curves": tuple(curves)}
         return findings
 

@@ -8,23 +8,24 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sims_core.common.errors import BadInput, DamagedArtifact
 from sims_core.common.files import remove
-from sims_core.data.names import DATASETS
-from sims_core.latents.stages import modelled_by
+from sims_core.data.names import DATASETS, images_of
+from sims_core.latents.stages import IMPORT_AUTOENCODER, modelled_by
 from sims_core.nets.names import MODELS
 from sims_core.nets.stages import IMPORT_MODEL
 from sims_core.reports.run_folder import artifacts_of_run, lock_run
 from sims_core.store.artifacts import ArtifactRef, Manifest
-from sims_core.store.leases import gate, leased, sweep_locks
+from sims_core.store.leases import gate, is_held, leased, sweep_locks
 from sims_core.store.store import Store
 
 DAY_S = 86_400.0
-NAMES = "names"
-"""Who needs what was imported under a name, beside the runs."""
+NAMES = "(names)"
+"""Who needs what was imported under a name, beside the runs; no run can be called that."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Held:
     manifests: dict[str, Manifest | None]
     """By location; None: it is damaged."""
     needed: dict[str, set[str]]
-    """Locations by who needs them: a run's name, or `names`; what those were made of included."""
+    """Locations by who needs them: a run's name, or NAMES; what those were made of included."""
+    unclear: list[str] = field(default_factory=list)
+    """Runs that need more than their folders tell."""
 
     def bytes_of(self, locations: Iterable[str]) -> int:
         """What they hold, as their manifests say."""
@@ -77,7 +80,10 @@ def look(store: Store) -> Held:
     held.needed[NAMES] = held.with_origins(ref.location for ref in _named(store))
     for folder in sorted((store.root / "runs").glob("*")):
         if folder.is_dir():
-            held.needed[folder.name] = held.with_origins(artifacts_of_run(folder))
+            told, is_all = artifacts_of_run(folder)
+            held.needed[folder.name] = held.with_origins(told)
+            if not is_all:
+                held.unclear.append(folder.name)
     return held
 
 
@@ -87,7 +93,11 @@ def _named(store: Store) -> list[ArtifactRef]:
     Raises:
         BadInput: a name's file is damaged: what it stands for is not known, and must not go.
     """
-    sets = [modelled_by(DATASETS.find(store, name)) for name in DATASETS.given(store)]
+    sets = list[ArtifactRef]()
+    for dataset in (DATASETS.find(store, name) for name in DATASETS.given(store)):
+        sets += [images_of(dataset), modelled_by(dataset)]  # also where the latents are damaged
+        if dataset.encoding is not None:
+            sets.append(IMPORT_AUTOENCODER.request(dataset.encoding.autoencoder).ref)
     models = (MODELS.find(store, name) for name in MODELS.given(store))
     return [*sets, *(IMPORT_MODEL.request(model).ref for model in models)]
 
@@ -117,7 +127,7 @@ def collect(store: Store, older_than_days: float, dry_run: bool) -> Gone:
     Unfinished work stays: a run may go on with it.
 
     Raises:
-        BadInput: a name's file is damaged.
+        BadInput: a name's file is damaged, or what a run needs is not known.
     """
     gone, trash = Gone(), list[Path]()
     with gate(store):
@@ -126,12 +136,17 @@ def collect(store: Store, older_than_days: float, dry_run: bool) -> Gone:
             gone.leftovers += [path.relative_to(store.root).as_posix() for path in swept]
         running = leased(store)
         held = look(store)
+        if held.unclear:
+            raise BadInput(
+                f"what run {held.unclear[0]} needs is not known: its folder is damaged or an "
+                "older program drew it; run it again (all is cached), or remove it"
+            )
         candidates = held.unneeded - held.with_origins(running) - running
         before = time.time() - older_than_days * DAY_S
         for location in sorted(candidates):
             path = store.root / location
             lock = store.root / "locks" / f"{path.name}.lock"
-            if path.lstat().st_mtime > before or lock.exists():
+            if path.lstat().st_mtime > before or (lock.exists() and is_held(lock)):
                 continue
             gone.artifacts.append(location)
             gone.bytes += held.bytes_of([location])
@@ -143,8 +158,9 @@ def collect(store: Store, older_than_days: float, dry_run: bool) -> Gone:
             trash += [_throw(store, path) for path in leftovers if path.parent.name == "progress"]
             for path in leftovers:
                 remove(path)
-    for path in trash:  # slow, and of nobody's concern any more
-        remove(path)
+    for path in trash:  # slow, and nobody's concern any more; who opens the store sweeps as well
+        with suppress(FileNotFoundError):
+            remove(path)
     return gone
 
 
@@ -164,7 +180,12 @@ def _leftovers(store: Store, present: set[str], before: float) -> list[Path]:
         if len(path.stem) == 64 and path.stem not in digests and path.is_file()
     ]
     made = [p for pattern in ("trash-*", "run-*") for p in (store.root / "progress").glob(pattern)]
-    return [path for path in (*found, *made) if path.lstat().st_mtime <= before]
+    # These are in use for moments while somebody works, whatever is asked for.
+    settled = min(before, time.time() - DAY_S)
+    return [
+        *(path for path in found if path.lstat().st_mtime <= before),
+        *(path for path in made if path.lstat().st_mtime <= settled),
+    ]
 
 
 def remove_run(store: Store, folder: Path) -> int:
@@ -179,5 +200,5 @@ def remove_run(store: Store, folder: Path) -> int:
     freed = held.bytes_of(held.alone(folder.name))
     with lock_run(store, folder):
         trash = _throw(store, folder)
-    shutil.rmtree(trash)
+    shutil.rmtree(trash, ignore_errors=True)  # who opens the store sweeps as well
     return freed

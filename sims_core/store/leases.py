@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -17,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sims_core.store.artifacts import ArtifactRef
-from sims_core.store.locks import locked
+from sims_core.store.locks import is_named, locked
 from sims_core.store.store import Store
 
 GATE = "store.lock"
 LEASE = "lease-"
+KILLED_KEPT_S = 30 * 86_400.0
+"""So long after it ended the lease of a process that was killed still counts: its run may go on."""
 
 
 def gate(store: Store) -> AbstractContextManager[None]:
@@ -66,14 +69,16 @@ def needing(store: Store, refs: Iterable[ArtifactRef]) -> Iterator[Lease]:
 
 
 def leased(store: Store) -> set[str]:
-    """Locations of all artifacts that running work needs; leases of the dead are removed.
+    """Locations of all artifacts that work needs which is running, or was killed of late and may go
+    on; older leases of the dead are removed.
 
     The caller holds the gate.
     """
     needed: set[str] = set()
+    long_ago = time.time() - KILLED_KEPT_S
     for path in (store.root / "locks").glob(f"{LEASE}*"):
         with suppress(FileNotFoundError):  # it has ended meanwhile
-            if is_held(path):
+            if is_held(path) or path.lstat().st_mtime > long_ago:
                 needed.update(path.read_text().splitlines())
             else:
                 path.unlink()
@@ -105,8 +110,9 @@ def sweep_locks(store: Store) -> list[Path]:
                 file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
-                    removed.append(path)
+                    if is_named(file, path):  # else somebody has made and locked another meanwhile
+                        path.unlink()
+                        removed.append(path)
                 finally:
                     os.close(file)
     return removed

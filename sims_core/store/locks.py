@@ -56,7 +56,7 @@ def locked(path: Path, what: str, held: str = COMPUTING) -> Iterator[None]:
         guard.close()
         # Removed while it is held: who opened it before finds out, by its name, that it is gone.
         with suppress(OSError):
-            if _is_named(file, path):
+            if is_named(file, path):
                 path.unlink()
         os.close(file)
 
@@ -69,7 +69,7 @@ def _acquire(path: Path, what: str, held: str) -> tuple[int, socket.socket]:
         who = None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_named(file, path) and (guard := _guard(path)) is not None:
+            if is_named(file, path) and (guard := _guard(path)) is not None:
                 _sign(file)
                 return file, guard
         except BlockingIOError:
@@ -124,7 +124,7 @@ def _opened(path: Path) -> int:
     return file
 
 
-def _is_named(file: int, path: Path) -> bool:
+def is_named(file: int, path: Path) -> bool:
     """Whether the open file is still the one of that name."""
     try:
         named = path.lstat()

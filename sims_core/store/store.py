@@ -317,7 +317,7 @@ class Store:
         elif target.exists():
             trash = self.root / "progress" / f"trash-{uuid.uuid4().hex}"
             os.replace(target, trash)
-            shutil.rmtree(trash)
+            shutil.rmtree(trash, ignore_errors=True)  # who opens the store sweeps as well
         os.replace(made, target)
         sync_name(target)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sims_core.common import roles
+from sims_core.common import purposes, roles
 from sims_core.common.errors import BadInput
+from sims_core.common.seeding import derive_seed
 from sims_core.engine.execution import DataFiles
 from sims_core.evaluation.config import (
     EvaluationConfig,
@@ -24,11 +25,13 @@ from sims_core.studies.planner import Planner
 
 @dataclass(frozen=True)
 class Measured:
-    """The first `count` images of a set in a feature space."""
+    """A random sample of `count` images of a set, or all of them, in a feature space."""
 
     images: ImageSource
     count: int
     evaluation: EvaluationConfig
+    seed: int = 0
+    """What the sample follows from."""
 
     @property
     def stages(self) -> tuple[PlannedStage, ...]:
@@ -38,7 +41,10 @@ class Measured:
         extractor = plan_extractor(planner, self.images.ref)
         if self.images.request is not None:
             planner.add("prepare images", self.images.request)
-        config = FeaturesConfig(count=self.count)
+        sample = None
+        if self.count < self.images.contents.count:
+            sample = derive_seed(self.seed, purposes.SAMPLE, "images")
+        config = FeaturesConfig(count=self.count, sample_seed=sample)
         request = FEATURES.request(config, images=self.images.ref, **extractor)
         planner.add("features", request)
         return tuple(planner.stages)
@@ -61,6 +67,7 @@ def plan_features(
     features: Features,
     count: int | None,
     allow_small_n: bool,
+    seed: int = 0,
 ) -> Measured:
     """Checks what is asked for, before any work starts.
 
@@ -83,4 +90,4 @@ def plan_features(
     if not allow_small_n:
         strict = evaluation.model_copy(update={"allow_small_n": False})
         check_enough(strict, images, number)
-    return Measured(images, number, pin_weights(evaluation, files))
+    return Measured(images, number, pin_weights(evaluation, files), seed)

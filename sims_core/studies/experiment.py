@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from sims_core.common.frozen import Frozen
+from sims_core.common.frozen import WHOLE, Frozen
 from sims_core.data.config import DataConfig, DigitsData
 from sims_core.diffusion.config import SamplerConfig
 from sims_core.evaluation.config import EvaluationConfig, PointEvaluationConfig
@@ -45,6 +45,16 @@ class Experiment(Frozen):
             return self.sims
         method = self.methods.get(kind) or METHODS.classes[kind].model_validate({})
         return method.with_recipe_of(self.sims) if isinstance(method, SelfSynthetic) else method
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting as JSON values; of `methods` those that were given, since the others may be
+        as `sims` has them."""
+        found = self.model_dump(mode="json", context={WHOLE: True})
+        for kind, method in self.methods.items():
+            given, written = {"kind", *method.model_fields_set}, found["methods"][kind]
+            found["methods"][kind] = {k: v for k, v in written.items() if k in given}
+        return found
 
     @property
     def auxiliary_nets(self) -> dict[str, Net]:

@@ -72,7 +72,7 @@ class Arm(Frozen):
         name = f"{self.method.label} |D_s|={self.pollution_size}"
         if self.real_fraction is not None:
             name += f" real_fraction={self.real_fraction:g}"
-        return f"{name} lambda={1 / (1 + w):.3g}" if (w := self.class_guidance) else name
+        return f"{name} lambda={1 / (1 + w):.6g}" if (w := self.class_guidance) else name
 
     @property
     def is_baseline(self) -> bool:
@@ -188,10 +188,11 @@ class LoopPlan:
         return self
 
 
-def _loop_of(plan: ArmPlan) -> tuple[int, int, LoopKind, Accumulation, float | None]:
+def _loop_of(plan: ArmPlan) -> tuple[object, ...]:
     """What arms have in common that are compared with each other."""
     arm = plan.arm
-    return plan.seed, arm.pollution_size, arm.loop, arm.accumulation, arm.class_guidance
+    mixed = (arm.pollution_size, arm.loop, arm.accumulation, arm.real_fraction)
+    return plan.seed, *mixed, arm.class_guidance
 
 
 def _pollution(arm: Arm, earlier: Sequence[ArtifactRef]) -> list[Pollution]:

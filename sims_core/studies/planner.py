@@ -51,7 +51,7 @@ class Kind(ABC):
     """A kind of data: all that a plan needs to know of it. `Data.KIND` names the object."""
 
     REPORT: ClassVar[str]
-    """`module:object` of what a report shows of it; a `sims_core.reports.kind.KindReport`."""
+    """`module:object` of what a report shows of it; a `sims_core.reports.base.KindReport`."""
     NO_SWEEP: ClassVar[str] = ""
     """Why self-improvement over omega and budget is not for such data; empty: it is."""
     SHIFT: ClassVar[str] = ""
@@ -205,6 +205,14 @@ class Planner:
         if real_fraction is not None:
             self._weighted.add(mixed)
         return mixed
+
+    def real_mix(self, real: ArtifactRef) -> ArtifactRef:
+        """The training set of the setup's real data alone.
+
+        Raises:
+            BadInput: the data are to be drawn anew in each generation, and this is no such loop.
+        """
+        return self.mix(roles.MIX, self.kind.real_part(self, real, fresh=False), [])
 
     def training_set(
         self, role: str, real: ArtifactRef | None, synthetic: ArtifactRef

@@ -137,7 +137,7 @@ def _first_generation(
 ) -> tuple[Measured, ArtifactRef]:
     """Standard training on the real data, and at least so many samples of the model."""
     planner = Planner(experiment, seed, t=1)
-    base = planner.base(planner.mix(roles.MIX, setup.real, []))
+    base = planner.base(planner.real_mix(setup.real))
     generated = planner.kind.generation(planner, setup, Sampled(base), at_least)
     name = f"first generation seed={seed}"
     return Measured(name, seed, _named(name, planner)), generated

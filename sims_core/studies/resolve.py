@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import WHOLE, one_line
+from sims_core.common.frozen import one_line
 from sims_core.data.config import ImportedImages, ImportedSet
 from sims_core.data.names import DATASETS
 from sims_core.engine.execution import Execution
@@ -140,13 +140,14 @@ def fit_networks_to_data(
         )
     changes: dict[str, object] = {}
     if experiment.base.imported is None:  # an imported one is for what it was trained on
-        changes |= {"model.net.image_size": seen.height, "model.net.channels": seen.channels}
+        for net in ("model.net", *experiment.auxiliary_nets):
+            changes |= {f"{net}.image_size": seen.height, f"{net}.channels": seen.channels}
     evaluation, is_ours = experiment.evaluation, "evaluation.features" not in chosen
     if is_ours and not found.contents.num_classes and evaluation.features == "classifier":
         wanted = evaluation.model_copy(update={"features": "inception"})
         least = max(wanted.num_images, wanted.fewest_images)
         changes |= {"evaluation.features": "inception", "evaluation.num_images": least}
-    config = experiment.model_dump(mode="json", context={WHOLE: True})
+    config = experiment.settings
     for name, value in changes.items():
         *path, last = name.split(".")
         level = config

@@ -287,7 +287,7 @@ def _plan_training(
 ) -> Trained:
     """Base, auxiliaries, and what each candidate makes of them."""
     planner = Planner(experiment, seed, 1)
-    data = planner.mix(roles.MIX, setup.real, [])
+    data = planner.real_mix(setup.real)
     models = {0.0: planner.base(data)}
     if has_contrast(sweep):
         models |= _plan_auxiliaries(planner, sweep, data, models[0.0])

@@ -265,7 +265,7 @@ class _Steps:
 def _base(plan: ShiftPlan, seed: int) -> ShiftBase:
     """The base, S, and the mix in S as the labeller sees it."""
     steps, n_s = _Steps(plan, seed), plan.experiment.sims.n_s
-    base = steps.planner.base(steps.planner.mix(roles.MIX, plan.shared.real, []))
+    base = steps.planner.base(steps.planner.real_mix(plan.shared.real))
     drawn = steps.planner.draw(roles.SELF_SYNTHETIC, purposes.SELF_SYNTHETIC, n_s, base)
     labels = steps.label(drawn, plan.shared.labeller)
     for target in plan.shift.targets:
@@ -289,7 +289,7 @@ def _try(plan: ShiftPlan, base: ShiftBase, target: Target, guided: Guided) -> Sh
         sims.auxiliary_training(steps.planner.training, steps.planner.model.net),
         {"data": data, "initial": base.model},
     )
-    sampled = Sampled(base.model, auxiliary, guided.omega)
+    sampled = Sampled(base.model, auxiliary, guided.omega, sims.interval)
     drawn = steps.draw(plan.shift.select_images, "selection", sampled)
     steps.shares(steps.label(drawn, plan.shared.labeller), target)
     return steps.model(TRY, target, sampled, guided)

@@ -14,7 +14,7 @@ from sims_core.data.stages import PREPARE_MIXTURE, REJECT_POINTS, REWEIGH_POINTS
 from sims_core.evaluation.config import EvaluateAgainstPointsConfig, LabelPointsConfig
 from sims_core.evaluation.stages import EVALUATE_AGAINST_POINTS, LABEL_POINTS
 from sims_core.methods.base import Sampled
-from sims_core.nets.config import ExactGaussianConfig, ModelConfig, PointNet
+from sims_core.nets.config import ExactGaussianConfig
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.kinds.points import Points
@@ -32,11 +32,6 @@ class Mixtures(Points):
         super().check(experiment)
         if isinstance(experiment.model.net, ExactGaussianConfig):
             raise ValueError("model.net exact_gaussian has one component, a mixture has several")
-
-    def model(self, experiment: Experiment) -> ModelConfig:
-        data, model = _data(experiment), experiment.model
-        net = cast(PointNet, model.net).for_data(data.dim, data.replicates)
-        return model.model_copy(update={"net": net})
 
     def setup(self, planner: Planner) -> Setup:
         data = _data(planner.experiment)

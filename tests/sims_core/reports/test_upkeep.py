@@ -21,7 +21,7 @@ from sims_core.methods.standard import Standard
 from sims_core.nets.config import ExactGaussianConfig, ModelConfig
 from sims_core.reports.upkeep import NAMES, by, collect, look, remove_run
 from sims_core.store.artifacts import Record, StageRequest
-from sims_core.store.leases import leased, needing
+from sims_core.store.leases import KILLED_KEPT_S, leased, needing
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, plan_loop
@@ -134,7 +134,7 @@ HOLD = textwrap.dedent(
 )
 
 
-def test_what_a_running_process_needs_stays_until_it_ends_however_it_ends(store, chain):
+def test_what_a_process_needs_stays_while_it_runs_and_for_a_month_where_it_was_killed(store, chain):
     words = [sys.executable, "-c", HOLD, str(store.root), chain["f"].model_dump_json()]
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -144,13 +144,21 @@ def test_what_a_running_process_needs_stays_until_it_ends_however_it_ends(store,
     finally:
         process.kill()
         process.communicate()
+    assert collect(store, 0, dry_run=False).artifacts == [], "its run may go on"
+    (lease,) = (store.root / "locks").glob("lease-*")
+    long_ago = time.time() - KILLED_KEPT_S - 1
+    os.utime(lease, (long_ago, long_ago))
     assert len(collect(store, 0, dry_run=False).artifacts) == 2
     assert list((store.root / "locks").iterdir()) == []
 
 
 def test_leftovers_of_kills_go(store, chain):
     (store.root / "locks" / ("ab" * 32 + ".lock")).write_text("")
-    (store.root / "progress" / "trash-1").mkdir()
+    trash = store.root / "progress" / "trash-1"
+    trash.mkdir()
+    collect(store, 0, dry_run=False)
+    assert trash.exists(), "it is in use for moments while somebody works"
+    os.utime(trash, (0, 0))
     (store.root / "results" / ("cd" * 32)).write_text("{}")
     unfinished = store.root / "progress" / ("ef" * 32)
     unfinished.mkdir()
