@@ -201,14 +201,8 @@ def _compute(
     origin = Origin(
         **made_by(), source=begun.source, inputs={name: c for name, c in inputs.items() if c}
     )
-    store.commit(
-        request,
-        directory,
-        **_how(execution, stage.without_torch),
-        details=details,
-        origin=origin,
-        record=record,
-    )
+    how = _how(execution, stage.without_torch)
+    store.commit(request, directory, **how, details=details, origin=origin, record=record)
     shutil.rmtree(progress_path)
 
 
