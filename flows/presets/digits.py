@@ -43,7 +43,7 @@ PRESETS = [
         flow="distribution-shift",
         name="digits",
         description=(
-            "Moves handwritten digits from 41 % odd ones to 55 % and beyond, beside rejection "
+            "Moves handwritten digits from 45 % odd ones to 55 % and beyond, beside rejection "
             "sampling and training on re-weighted real digits, three seeds"
         ),
         hardware="2 CPU cores, 2 GB of memory",
