@@ -41,8 +41,9 @@ SIMS = str(Path(sys.executable).with_name("sims"))
 COMMAND_S = 150
 """A command that takes longer hangs."""
 
-_DATA = os.environ.get("SIMS_DATA")
-"""Read before the tests are cut off from the user's settings."""
+_DATA = os.environ.get("SIMS_DATA") or os.environ.get("TESTS_DATA")
+"""Read before the tests are cut off from the user's settings; the second is what the processes are
+told that share the tests."""
 _PREFECT_HOME = Path(tempfile.mkdtemp(prefix="sims-tests-prefect-"))
 
 
@@ -52,6 +53,8 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(("SIMS_", "PREFECT_"))]:
         del os.environ[name]
+    if _DATA:
+        os.environ["TESTS_DATA"] = _DATA
     os.environ["PREFECT_HOME"] = str(_PREFECT_HOME)
     os.environ["SIMS_THREADS"] = "1"  # the last digits of floats depend on it
     apply_environment_defaults()
