@@ -116,7 +116,7 @@ def test_the_run_form_has_choices_and_descriptions(read, deployed):
     deployment = deployed.api("GET", "/deployments/name/sims-loop/digits")["id"]
     read(
         f"/deployments/deployment/{deployment}/run",
-        "Guidance strengths, one SIMS arm each",
+        "Guidance strengths, an arm of each guided method each",
         "generations",
         "overrides",
     )
