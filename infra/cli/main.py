@@ -39,7 +39,7 @@ app.command()(evaluate)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from sims_core.reports.provenance import PACKAGE, code_commit, package_version
+        from sims_core.engine.source import PACKAGE, code_commit, package_version
 
         commit = code_commit()
         print(f"{PACKAGE} {package_version()}" + (f" (commit {commit})" if commit else ""))

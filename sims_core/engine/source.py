@@ -22,6 +22,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+PACKAGE = "sims-loop"
+ROOT = Path(__file__).parents[2]
 OURS = "sims_core"
 MAKES_NO_BYTES = tuple(
     f"{OURS}.{room}"
@@ -83,19 +85,22 @@ def modules_of(entry: str) -> dict[str, Path]:
     return found
 
 
-@cache
-def made_by() -> dict[str, str]:
-    """Version of the package and, in a clone, the commit; `-dirty` if something was changed."""
+def package_version() -> str | None:
+    """This package's version, None where it is not installed."""
     try:
-        installed = version("sims-loop")
+        return version(PACKAGE)
     except PackageNotFoundError:  # run from a folder that was copied
-        installed = "unknown"
-    root = Path(__file__).parents[2]
+        return None
+
+
+def code_commit(root: Path = ROOT) -> str | None:
+    """The commit of the clone whose top is `root`, with `-dirty` if a file differs; None if there
+    is none, or no git."""
     if not (root / ".git").exists():  # git would look for one further up, of something else
-        return {"version": installed, "commit": ""}
+        return None
     command = ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--dirty"]
     try:
-        told = subprocess.run(  # noqa: S603 - our own words
+        told = subprocess.run(  # noqa: S603 - no part of it is a user's
             [*command, "--abbrev=40", "--exclude=*"],
             capture_output=True,
             text=True,
@@ -103,8 +108,14 @@ def made_by() -> dict[str, str]:
             timeout=20,
         )
     except (OSError, subprocess.SubprocessError):  # no git here, or it refuses the folder
-        return {"version": installed, "commit": ""}
-    return {"version": installed, "commit": told.stdout.strip()}
+        return None
+    return told.stdout.strip() or None
+
+
+@cache
+def made_by() -> dict[str, str]:
+    """Version of the package and, in a clone, the commit, as manifests have them."""
+    return {"version": package_version() or "unknown", "commit": code_commit() or ""}
 
 
 def _makes_no_bytes(name: str) -> bool:

@@ -10,15 +10,19 @@ from sims_core.reports.estimates import Estimate, estimate, paired_difference
 from sims_core.reports.summary import ArmSummary, Curve, CurvePoint
 from sims_core.studies.loop import LoopPlan
 
-COUNTS = ("n_generated", "n_real", "n_empirical", "replicates", "seed")
+COUNTS = ("n_generated", "n_real", "n_labelled", "n_empirical", "replicates", "seed")
 """Figures that say on how many samples others are; they are the same for all seeds."""
 
 Metrics = Mapping[str, int | float]
 
 
-def figures_over_seeds(found: Sequence[Metrics]) -> dict[str, Estimate]:
-    """Each metric of models that differ in their seed only, one mapping a seed."""
-    names = [name for name in found[0] if name not in COUNTS]
+def figures_over_seeds(found: Sequence[Metrics], suffix: str = "") -> dict[str, Estimate]:
+    """Each metric of models that differ in their seed only, one mapping a seed.
+
+    Args:
+        suffix: ends the names of figures, and of their counts, against a further reference.
+    """
+    names = [name for name in found[0] if name.removesuffix(suffix) not in COUNTS]
     return {name: estimate([metrics[name] for metrics in found]) for name in names}
 
 

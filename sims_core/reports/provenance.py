@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,11 @@ import psutil
 
 from sims_core.common.frozen import Frozen
 from sims_core.engine.run import LIBRARIES
+from sims_core.engine.source import code_commit, package_version
 from sims_core.settings import Settings
 from sims_core.store.store import Store
 from sims_core.studies.running import Outcome
 
-PACKAGE = "sims-loop"
-ROOT = Path(__file__).parents[2]
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 CPU = Path("/proc/cpuinfo")
 
@@ -92,29 +89,6 @@ def trace(
         machine=this_machine(),
         times=_times(store, outcomes),
     )
-
-
-def package_version() -> str | None:
-    """This package's version, None where it is not installed."""
-    try:
-        return version(PACKAGE)
-    except PackageNotFoundError:
-        return None
-
-
-def code_commit(root: Path = ROOT) -> str | None:
-    """The commit of the clone whose top is `root`, None if there is none or no git."""
-    git = shutil.which("git")
-    if git is None or not (root / ".git").exists():  # not that of a folder above
-        return None
-    describe = [git, "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(  # noqa: S603  # no part of it is a user's
-            [*describe, "--exclude=*"], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):  # a clone of another user, or a cut one
-        return None
-    return done.stdout.strip() or None
 
 
 def this_machine() -> Machine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from sims_core.common import roles
 from sims_core.evaluation.figures import METRICS_KIND, read_metrics
 from sims_core.reports.base import PagePart, kind_report
 from sims_core.reports.cost import evaluations
-from sims_core.reports.estimates import Estimate, estimate, paired_difference
-from sims_core.reports.over_seeds import verdict
+from sims_core.reports.estimates import paired_difference
+from sims_core.reports.over_seeds import as_row, figures_over_seeds, verdict
 from sims_core.reports.summary import Curve, CurvePoint, RunSummary
 from sims_core.store.store import Store
 from sims_core.studies.shift import (
@@ -28,8 +28,6 @@ from sims_core.studies.shift_targets import Target
 
 ALL = "_all"
 """Ends the name of a figure against the whole real set; without it: against the target's."""
-COUNTS = ("n_generated", "n_real", "n_labelled", "n_empirical", "replicates", "seed")
-"""Figures that say on how many samples others are; they are the same for all seeds."""
 
 
 def figures_of(store: Store, plan: ShiftPlan, model: ShiftModel) -> dict[str, Any]:
@@ -67,23 +65,14 @@ def shift_rows(store: Store, plan: ShiftPlan) -> list[dict[str, Any]]:
             "phase": phase,
             "model": _kind(each),
             "target": each.target.name,
-            "seed": each.seed,
             "omega": each.strength[0],
             "exponent": each.strength[1],
-            **{
-                "metric_seed" if name == "seed" else name: value
-                for name, value in figures_of(store, plan, each).items()
-            },
+            **as_row(each.seed, figures_of(store, plan, each)),
             "extra_training_percent": extra_training(plan, _kind(each)),
         }
         for phase, models in phases
         for each in models
     ]
-
-
-def _over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-    names = [name for name in found[0] if name.removesuffix(ALL) not in COUNTS]
-    return {name: estimate([figures[name] for figures in found]) for name in names}
 
 
 def place(plan: ShiftPlan, target: Target) -> float:
@@ -109,7 +98,9 @@ def shift_curves(store: Store, plan: ShiftPlan, figure: str) -> tuple[Curve, ...
             values = [each[figure] for each in own]
             change = None if method == BASE else paired_difference(values, base)
             points.append(
-                CurvePoint(x=place(plan, target), figures=_over_seeds(own), change=change)
+                CurvePoint(
+                    x=place(plan, target), figures=figures_over_seeds(own, ALL), change=change
+                )
             )
         if points:
             curves.append(Curve(name=method, points=tuple(points)))

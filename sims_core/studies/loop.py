@@ -25,7 +25,7 @@ from sims_core.methods.catalog import MethodConfig
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.plan import PlannedStage
+from sims_core.studies.plan import PlannedStage, slug
 from sims_core.studies.planner import Planner, Pollution, Setup, plan_setup
 
 logger = logging.getLogger("sims_core.studies")
@@ -82,7 +82,7 @@ class Arm(Frozen):
     @property
     def slug(self) -> str:
         """The name as a folder's name."""
-        return self.name.replace(" ", "_").replace("|", "").replace("=", "")
+        return slug(self.name)
 
 
 @dataclass(frozen=True)

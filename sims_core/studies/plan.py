@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
@@ -36,6 +36,25 @@ class PlannedStage:
 
 Group = tuple[str, tuple[PlannedStage, ...]]
 """Stages that belong together, and the name of their arm or phase (empty: all share them)."""
+
+
+def each_once(groups: Iterable[Group]) -> list[Group]:
+    """The groups, each stage only in the first of them that has it."""
+    seen: set[ArtifactRef] = set()
+
+    def new(stages: Iterable[PlannedStage]) -> Iterator[PlannedStage]:
+        for stage in stages:
+            if stage.ref not in seen:
+                seen.add(stage.ref)
+                yield stage
+
+    return [(name, tuple(new(stages))) for name, stages in groups]
+
+
+def slug(name: str) -> str:
+    """A model's or stage's name as (part of) a path in a run's folder."""
+    name = name.replace(": ", "/").replace(" ", "_").replace(",", "_")
+    return name.replace("|", "").replace("=", "")
 
 
 class Plan(Protocol):

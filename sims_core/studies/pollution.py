@@ -12,7 +12,7 @@ differ by what is added only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -27,7 +27,7 @@ from sims_core.methods.catalog import MethodConfig
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.plan import Group, PlannedStage
+from sims_core.studies.plan import Group, PlannedStage, each_once, slug
 from sims_core.studies.planner import Planner, Setup, plan_setup
 
 
@@ -87,10 +87,8 @@ class PollutionPlan:
     @property
     def groups(self) -> list[Group]:
         """The stages in the order in which a run does them, each of them once."""
-        seen: set[ArtifactRef] = set()
-        groups: list[Group] = [("", self.setup)]
-        groups += [(each.name, each.stages) for each in (*self.first, *self.second)]
-        return [(name, tuple(_new(stages, seen))) for name, stages in groups]
+        models = ((each.name, each.stages) for each in (*self.first, *self.second))
+        return each_once([("", self.setup), *models])
 
     def __iter__(self) -> Iterator[PlannedStage]:
         for _, stages in self.groups:
@@ -100,7 +98,7 @@ class PollutionPlan:
     def links(self) -> list[tuple[str, ArtifactRef]]:
         """What a run's folder shows of the store, by path."""
         return [
-            (f"models/{_slug(each.name)}/{_slug(stage.role)}", stage.ref)
+            (f"models/{slug(each.name)}/{slug(stage.role)}", stage.ref)
             for each in (*self.first, *self.second)
             for stage in each.stages
         ]
@@ -113,18 +111,6 @@ class PollutionPlan:
     def completed(self, store: Store) -> PollutionPlan:
         """The plan with the stages that depend on what earlier ones found: itself."""
         return self
-
-
-def _new(stages: Iterable[PlannedStage], seen: set[ArtifactRef]) -> Iterator[PlannedStage]:
-    """The stages that are not in `seen` yet; they are then."""
-    for stage in stages:
-        if stage.ref not in seen:
-            seen.add(stage.ref)
-            yield stage
-
-
-def _slug(name: str) -> str:
-    return name.replace(" ", "_").replace("|", "").replace("=", "")
 
 
 def _named(name: str, planner: Planner) -> tuple[PlannedStage, ...]:

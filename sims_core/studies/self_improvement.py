@@ -42,7 +42,7 @@ from sims_core.studies.candidates import (
 )
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.kinds.images import plan_image_metrics, plan_images
-from sims_core.studies.plan import Group, PlannedStage
+from sims_core.studies.plan import Group, PlannedStage, slug
 from sims_core.studies.planner import Planner, Setup, kind_of, plan_setup
 from sims_core.training.config import SnapshotConfig
 from sims_core.training.stages import SNAPSHOT
@@ -107,10 +107,10 @@ class StudyPlan:
     @property
     def links(self) -> list[tuple[str, ArtifactRef]]:
         """What a run's folder shows of the store, by path."""
-        training = [(f"training/{_slug(stage.label)}", stage.ref) for stage in self.training]
+        training = [(f"training/{slug(stage.label)}", stage.ref) for stage in self.training]
         phases = (("selection", self.selection), ("final", self.finals))
         return training + [
-            (f"{phase}/{_slug(each.name)}/{_slug(stage.role)}", stage.ref)
+            (f"{phase}/{slug(each.name)}/{slug(stage.role)}", stage.ref)
             for phase, measured in phases
             for each in measured
             for stage in each.stages
@@ -184,10 +184,6 @@ class StudyPlan:
             metrics = read_metrics(store, each[roles.EVALUATE])
             found.setdefault(each.candidate.name, []).append(metrics["fid"])
         return self.with_finals({name: fmean(values) for name, values in found.items()})
-
-
-def _slug(name: str) -> str:
-    return name.replace(": ", "/").replace(" ", "_").replace("=", "")
 
 
 def _named(name: str, seed: int, of_several: bool, repeat: int | None = None) -> str:

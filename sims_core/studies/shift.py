@@ -13,7 +13,7 @@ classifier, and training on re-weighted real data.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -29,7 +29,7 @@ from sims_core.methods.self_synthetic import AuxData
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.plan import Group, PlannedStage
+from sims_core.studies.plan import Group, PlannedStage, each_once, slug
 from sims_core.studies.planner import Planner
 from sims_core.studies.shift_kind import Labeller, Purpose, ShiftKind, ShiftSetup, shift_kind
 from sims_core.studies.shift_targets import Target, pool_size
@@ -132,10 +132,8 @@ class ShiftPlan:
     @property
     def groups(self) -> list[Group]:
         """The stages in the order in which a run does them, each of them once."""
-        seen: set[ArtifactRef] = set()
-        groups: list[Group] = [("", self.setup)]
-        groups += [(each.name, each.stages) for each in self.every]
-        return [(name, tuple(_new(stages, seen))) for name, stages in groups]
+        models = ((each.name, each.stages) for each in self.every)
+        return each_once([("", self.setup), *models])
 
     def __iter__(self) -> Iterator[PlannedStage]:
         for _, stages in self.groups:
@@ -147,7 +145,7 @@ class ShiftPlan:
         kinds = [*["bases"] * len(self.bases), *["selection"] * len(self.tried)]
         kinds += ["models"] * len(self.models)
         return [
-            (f"{kind}/{_slug(each.name)}/{_slug(stage.role)}", stage.ref)
+            (f"{kind}/{slug(each.name)}/{slug(stage.role)}", stage.ref)
             for kind, each in zip(kinds, self.every, strict=True)
             for stage in each.stages
         ]
@@ -194,18 +192,6 @@ def _parts(plan: ShiftPlan, store: Store, base: ShiftBase, target: Target) -> in
 def _distance(store: Store, tried: ShiftModel) -> tuple[float, float, float]:
     """What the choice is by: the distance to the target, then omega and the exponent."""
     return float(read_metrics(store, tried[roles.SHARES])["tv"]), *tried.strength
-
-
-def _new(stages: Iterable[PlannedStage], seen: set[ArtifactRef]) -> Iterator[PlannedStage]:
-    """The stages that are not in `seen` yet; they are then."""
-    for stage in stages:
-        if stage.ref not in seen:
-            seen.add(stage.ref)
-            yield stage
-
-
-def _slug(name: str) -> str:
-    return name.replace(" ", "_").replace("=", "").replace(",", "_")
 
 
 @dataclass

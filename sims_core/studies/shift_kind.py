@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Literal
+from typing import ClassVar, Literal
 
 from sims_core.common.errors import BadInput
 from sims_core.data.groups import GroupMix, RejectConfig, ReweighConfig
+from sims_core.engine.stage import Stage
 from sims_core.methods.base import Sampled
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.studies.experiment import Experiment
@@ -38,6 +39,11 @@ class ShiftSetup:
 
 class ShiftKind(ABC):
     """How samples of one kind of data are labelled, re-weighted and compared with a target mix."""
+
+    SAMPLES: ClassVar[str]
+    """What stages call samples among their inputs."""
+    REJECT: ClassVar[Stage[RejectConfig]]
+    """The stage that keeps some of them."""
 
     @abstractmethod
     def num_classes(self, experiment: Experiment) -> int:
@@ -85,7 +91,6 @@ class ShiftKind(ABC):
     ) -> ArtifactRef:
         """Plans a set of another mix; without `labels` of real data, by their own."""
 
-    @abstractmethod
     def reject(
         self,
         planner: Planner,
@@ -96,6 +101,9 @@ class ShiftKind(ABC):
     ) -> ArtifactRef:
         """Plans what rejection sampling keeps of (samples, labels); `shares` are labels of other
         samples of the model."""
+        inputs = {f"{self.SAMPLES}_{k}": samples for k, (samples, _) in enumerate(parts)}
+        inputs |= {f"labels_{k}": labels for k, (_, labels) in enumerate(parts)}
+        return planner.add(role, self.REJECT.request(config, **inputs, shares=shares))
 
     @abstractmethod
     def measure(

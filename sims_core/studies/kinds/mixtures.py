@@ -11,6 +11,7 @@ from sims_core.common.seeding import derive_seed
 from sims_core.data.config import MixtureData, MixtureSourceConfig
 from sims_core.data.groups import GroupMix, RejectConfig, ReweighConfig
 from sims_core.data.stages import PREPARE_MIXTURE, REJECT_POINTS, REWEIGH_POINTS
+from sims_core.engine.stage import Stage
 from sims_core.evaluation.config import EvaluateAgainstPointsConfig, LabelPointsConfig
 from sims_core.evaluation.stages import EVALUATE_AGAINST_POINTS, LABEL_POINTS
 from sims_core.methods.base import Sampled
@@ -47,6 +48,9 @@ class Mixtures(Points):
 
 class ShiftMixtures(ShiftKind):
     """Components are told by Bayes' rule, which needs no classifier: the judge is the truth."""
+
+    SAMPLES: ClassVar[str] = "points"
+    REJECT: ClassVar[Stage[RejectConfig]] = REJECT_POINTS
 
     def num_classes(self, experiment: Experiment) -> int:
         return len(_data(experiment).mixture.means)
@@ -104,18 +108,6 @@ class ShiftMixtures(ShiftKind):
         if labels is None:
             labels = self.label(planner, f"{roles.LABEL} real", samples, {})
         return planner.add(role, REWEIGH_POINTS.request(config, points=samples, labels=labels))
-
-    def reject(
-        self,
-        planner: Planner,
-        role: str,
-        config: RejectConfig,
-        parts: Sequence[tuple[ArtifactRef, ArtifactRef]],
-        shares: ArtifactRef,
-    ) -> ArtifactRef:
-        inputs = {f"points_{number}": points for number, (points, _) in enumerate(parts)}
-        inputs |= {f"labels_{number}": labels for number, (_, labels) in enumerate(parts)}
-        return planner.add(role, REJECT_POINTS.request(config, **inputs, shares=shares))
 
     def measure(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Mapping
+from typing import ClassVar, cast
 
 from pydantic import ValidationError
 
@@ -14,6 +14,7 @@ from sims_core.common.seeding import derive_seed
 from sims_core.data.config import ImageData
 from sims_core.data.groups import GroupMix, RejectConfig, ReweighConfig
 from sims_core.data.stages import REJECT, REWEIGH
+from sims_core.engine.stage import Stage
 from sims_core.evaluation.config import (
     ClassifierStageConfig,
     EvaluationConfig,
@@ -36,6 +37,9 @@ from sims_core.studies.shift_kind import Labeller, Purpose, ShiftKind, ShiftSetu
 class ShiftImages(ShiftKind):
     """Two classifiers of the labelled real images: each is trained on one half of them."""
 
+    SAMPLES: ClassVar[str] = "images"
+    REJECT: ClassVar[Stage[RejectConfig]] = REJECT
+
     def num_classes(self, experiment: Experiment) -> int:
         data, net = cast(ImageData, experiment.data), cast(ImageNet, experiment.model.net)
         if data.encoding is not None:
@@ -51,7 +55,7 @@ class ShiftImages(ShiftKind):
         if data.contents is None or not data.contents.num_classes:
             raise BadInput(
                 f"distribution-shift needs labelled images, and those of {data.title} have no "
-                "labels: import them with --labels FILE, or from a sub-folder for each class"
+                "labels: import them with `labels` FILE, or from a sub-folder for each class"
             )
         return data.contents.num_classes
 
@@ -120,18 +124,6 @@ class ShiftImages(ShiftKind):
     ) -> ArtifactRef:
         given = {} if labels is None else {"labels": labels}
         return planner.add(role, REWEIGH.request(config, images=samples, **given))
-
-    def reject(
-        self,
-        planner: Planner,
-        role: str,
-        config: RejectConfig,
-        parts: Sequence[tuple[ArtifactRef, ArtifactRef]],
-        shares: ArtifactRef,
-    ) -> ArtifactRef:
-        inputs = {f"images_{number}": images for number, (images, _) in enumerate(parts)}
-        inputs |= {f"labels_{number}": labels for number, (_, labels) in enumerate(parts)}
-        return planner.add(role, REJECT.request(config, **inputs, shares=shares))
 
     def measure(
         self,

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import torch
 
-from sims_core.reports.provenance import code_commit
+from sims_core.engine.source import code_commit
 from sims_core.reports.run_folder import RunToReport, write_run
 from sims_core.store.store import Store
 
