@@ -43,7 +43,7 @@ class Measured:
             planner.add("prepare images", self.images.request)
         sample = None
         if self.count < self.images.contents.count:
-            sample = derive_seed(self.seed, purposes.SAMPLE, "images")
+            sample = derive_seed(self.seed, purposes.SAMPLE, purposes.IMAGES)
         config = FeaturesConfig(count=self.count, sample_seed=sample)
         request = FEATURES.request(config, images=self.images.ref, **extractor)
         planner.add("features", request)
