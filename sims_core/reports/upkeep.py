@@ -156,7 +156,7 @@ def collect(store: Store, older_than_days: float, dry_run: bool) -> Gone:
         for location in sorted(candidates):
             path = store.root / location
             lock = store.root / "locks" / f"{path.name}.lock"
-            if path.lstat().st_mtime > before or (lock.exists() and is_held(lock)):
+            if path.lstat().st_mtime > before or _is_busy(lock):
                 continue
             gone.artifacts.append(location)
             gone.bytes += held.bytes_of([location])
@@ -186,12 +186,20 @@ def _useless_sets(store: Store, kept: set[str], before: float) -> list[Path]:
     decoded of late. Who has one mapped keeps what it has."""
     needed = decoded_of(store, kept)
     found = [folder for folder in decoded_folders(store.root) if folder not in needed]
-    locks = {folder: decoding_lock(store.root, folder.name) for folder in found}
     return [
         folder
-        for folder, lock in locks.items()
-        if folder.lstat().st_mtime <= before and not (lock.exists() and is_held(lock))
+        for folder in found
+        if folder.lstat().st_mtime <= before
+        and not _is_busy(decoding_lock(store.root, folder.name))
     ]
+
+
+def _is_busy(lock: Path) -> bool:
+    """Whether somebody holds this lock; where it has no file, nobody does."""
+    try:
+        return is_held(lock)
+    except FileNotFoundError:
+        return False
 
 
 def _throw(store: Store, path: Path) -> Path:
