@@ -210,9 +210,7 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
         experiment = fit_networks_to_data(experiment, store, chosen)
     experiment = resolve_data(resolve_base(experiment, store, chosen), store)
     experiment = resolve_reference(resolve_methods(experiment, store), store)
-    settings = Settings.read()
-    kind_of(experiment.data).check_machine(experiment, settings.execution())
-    evaluation = pin_weights(experiment.evaluation, settings.files())
+    evaluation = pin_weights(experiment.evaluation, Settings.read().files())
     return experiment.model_copy(update={"evaluation": evaluation})
 
 
@@ -243,6 +241,7 @@ def make_plan(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
     experiment = make_experiment(flow, parameters, store)
     signature = import_module(f"flows.signatures.{flow.replace('-', '_')}")
     plan: Plan = signature.plan(experiment, parameters)
+    kind_of(experiment.data).check_machine(experiment, Settings.read().execution(), plan)
     return plan
 
 

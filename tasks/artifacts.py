@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -19,8 +20,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.runtime import flow_run
 
+from sims_core.evaluation.metric import Neighborhoods, column
 from sims_core.reports.base import kind_report
+from sims_core.reports.cost import Cost
 from sims_core.reports.found import summarise_arm
+from sims_core.reports.over_seeds import counts_of
 from sims_core.reports.summary import ArmSummary, Curve, RunSummary, shown_figures
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
@@ -55,15 +59,24 @@ def _enlarged(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _rows(arm: ArmSummary) -> list[dict[str, Any]]:
-    """The figures of each generation, to four digits."""
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
 
-    def short(value: float) -> float:
-        return float(f"{value:.4g}")
 
+def _beside(counts: Mapping[str, int | float], cost: Cost | None) -> dict[str, Any]:
+    """On how many data figures are, and what their model costs."""
+    return {**counts, **(cost.columns if cost else {})}
+
+
+def _rows(arm: ArmSummary, neighborhoods: Neighborhoods) -> list[dict[str, Any]]:
+    """The figures of each generation, to four digits, their counts and the cost."""
     names = shown_figures(arm)
     return [
-        {"t": generation.t, **{name: short(generation.metrics[name]) for name in names}}
+        {
+            "t": generation.t,
+            **{column(name, neighborhoods): _short(generation.metrics[name]) for name in names},
+            **_beside(counts_of(generation.metrics), arm.cost),
+        }
         for generation in arm.generations
     ]
 
@@ -89,7 +102,7 @@ def show_generation(
     """After generation t of an arm: its samples, and the metrics so far as text and as a table."""
     arm = plan.name.replace("|", r"\|")
     reached = replace(plan, stages=tuple(stage for stage in plan.stages if stage.t <= t))
-    rows = _rows(summarise_arm(store, reached))
+    rows = _rows(summarise_arm(store, reached), experiment.evaluation.neighborhoods)
     picture = _samples(store, experiment, plan.artifacts(t))
     text = f"## {arm}, generation {t} of {generations}\n\n{picture}\n\n{_markdown_table(rows)}\n"
     about = f"{plan.name}, t = {t} of {generations}"
@@ -102,16 +115,28 @@ def show_generation(
     )
 
 
-def _last_point(curve: Curve, figure: str) -> dict[str, Any]:
-    point = curve.points[-1]
-    return {"model": curve.name, "at": point.x, figure: round(point.figures[figure].mean, 4)}
+def _points(curve: Curve, figure: str) -> list[dict[str, Any]]:
+    """The main figure of each point of a curve, with its interval."""
+    return [
+        {
+            "model": curve.name,
+            "at": point.x,
+            figure: point.brief(figure),
+            "seeds": point.figures[figure].n,
+            **_beside(point.counts, curve.cost or point.cost),
+        }
+        for point in curve.points
+    ]
 
 
-def show_report(summary: RunSummary) -> None:
+def show_report(summary: RunSummary, experiment: Experiment) -> None:
     """At the end of a run: the curves with every arm's last figures, and a link to the report."""
-    report = Path(summary.report)
-    last = [{"arm": arm.name, **_rows(arm)[-1]} for arm in summary.arms]
-    last = last or [_last_point(curve, summary.figure) for curve in summary.curves]
+    report, k = Path(summary.report), experiment.evaluation.neighborhoods
+    rows = [{"arm": arm.name, **_rows(arm, k)[-1]} for arm in summary.arms]
+    what = "the last generation of each arm"
+    if not rows:
+        rows = [row for curve in summary.curves for row in _points(curve, summary.figure)]
+        what = "each model"
     text = (
         f"## {summary.run}\n\n{_picture((report.parent / 'figure.png').read_bytes(), 'curves')}\n\n"
         f"The whole report: `{report}`\n"
@@ -123,8 +148,8 @@ def show_report(summary: RunSummary) -> None:
         ArtifactCreate(
             key=f"{key}-metrics",
             type="table",
-            data=json.dumps(last),
-            description="the last generation of each arm",
+            data=json.dumps(rows),
+            description=what,
         ),
         ArtifactCreate(
             key=f"{key}-report",

@@ -89,10 +89,7 @@ class TaskStep:
                 work(str(task_run.id), show)
             return [stage.ref.location for stage in batch.stages]
 
-        whole = all(
-            self.store.is_whole(stage.ref) and not self.recompute.wants(self.store, stage.request)
-            for stage in batch.stages
-        )
+        whole = all(self.recompute.takes(self.store, stage.request) for stage in batch.stages)
         run = stage_task(batch.name).with_options(
             result_storage=results_folder(self.store),
             refresh_cache=not whole,

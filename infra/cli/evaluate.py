@@ -155,6 +155,7 @@ def _measure(comparison: Comparison) -> dict[str, Any]:
         "metrics": read_figures(store, metrics),
         "kid_subsets": evaluation.kid_subsets,
         "kid_subset_size": evaluation.kid_subset_size,
+        "neighborhoods": evaluation.neighborhoods,
         "store": str(store.root),
         "artifact": metrics[0].location,
         "stages": count_stages(outcomes).model_dump(),
@@ -174,7 +175,7 @@ def _text(row: dict[str, Any]) -> str:
     metrics, weights = row["metrics"], row["weights_sha256"]
     notes = {"kid": f" ({row['kid_subsets']} subsets of {row['kid_subset_size']})"}
     figures = []
-    for figure in figures_in(metrics):
+    for figure in figures_in(metrics, row["neighborhoods"]):
         value = f"{metrics[figure.name]:z.{figure.decimals + 1}f}"
         spread = f" +- {metrics[figure.spread]:.{figure.decimals + 1}f}" if figure.spread else ""
         figures.append(f"{figure.title} {value}{spread}{notes.get(figure.name, '')}")

@@ -70,9 +70,7 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     notes = notices(store, (stage.request for stage in plan))
     for arm, stages in plan.groups:
         for stage in stages:
-            cached = stage.ref in seen or (
-                store.is_whole(stage.ref) and not recompute.wants(store, stage.request)
-            )
+            cached = stage.ref in seen or recompute.takes(store, stage.request)
             seen.add(stage.ref)
             rows.append(
                 {"arm": arm, "stage": stage.label, "cached": cached, "artifact": stage.ref.location}
@@ -96,18 +94,18 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
 
 
 def _looked_at(store: Store, plan: Plan) -> Iterator[bool]:
-    """Whether the store has each stage, those included that earlier ones decide on.
+    """Whether each stage is taken from the store, those included that earlier ones decide on.
 
     Looking may read every byte of an artifact: it is done when the next value is asked for.
     """
     missing, recompute = 0, Recompute.of(Settings.read().recompute)
     for stage in plan:
-        whole = store.is_whole(stage.ref) and not recompute.wants(store, stage.request)
-        missing += not whole
-        yield whole
+        taken = recompute.takes(store, stage.request)
+        missing += not taken
+        yield taken
     if not missing:
         for _, stages in plan.completed(store).groups[len(plan.groups) :]:
-            yield from (store.is_whole(stage.ref) for stage in stages)
+            yield from (recompute.takes(store, stage.request) for stage in stages)
 
 
 def execute(run: CheckedRun) -> RunSummary:

@@ -24,7 +24,7 @@ from pydantic import Field
 from sims_core.common.errors import DamagedArtifact
 from sims_core.common.frozen import Frozen
 from sims_core.data.config import Contents
-from sims_core.data.grid import GRID_FILE, GRID_IMAGES, encode_png, image_grid
+from sims_core.data.grid import encode_png
 from sims_core.data.tar_samples import SampleWriter, stream_members
 from sims_core.data.types import Images, Labels, Latents
 
@@ -271,18 +271,6 @@ def read_samples(shards: Sequence[Path]) -> tuple[NDArray[Any], Labels | None]:
 def read_images(shards: Sequence[Path]) -> tuple[Images, Labels | None]:
     """All images of the shards, and their labels; see `read_samples`."""
     return read_samples(shards)
-
-
-def write_index(
-    folder: Path, images: Images, shards: Sequence[Shard], labels: Sequence[int] | None = None
-) -> ImageSet:
-    """Writes images.json and grid.png (the first 64 images) beside the shards.
-
-    Args:
-        images: at least the first 64 images of the set, uint8 [n, C, H, W].
-    """
-    (folder / GRID_FILE).write_bytes(image_grid(images[:GRID_IMAGES]))
-    return index_shards(folder, images.shape[1:], shards, Counter(labels or ()))
 
 
 def index_shards(

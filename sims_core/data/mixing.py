@@ -127,11 +127,6 @@ def read_first_labelled(folder: Path, count: int | None) -> tuple[NDArray[Any], 
     return samples, np.array(labels, dtype=np.int64)
 
 
-def read_first(folder: Path, count: int | None) -> NDArray[Any]:
-    """First `count` images or latents (None: all) of a verified artifact, [count, C, H, W]."""
-    return read_first_labelled(folder, count)[0]
-
-
 def map_training_set(
     store: Store, folder: Path, processes: int = 1
 ) -> list[tuple[NDArray[Any], Labels | None]] | None:

@@ -134,6 +134,16 @@ class EvaluationConfig(Frozen):
                 raise ValueError(f"metric_options.{name}: {one_line(error)}") from None
         return self
 
+    @property
+    def neighborhoods(self) -> dict[str, int]:
+        """k of each metric that is made of nearest neighbours, by the metric's name."""
+        named = {
+            each.name: each.options["neighborhood"]
+            for each in self.metric_stages(0)
+            if "neighborhood" in each.options
+        }
+        return {"precision_recall": self.prc_neighborhood, **named}
+
     def metric_stages(self, seed: int) -> tuple[MetricConfig, ...]:
         """The configuration of the stage of each of `metrics`, with all its options."""
         known, stages = further_metrics() if self.metrics else {}, []

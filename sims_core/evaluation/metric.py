@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -94,6 +94,10 @@ class Figure:
     @property
     def better(self) -> str:
         return f"{self.direction} is better"
+
+    def at(self, k: int) -> Figure:
+        """The figure with the neighbourhood that it was measured with in its title."""
+        return replace(self, title=f"{self.title} (k = {k})")
 
     @property
     def heading(self) -> str:
@@ -196,10 +200,29 @@ def further_metrics() -> dict[str, Metric[Any]]:
     return {name: each for name, each in load_metrics().items() if name not in STANDARD_METRICS}
 
 
-def figures_in(found: Mapping[str, Any]) -> list[Figure]:
-    """The figures that are among these results, in the order in which reports show them."""
+Neighborhoods = Mapping[str, int]
+"""k of each metric that is made of nearest neighbours, by the metric's name."""
+
+
+def column(key: str, neighborhoods: Neighborhoods) -> str:
+    """A key of a table as its column is called: with k where the figure hangs on one."""
+    for metric in load_metrics().values():
+        for figure in metric.figures:
+            if metric.name in neighborhoods and f"{key}_".startswith(f"{figure.name}_"):
+                return f"{key} (k = {neighborhoods[metric.name]})"
+    return key
+
+
+def figures_in(
+    found: Mapping[str, Any], neighborhoods: Neighborhoods | None = None
+) -> list[Figure]:
+    """The figures that are among these results, in the order in which reports show them.
+
+    Args:
+        neighborhoods: what the titles say of k; None: nothing.
+    """
     return [
-        figure
+        figure if (k := (neighborhoods or {}).get(metric.name)) is None else figure.at(k)
         for metric in load_metrics().values()
         for figure in metric.figures
         if figure.name in found

@@ -366,7 +366,6 @@ class EDM2Config(_UNetBase):
 
 
 EDMNet = SongUNetConfig | ADMConfig | EDM2Config
-EDM_NETS = (SongUNetConfig, ADMConfig, EDM2Config)
 EDMNetConfig = Annotated[EDMNet, Field(discriminator="kind")]
 
 

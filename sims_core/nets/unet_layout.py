@@ -46,10 +46,6 @@ class UNetLayout:
     def blocks(self) -> tuple[BlockPlan, ...]:
         return self.encoder + self.decoder
 
-    def encoder_at(self, level: int) -> list[BlockPlan]:
-        """The blocks of one level of the encoder."""
-        return [block for block in self.encoder if block.level == level]
-
     def decoder_at(self, level: int) -> list[BlockPlan]:
         """The blocks of one level of the decoder."""
         return [block for block in self.decoder if block.level == level]

@@ -6,7 +6,8 @@ the other way round. Modules with these objects import no matplotlib until somet
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
@@ -17,7 +18,7 @@ from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import LoopPlan
-from sims_core.studies.plan import Plan
+from sims_core.studies.plan import Plan, PlannedStage
 from sims_core.studies.planner import kind_of
 from sims_core.studies.running import Outcome
 
@@ -54,7 +55,8 @@ class Picture:
 
 
 class KindReport(Protocol):
-    """What a report shows of one kind of data."""
+    """What a report shows of one kind of data; one that is derived from it knows nothing beyond
+    each generation's metrics, unless it says so."""
 
     @property
     def figure(self) -> str:
@@ -74,9 +76,11 @@ class KindReport(Protocol):
         self, store: Store, plan: LoopPlan, arms: tuple[ArmSummary, ...]
     ) -> tuple[ArmSummary, ...]:
         """The arms with what is known beyond each generation's metrics."""
+        return arms
 
     def scan_ratios(self, store: Store, plan: LoopPlan) -> list[Interval | None]:
         """The distance of each scanned first generation over the baseline's."""
+        return [None] * len(plan.scan)
 
     def page(
         self, store: Store, summary: RunSummary, plan: LoopPlan, folder: Path | None
@@ -106,6 +110,19 @@ class Report(Protocol):
 
     def page(self, store: Store, summary: RunSummary, plan: Any, folder: Path | None) -> PagePart:
         """The study's figures. Those that are files as well go into `folder`, if given."""
+
+
+def model_grids(
+    store: Store, experiment: Experiment, models: Iterable[tuple[str, Iterable[PlannedStage]]]
+) -> list[dict[str, str]]:
+    """Samples of models, given by name and stages, as far as there is a picture of them."""
+    report, grids = kind_report(experiment), []
+    for name, stages in models:
+        artifacts = {stage.role: stage.ref for stage in stages}
+        if (picture := report.samples(store, experiment, artifacts)) is not None:
+            uri = "data:image/png;base64," + base64.b64encode(picture.png).decode()
+            grids.append({"model": name, "uri": uri})
+    return grids
 
 
 def report_of(plan: Plan) -> Report:

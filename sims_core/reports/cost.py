@@ -18,8 +18,9 @@ from sims_core.training.stages import TRAIN
 class Cost(Frozen):
     """The price of one generation's model: of a sample of it, and of making it from the base."""
 
-    evaluations: int
-    """Network evaluations for one sample, of the base and of the auxiliary together."""
+    evaluations: int | float
+    """Network evaluations for one sample, of the base and of the auxiliary together; where only
+    some samples are kept, for one that is."""
     extra_training_percent: float | None
     """Training beyond the base's, in percent of that: images seen times the weights of the network
     that sees them. None: not known, since base or auxiliary is imported, or has no network."""
@@ -41,7 +42,7 @@ class Cost(Frozen):
     def __str__(self) -> str:
         extra = self.extra_training_percent
         parts = [
-            f"{self.evaluations} evaluations a sample",
+            f"{self.evaluations:g} evaluations a sample",
             "extra training not known" if extra is None else f"{extra:.3g} % extra training",
         ]
         if self.extra_samples:
@@ -84,12 +85,13 @@ def arm_cost(store: Store, stages: Iterable[PlannedStage]) -> Cost | None:
             if "sampler" in stage.request.config
             and not stage.role.startswith((roles.GENERATE, roles.PREVIEW))
         ),
-        weights=sum(_weights(store, ref) for ref in models),
+        weights=weights_of(store, models),
     )
 
 
-def _weights(store: Store, ref: ArtifactRef) -> int:
-    return count_weights(store.open_artifact(ref))
+def weights_of(store: Store, models: Iterable[ArtifactRef]) -> int:
+    """Numbers of all the networks together."""
+    return sum(count_weights(store.open_artifact(ref)) for ref in models)
 
 
 def _extra_training(store: Store, stages: list[PlannedStage]) -> float | None:
@@ -110,4 +112,4 @@ def _extra_training(store: Store, stages: list[PlannedStage]) -> float | None:
 def _work(store: Store, stage: PlannedStage) -> int:
     """Images seen times weights."""
     training = TrainStageConfig.model_validate(stage.request.config).training
-    return training.num_steps * training.batch_size * _weights(store, stage.ref)
+    return training.num_steps * training.batch_size * weights_of(store, [stage.ref])

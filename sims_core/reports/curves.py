@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sims_core.evaluation.metric import Figure as MetricFigure
-from sims_core.evaluation.metric import figures_in
+from sims_core.evaluation.metric import Neighborhoods, figures_in
 from sims_core.reports.bands import band
 from sims_core.reports.drawing import COLOURS
 from sims_core.reports.estimates import estimate
@@ -49,20 +49,23 @@ def _values(arm: ArmSummary, metric: MetricFigure, relative: bool) -> list[float
     return ratios(arm, metric.name, values[0]) if relative else values
 
 
-def shown_metrics(arms: Sequence[ArmSummary]) -> list[MetricFigure]:
-    """The figures that every generation of every arm has."""
+def shown_metrics(
+    arms: Sequence[ArmSummary], neighborhoods: Neighborhoods | None = None
+) -> list[MetricFigure]:
+    """The figures that every generation of every arm has; titles say k as `figures_in` does."""
     found = [generation.metrics for arm in arms for generation in arm.generations]
-    return [each for each in figures_in(found[0]) if all(each.name in row for row in found)]
+    known = figures_in(found[0], neighborhoods)
+    return [each for each in known if all(each.name in row for row in found)]
 
 
-def curves(arms: Sequence[ArmSummary]) -> Figure:
+def curves(arms: Sequence[ArmSummary], neighborhoods: Neighborhoods | None = None) -> Figure:
     """Each metric over generations, above; its ratio to the arm's own t = 1, below.
 
     Arms that differ in their seed only are one line, through their means, with a band.
 
     Four metrics side by side; further ones in a second pair of rows, and so on.
     """
-    metrics = shown_metrics(arms)
+    metrics = shown_metrics(arms, neighborhoods)
     pairs = math.ceil(len(metrics) / PANELS)
     figure = Figure(figsize=(11, 4.9 * pairs), layout="constrained")
     panels = figure.subplots(2 * pairs, PANELS, sharex=True)

@@ -11,8 +11,8 @@ from sims_core.data.config import ImageData
 from sims_core.data.grid import GRID_FILE
 from sims_core.evaluation.config import ONLY_FID
 from sims_core.latents.stages import decode_request, has_images
-from sims_core.reports.base import PagePart, Picture
-from sims_core.reports.summary import ArmSummary, Interval, RunSummary, shown_generations
+from sims_core.reports.base import KindReport, PagePart, Picture
+from sims_core.reports.summary import RunSummary, shown_generations
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
@@ -26,7 +26,7 @@ FEATURE_SPACES = {
 }
 
 
-class ImagesReport:
+class ImagesReport(KindReport):
     """FID and its like, grids of the same seeds."""
 
     figure = "fid"
@@ -47,16 +47,8 @@ class ImagesReport:
         counts = counts or f"{evaluation.num_images}"
         text = f"{counts} generated images; {FEATURE_SPACES[evaluation.features]}"
         if evaluation.reference is None:
-            return text
+            return f"{text}; precision and recall at k = {evaluation.prc_neighborhood}"
         return f"{text}; against the file {Path(evaluation.reference).name}: {ONLY_FID}"
-
-    def finish_arms(
-        self, store: Store, plan: LoopPlan, arms: tuple[ArmSummary, ...]
-    ) -> tuple[ArmSummary, ...]:
-        return arms
-
-    def scan_ratios(self, store: Store, plan: LoopPlan) -> list[Interval | None]:
-        return [None] * len(plan.scan)
 
     def page(
         self, store: Store, summary: RunSummary, plan: LoopPlan, folder: Path | None
@@ -64,10 +56,11 @@ class ImagesReport:
         from sims_core.reports.curves import curves, shown_metrics
         from sims_core.reports.drawing import written
 
+        k = plan.experiment.evaluation.neighborhoods
         return PagePart(
             {
-                "curves": written(curves(summary.arms), folder, "figure"),
-                "metrics": shown_metrics(summary.arms),
+                "curves": written(curves(summary.arms, k), folder, "figure"),
+                "metrics": shown_metrics(summary.arms, k),
                 "grids": _grids(store, plan),
                 **images_context(store, plan.experiment, plan.setup[0].ref),
             },

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from sims_core.evaluation.metric import Figure, figures_in
+from sims_core.evaluation.metric import Figure, Neighborhoods, figures_in
 from sims_core.reports.estimates import Estimate, estimate
 from sims_core.reports.past_runs import PastRun
 
@@ -90,9 +90,13 @@ def _figures(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(row[name]) for name in (*names, *counts)}
 
 
-def known_figures(rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """The figures that every one of the rows has, in the order of reports."""
+def known_figures(
+    rows: Sequence[Mapping[str, Any]], neighborhoods: Neighborhoods | None = None
+) -> list[Figure]:
+    """The figures that every one of the rows has, in the order of reports; titles say k as
+    `figures_in` does."""
     if not rows:
         return []
-    candidates = [*(each for each in POINTS if each.name in rows[0]), *figures_in(rows[0])]
+    points = [each for each in POINTS if each.name in rows[0]]
+    candidates = [*points, *figures_in(rows[0], neighborhoods)]
     return [each for each in candidates if all(row.get(each.name) is not None for row in rows)]

@@ -8,8 +8,8 @@ from typing import cast
 
 from sims_core.common import roles
 from sims_core.data.config import MixtureData
-from sims_core.reports.base import PagePart, Picture
-from sims_core.reports.summary import ArmSummary, Interval, RunSummary
+from sims_core.reports.base import KindReport, PagePart, Picture
+from sims_core.reports.summary import RunSummary
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
@@ -18,7 +18,7 @@ from sims_core.studies.loop import LoopPlan
 CLOUD_POINTS = 500
 
 
-class MixturesReport:
+class MixturesReport(KindReport):
     """Exact transport to points of the true mixture, and clouds."""
 
     figure = "w2_empirical"
@@ -35,14 +35,6 @@ class MixturesReport:
     def describe_evaluation(self, experiment: Experiment, counts: str) -> str:
         points = experiment.point_evaluation.empirical_points
         return f"components of {counts} points, exact transport between {points}, a replicate"
-
-    def finish_arms(
-        self, store: Store, plan: LoopPlan, arms: tuple[ArmSummary, ...]
-    ) -> tuple[ArmSummary, ...]:
-        return arms
-
-    def scan_ratios(self, store: Store, plan: LoopPlan) -> list[Interval | None]:
-        return [None] * len(plan.scan)
 
     def page(
         self, store: Store, summary: RunSummary, plan: LoopPlan, folder: Path | None

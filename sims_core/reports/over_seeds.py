@@ -26,6 +26,11 @@ def figures_over_seeds(found: Sequence[Metrics], suffix: str = "") -> dict[str, 
     return {name: estimate([metrics[name] for metrics in found]) for name in names}
 
 
+def counts_of(metrics: Metrics) -> dict[str, int | float]:
+    """On how many data the figures of a model are."""
+    return {name: metrics[name] for name in COUNTS if name in metrics and name != "seed"}
+
+
 def as_row(seed: int, metrics: Metrics) -> dict[str, Any]:
     """A model's figures with its run's `seed`; that of KID's subsets is `metric_seed`."""
     renamed = {"metric_seed" if name == "seed" else name: metrics[name] for name in metrics}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sims_core.common import roles
 from sims_core.diffusion.config import SamplerConfig
+from sims_core.evaluation.metric import column
 from sims_core.reports.base import RunDetails, kind_report, report_of
 from sims_core.reports.cost import Cost
 from sims_core.reports.over_seeds import verdict
@@ -117,6 +119,7 @@ def render_report(
             total_seconds=sum(group["seconds"] for group in times),
             outcomes=details.outcomes,
             costs=_costs(summary),
+            column=partial(column, neighborhoods=plan.experiment.evaluation.neighborhoods),
             **{"over_seeds": None, **part.context},
         )
     )
@@ -124,9 +127,9 @@ def render_report(
 
 def _costs(summary: RunSummary) -> list[tuple[str, Cost]]:
     """What each curve costs, or each arm where there are no curves, as far as that is known."""
-    found = [(curve.name, curve.cost) for curve in summary.curves]
-    found = found or [(arm.name, arm.cost) for arm in summary.arms]
-    return [(name, cost) for name, cost in found if cost is not None]
+    if summary.curves:
+        return [each for curve in summary.curves for each in curve.costs]
+    return [(arm.name, arm.cost) for arm in summary.arms if arm.cost is not None]
 
 
 def metric_rows(store: Store, summary: RunSummary, plan: Plan) -> list[dict[str, Any]]:

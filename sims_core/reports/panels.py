@@ -22,6 +22,7 @@ from sims_core.common import roles
 from sims_core.data.config import PointSourceConfig
 from sims_core.data.points import read_points, true_covariance
 from sims_core.diffusion.gaussian import moments
+from sims_core.reports.bands import finish
 from sims_core.reports.drawing import COLOURS
 from sims_core.reports.summary import ArmSummary, RunSummary, shown_generations
 from sims_core.reports.tables import ratios
@@ -61,15 +62,6 @@ class _Results:
         return sorted(chosen, key=lambda pair: pair[0])
 
 
-def _finish(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel(x, fontsize=9)
-    axes.set_ylabel(y, fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def _first_generations(results: _Results) -> dict[float, dict[str, int | float]]:
     """Metrics at t = 1 by omega, at the preset's budget, from arms and scan."""
     budget = results.plan.experiment.sims.budget_mimg
@@ -95,7 +87,7 @@ def _self_improvement(axes: Axes, results: _Results) -> None:
     axes.axhline(floor, color="#868e96", linestyle=":", linewidth=1)
     axes.annotate("floor: a real sample", (omegas[-1], floor), ha="right", va="bottom", fontsize=8)
     axes.set_ylim(bottom=0)
-    _finish(axes, "Self-improvement: t = 1", "omega", "E[W2] to the truth")
+    finish(axes, "omega", "E[W2] to the truth", "Self-improvement: t = 1")
 
 
 def _curve_sizes(sizes: Sequence[int]) -> list[int]:
@@ -117,7 +109,7 @@ def _curves(axes: Axes, results: _Results) -> None:
     axes.axhline(1, color="#868e96", linewidth=0.8)
     axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
     axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper left")
-    _finish(axes, "Over generations", "generation t", "E[W2] / E[W2] of the standard G^1")
+    finish(axes, "generation t", "E[W2] / E[W2] of the standard G^1", "Over generations")
 
 
 def _convergence(axes: Axes, results: _Results) -> None:
@@ -137,7 +129,7 @@ def _convergence(axes: Axes, results: _Results) -> None:
         )
     axes.axhline(1, color="#868e96", linewidth=0.8)
     axes.legend(fontsize=7, frameon=False)
-    _finish(axes, "At convergence", "omega", "E[W2] / E[W2] of the standard G^1")
+    finish(axes, "omega", "E[W2] / E[W2] of the standard G^1", "At convergence")
 
 
 def _budgets(axes: Axes, results: _Results) -> None:

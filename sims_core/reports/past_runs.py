@@ -13,8 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from sims_core.common.errors import BadInput
+from sims_core.evaluation.config import EvaluationConfig
 from sims_core.reports.run_folder import SUMMARY_FILE
 from sims_core.store.store import Store
 
@@ -72,6 +74,15 @@ class PastRun:
         """Those of the flow, overrides among them by their dotted names."""
         found = dict(self.provenance.get("parameters") or {})
         return found | dict(flat(found.pop("overrides", None) or {}))
+
+    @property
+    def neighborhoods(self) -> dict[str, int]:
+        """k of each metric that is made of nearest neighbours; empty where it is not known."""
+        try:
+            evaluation = self.provenance["experiment"]["evaluation"]
+            return EvaluationConfig.model_validate(evaluation).neighborhoods
+        except (KeyError, TypeError, ValidationError):
+            return {}
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from sims_core.common import roles
 from sims_core.data.config import GaussianData, PointSourceConfig
-from sims_core.reports.base import PagePart, Picture
+from sims_core.reports.base import KindReport, PagePart, Picture
 from sims_core.reports.summary import ArmSummary, Interval, RunSummary, ScanPoint
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
@@ -16,7 +16,7 @@ from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import LoopPlan
 
 
-class PointsReport:
+class PointsReport(KindReport):
     """Wasserstein distances, where each arm ends, clouds."""
 
     figure = "w2"

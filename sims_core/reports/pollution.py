@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sims_core.evaluation.figures import read_figures
-from sims_core.reports.base import PagePart, kind_report
+from sims_core.reports.base import PagePart, kind_report, model_grids
 from sims_core.reports.cost import arm_cost
 from sims_core.reports.estimates import paired_difference
-from sims_core.reports.over_seeds import as_row, compared, figures_over_seeds
+from sims_core.reports.over_seeds import as_row, compared, counts_of, figures_over_seeds
 from sims_core.reports.summary import Curve, CurvePoint, RunSummary
 from sims_core.store.store import Store
 from sims_core.studies.pollution import Measured, PollutionPlan
@@ -62,7 +62,12 @@ def pollution_curves(store: Store, plan: PollutionPlan, figure: str) -> tuple[Cu
         values = [each[figure] for each in metrics]
         is_ideal = name == baseline and size == 0
         change = None if is_ideal else paired_difference(values, ideal)
-        return CurvePoint(x=size, figures=figures_over_seeds(metrics), change=change)
+        return CurvePoint(
+            x=size,
+            figures=figures_over_seeds(metrics),
+            change=change,
+            counts=counts_of(metrics[0]),
+        )
 
     first = [_metrics(store, each) for each in plan.first]
     costs = {
@@ -70,7 +75,7 @@ def pollution_curves(store: Store, plan: PollutionPlan, figure: str) -> tuple[Cu
         for each in (*plan.first, *plan.second)
         if each.seed == plan.seed
     }
-    level = CurvePoint(x=0, figures=figures_over_seeds(first))
+    level = CurvePoint(x=0, figures=figures_over_seeds(first), counts=counts_of(first[0]))
     curves = [Curve(name=FIRST, points=(level,), cost=costs[FIRST])]
     for name in names:
         points = tuple(point(name, size) for size in sizes)
@@ -118,28 +123,15 @@ class PollutionReport:
         from sims_core.reports.drawing import written
         from sims_core.reports.pollution_figure import pollution_figure
 
+        every = (*plan.first, *plan.second)
+        models = [(each.name, each.stages) for each in every if each.seed == plan.seed]
         return PagePart(
             {
                 "curve": written(pollution_figure(summary), folder, "figure"),
-                "grids": _grids(store, plan),
+                "grids": model_grids(store, plan.experiment, models),
             },
             "pollution.html.j2",
         )
 
 
 POLLUTION = PollutionReport()
-
-
-def _grids(store: Store, plan: PollutionPlan) -> list[dict[str, str]]:
-    """Samples of the first seed's models, each from the same noise."""
-    import base64
-
-    report, grids = kind_report(plan.experiment), []
-    for each in (*plan.first, *plan.second):
-        if each.seed != plan.seeds[0]:
-            continue
-        artifacts = {stage.role: stage.ref for stage in each.stages}
-        if (picture := report.samples(store, plan.experiment, artifacts)) is not None:
-            uri = "data:image/png;base64," + base64.b64encode(picture.png).decode()
-            grids.append({"model": each.name, "uri": uri})
-    return grids

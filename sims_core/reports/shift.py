@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from sims_core.common import roles
 from sims_core.evaluation.figures import METRICS_KIND, read_metrics
-from sims_core.reports.base import PagePart, kind_report
-from sims_core.reports.cost import evaluations
+from sims_core.reports.base import PagePart, kind_report, model_grids
+from sims_core.reports.cost import Cost, arm_cost
 from sims_core.reports.estimates import paired_difference
-from sims_core.reports.over_seeds import as_row, figures_over_seeds, verdict
+from sims_core.reports.over_seeds import as_row, counts_of, figures_over_seeds, verdict
 from sims_core.reports.summary import Curve, CurvePoint, RunSummary
 from sims_core.store.store import Store
 from sims_core.studies.shift import (
@@ -31,25 +31,45 @@ ALL = "_all"
 
 
 def figures_of(store: Store, plan: ShiftPlan, model: ShiftModel) -> dict[str, Any]:
-    """Every figure of a model, those of its cost among them."""
+    """Every figure of a model."""
     found: dict[str, Any] = {}
     for stage in model.stages:
         if stage.ref.kind == METRICS_KIND:
             end = ALL if stage.role.endswith(roles.AGAINST_REAL) else ""
             found |= {f"{name}{end}": v for name, v in read_metrics(store, stage.ref).items()}
-    nfe = float(evaluations(store, model.stages) or 0)
     if model.method == REJECTION:
         found["acceptance"] = store.manifest(model[roles.REJECT]).details["acceptance"]
-        nfe /= found["acceptance"]
-    return found | {"nfe": nfe}
+    return found
 
 
-def extra_training(plan: ShiftPlan, method: str) -> float | None:
-    """Training beyond the base's, in percent of it; None: how long that was is not known."""
-    if plan.experiment.base.imported is not None:
-        return None
-    auxiliary = 100_000 * plan.experiment.sims.budget_mimg / plan.experiment.training.kimg
-    return {SHIFTED: auxiliary, REWEIGHED: 100.0}.get(method, 0.0)
+def cost_of(store: Store, plan: ShiftPlan, model: ShiftModel) -> Cost | None:
+    """What a model costs beside its base: S, the auxiliary that was chosen, or a second training.
+
+    Rejection evaluates the network for what it throws away as well. The classifier is not counted.
+    None: as `arm_cost`.
+    """
+    (base,) = (each for each in plan.bases if each.seed == model.seed)
+    tried = [s for each in plan.tried if each.sampled == model.sampled for s in each.stages]
+    made = {
+        BASE: [stage for stage in base.stages if stage.ref == base.model],
+        REWEIGHED: [],  # its own training is no fine-tuning of the base
+    }.get(model.method, [*base.stages, *tried])
+    cost = arm_cost(store, (*made, *model.stages))
+    if cost is not None and model.method == REWEIGHED:
+        return cost.model_copy(update={"extra_training_percent": 100.0})
+    if cost is not None and model.method == REJECTION:
+        acceptance = store.manifest(model[roles.REJECT]).details["acceptance"]
+        return cost.model_copy(update={"evaluations": round(cost.evaluations / acceptance, 1)})
+    return cost
+
+
+def _mean_cost(costs: Sequence[Cost | None]) -> Cost | None:
+    """The cost over seeds: what rejection keeps differs from seed to seed."""
+    known = [cost for cost in costs if cost is not None]
+    if not known or len({cost.evaluations for cost in known}) == 1:
+        return known[0] if known else None
+    mean = round(fmean(cost.evaluations for cost in known), 1)
+    return known[0].model_copy(update={"evaluations": mean})
 
 
 def _kind(model: ShiftModel) -> str:
@@ -68,7 +88,7 @@ def shift_rows(store: Store, plan: ShiftPlan) -> list[dict[str, Any]]:
             "omega": each.strength[0],
             "exponent": each.strength[1],
             **as_row(each.seed, figures_of(store, plan, each)),
-            "extra_training_percent": extra_training(plan, _kind(each)),
+            **(cost.columns if (cost := cost_of(store, plan, each)) else {}),
         }
         for phase, models in phases
         for each in models
@@ -84,27 +104,40 @@ def place(plan: ShiftPlan, target: Target) -> float:
 
 def shift_curves(store: Store, plan: ShiftPlan, figure: str) -> tuple[Curve, ...]:
     """Each method over the targets; a point's change is against the base, seed by seed."""
-    found = {
-        (each.method, each.target, each.seed): figures_of(store, plan, each) for each in plan.models
-    }
+    models = {(each.method, each.target, each.seed): each for each in plan.models}
+    found = {key: figures_of(store, plan, each) for key, each in models.items()}
     curves = []
     for method in METHODS:
         points = []
         for target in plan.shift.targets:
-            own = [found[key] for s in plan.seeds if (key := (method, target, s)) in found]
-            if not own:
+            keys = [key for seed in plan.seeds if (key := (method, target, seed)) in found]
+            if not keys:
                 continue
+            own = [found[key] for key in keys]
             base = [found[BASE, target, seed][figure] for seed in plan.seeds]
             values = [each[figure] for each in own]
             change = None if method == BASE else paired_difference(values, base)
             points.append(
                 CurvePoint(
-                    x=place(plan, target), figures=figures_over_seeds(own, ALL), change=change
+                    x=place(plan, target),
+                    figures=figures_over_seeds(own, ALL),
+                    change=change,
+                    counts=counts_of(own[0]),
+                    cost=_mean_cost([cost_of(store, plan, models[key]) for key in keys]),
                 )
             )
         if points:
-            curves.append(Curve(name=method, points=tuple(points)))
+            curves.append(_curve(method, points))
     return tuple(curves)
+
+
+def _curve(method: str, points: Sequence[CurvePoint]) -> Curve:
+    """A curve with one cost, if it is that of all of its points."""
+    costs = [point.cost for point in points]
+    if any(cost != costs[0] for cost in costs):
+        return Curve(name=method, points=tuple(points))
+    alike = tuple(point.model_copy(update={"cost": None}) for point in points)
+    return Curve(name=method, points=alike, cost=costs[0])
 
 
 def answer(plan: ShiftPlan, curves: Sequence[Curve], figure: str) -> str:
@@ -156,6 +189,11 @@ class ShiftReport:
         from sims_core.reports.shift_figure import frontier_figure, shares_figure
 
         rows = shift_rows(store, plan)
+        drawn = [
+            (each.name, each.stages)
+            for each in plan.models
+            if each.seed == plan.seed and any(s.role == roles.PREVIEW for s in each.stages)
+        ]
         context = {
             "frontier": written(frontier_figure(summary, plan.shift.targets), folder, "figure"),
             "shares": written(shares_figure(summary, plan.shift.targets), folder, "shares"),
@@ -163,7 +201,7 @@ class ShiftReport:
             "selection": [row for row in rows if row["phase"] == "selection"],
             "finals": _finals(rows, plan),
             "classifiers": _classifiers(store, plan),
-            "grids": _grids(store, plan),
+            "grids": model_grids(store, plan.experiment, drawn),
         }
         return PagePart(context, "shift.html.j2")
 
@@ -186,16 +224,3 @@ def _classifiers(store: Store, plan: ShiftPlan) -> list[dict[str, Any]]:
             if stage.role == role:
                 found.append({"role": role, **store.manifest(stage.ref).details})
     return found
-
-
-def _grids(store: Store, plan: ShiftPlan) -> list[dict[str, str]]:
-    """Samples of the first seed's models, each from the same noise."""
-    report, grids = kind_report(plan.experiment), []
-    for each in plan.models:
-        artifacts = {stage.role: stage.ref for stage in each.stages}
-        if each.seed != plan.seeds[0] or roles.PREVIEW not in artifacts:
-            continue
-        if (picture := report.samples(store, plan.experiment, artifacts)) is not None:
-            uri = "data:image/png;base64," + base64.b64encode(picture.png).decode()
-            grids.append({"model": each.name, "uri": uri})
-    return grids

@@ -106,7 +106,7 @@ def compare_runs(runs: Sequence[PastRun]) -> RunComparison:
         for line in _merged(group, label, notes)
     ]
     found = [figures for line in lines for x in line.points.values() for figures in x.values()]
-    figures = known_figures(found)
+    figures = known_figures(found, _common_neighborhoods(runs, notes))
     if not figures:
         raise BadInput("the runs have no figure in common: these compare nothing")
     main = runs[0].figure
@@ -124,6 +124,19 @@ def compare_runs(runs: Sequence[PastRun]) -> RunComparison:
         tuple(notes),
         differences(runs),
     )
+
+
+def _common_neighborhoods(runs: Sequence[PastRun], notes: list[str]) -> dict[str, int]:
+    """k of the metrics that all runs have measured with the same; a note for each other one."""
+    known = [run.neighborhoods for run in runs]
+    found = {}
+    for name in dict.fromkeys(name for each in known for name in each):
+        told = sorted({each[name] for each in known if name in each})
+        if len(told) > 1:
+            notes.append(f"{name} at k = {' and '.join(map(str, told))}: these do not compare")
+        elif all(name in each for each in known):
+            found[name] = told[0]
+    return found
 
 
 def _groups(runs: Sequence[PastRun]) -> list[tuple[PastRun, ...]]:

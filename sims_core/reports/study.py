@@ -11,9 +11,8 @@ from sims_core.common import roles
 from sims_core.evaluation.figures import read_figures
 from sims_core.evaluation.metric import figures_in
 from sims_core.methods.self_synthetic import SelfSynthetic
-from sims_core.nets.files import count_weights
 from sims_core.reports.base import PagePart
-from sims_core.reports.cost import Cost, arm_cost, evaluations
+from sims_core.reports.cost import Cost, arm_cost, evaluations, weights_of
 from sims_core.reports.estimates import estimate, paired_difference
 from sims_core.reports.images import images_context
 from sims_core.reports.over_seeds import as_row, figures_over_seeds
@@ -68,7 +67,7 @@ def _cost(store: Store, plan: StudyPlan, each: Measurement) -> Cost:
         evaluations=evaluations(store, each.stages) or 0,
         extra_training_percent=_extra_training(store, plan, each),
         extra_samples=plan.sweep.n_s if isinstance(each.candidate.method, SelfSynthetic) else 0,
-        weights=sum(count_weights(store.open_artifact(ref)) for ref in models),
+        weights=weights_of(store, models),
     )
 
 
@@ -258,7 +257,7 @@ class StudyReport:
             row["selected_fid"] = by_model[row["model"], row["seed"]]["fid"]
         context = {
             "sweep": written(selection_figure(store, plan), folder, "figure"),
-            "metrics": figures_in(selection[0]),
+            "metrics": figures_in(selection[0], plan.experiment.evaluation.neighborhoods),
             "selection": selection,
             "finals": finals,
             "several": bool(summary.curves),

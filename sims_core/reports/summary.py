@@ -92,6 +92,10 @@ class CurvePoint(Frozen):
     """Every metric over the seeds; of a seed with several sets of images their mean."""
     change: Estimate | None = None
     """How much the main figure differs from the baseline's, seed by seed."""
+    counts: dict[str, int | float] = {}
+    """On how many data the figures are, where no arm of the summary says so."""
+    cost: Cost | None = None
+    """Where it is not the same for the whole curve."""
     repeats: tuple[tuple[float, ...], ...] = ()
     """The main figure of each set of images, for each seed, where there are several."""
     best: Estimate | None = None
@@ -130,6 +134,14 @@ class Curve(Frozen):
     name: str
     points: tuple[CurvePoint, ...]
     cost: Cost | None = None
+
+    @property
+    def costs(self) -> list[tuple[str, Cost]]:
+        """What it costs, as far as that is known: one price, or each point's, with their names."""
+        if self.cost is not None:
+            return [(self.name, self.cost)]
+        points = [(f"{self.name} at {each.x:g}", each.cost) for each in self.points]
+        return [(name, cost) for name, cost in points if cost is not None]
 
 
 class RunSummary(Frozen):
@@ -205,12 +217,16 @@ def _arm_figures(arm: ArmSummary, figure: str) -> str:
 def curve_line(curve: Curve, figure: str, counts: Sequence[str] = ()) -> str:
     """A curve in one line of text, with the counts that its figures are of and what it costs."""
 
-    def text(point: CurvePoint) -> str:
-        return point.text(figure) if point.best else str(point.figures[figure])
-
     several = len(curve.points) > 1
-    points = (f"{text(e)} at {e.x:g}" if several else text(e) for e in curve.points)
-    notes = [*counts] + ([str(curve.cost)] if curve.cost else [])
+
+    def text(point: CurvePoint) -> str:
+        found = point.text(figure) if point.best else str(point.figures[figure])
+        at = f" at {point.x:g}" if several else ""
+        return found + at + (f" ({point.cost})" if point.cost else "")
+
+    points = map(text, curve.points)
+    own = sample_counts([point.counts for point in curve.points])
+    notes = [*(counts or own)] + ([str(curve.cost)] if curve.cost else [])
     said = f" ({', '.join(notes)})" if notes else ""
     return f"{curve.name}: {figure.upper()} " + "; ".join(points) + said
 

@@ -14,7 +14,7 @@ from sims_core.methods.catalog import Method, MethodConfig
 from sims_core.methods.fine_tuned import FineTuned
 from sims_core.methods.self_synthetic import SelfSynthetic
 from sims_core.store.artifacts import ArtifactRef
-from sims_core.studies.plan import PlannedStage
+from sims_core.studies.plan import ByRole, PlannedStage
 
 RANGE = MOST_IMAGES
 """S, selection, final and preview images have seeds in four ranges of this length."""
@@ -81,7 +81,7 @@ BASE = Candidate()
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(ByRole):
     """The stages that sample and evaluate one candidate of one seed."""
 
     candidate: Candidate
@@ -91,9 +91,6 @@ class Measurement:
     name: str
     """The candidate's, with its seed and repeat where there are several."""
     stages: tuple[PlannedStage, ...]
-
-    def __getitem__(self, role: str) -> ArtifactRef:
-        return next(stage.ref for stage in self.stages if stage.role == role)
 
     @property
     def artifacts(self) -> list[ArtifactRef]:

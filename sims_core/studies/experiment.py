@@ -57,6 +57,18 @@ class Experiment(Frozen):
         return found
 
     @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Images of one step of each training, by the setting that says so."""
+        methods = {"sims": self.sims, **{f"methods.{kind}": m for kind, m in self.methods.items()}}
+        given = {
+            f"{setting}.batch_size": method.batch_size
+            for setting, method in methods.items()
+            if isinstance(method, SelfSynthetic)
+            and (method is self.sims or "batch_size" in method.model_fields_set)
+        }
+        return {"training.batch_size": self.training.batch_size, **given}
+
+    @property
     def auxiliary_nets(self) -> dict[str, Net]:
         """The networks that methods train beside the base's, by their settings."""
         methods = {"sims": self.sims, **{f"methods.{kind}": m for kind, m in self.methods.items()}}

@@ -98,5 +98,9 @@ class Recompute:
             return any(each is not None and self._is_new(each) for each in made)
         return _is_of_other_inputs(store.content, request, record)
 
+    def takes(self, store: Store, request: StageRequest) -> bool:
+        """Whether the store has the artifact whole, and it is not computed anew."""
+        return store.is_whole(request.ref) and not self.wants(store, request)
+
     def _is_new(self, record: Record) -> bool:
         return datetime.fromisoformat(record.finished) >= self.since

@@ -10,7 +10,7 @@ inside the method, and the loop's `pollution` D_s^t, the first images of G^(t-1)
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -23,9 +23,8 @@ from sims_core.common.errors import BadInput
 from sims_core.common.frozen import Frozen, one_line
 from sims_core.methods.catalog import MethodConfig
 from sims_core.store.artifacts import ArtifactRef
-from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.plan import PlannedStage, slug
+from sims_core.studies.plan import Foreseen, PlannedStage, slug
 from sims_core.studies.planner import Planner, Pollution, Setup, plan_setup
 
 logger = logging.getLogger("sims_core.studies")
@@ -119,7 +118,7 @@ class ArmPlan:
 
 
 @dataclass(frozen=True)
-class LoopPlan:
+class LoopPlan(Foreseen):
     """`setup` (data, classifier, reference features), then the arms, for one seed after another."""
 
     REPORT: ClassVar[str] = "sims_core.reports.loop:LOOP"
@@ -158,10 +157,6 @@ class LoopPlan:
         arms = [(arm.name, arm.stages) for arm in self.arms]
         return [("", self.setup), *arms, ("first generation", self.scan_stages)]
 
-    def __iter__(self) -> Iterator[PlannedStage]:
-        for _, stages in self.groups:
-            yield from stages
-
     @property
     def links(self) -> list[tuple[str, ArtifactRef]]:
         """What a run's folder shows of the store, by path."""
@@ -177,15 +172,6 @@ class LoopPlan:
         there is none."""
         found = {_loop_of(arm): n for n, arm in enumerate(self.arms) if arm.arm.is_baseline}
         return [found.get(_loop_of(arm), n) for n, arm in enumerate(self.arms)]
-
-    @property
-    def undecided(self) -> int:
-        """How many stages depend on what others find: none."""
-        return 0
-
-    def completed(self, store: Store) -> LoopPlan:
-        """The plan with the stages that depend on what earlier ones found: itself."""
-        return self
 
 
 def _loop_of(plan: ArmPlan) -> tuple[object, ...]:

@@ -38,6 +38,15 @@ Group = tuple[str, tuple[PlannedStage, ...]]
 """Stages that belong together, and the name of their arm or phase (empty: all share them)."""
 
 
+class ByRole:
+    """What is made of stages, of which each is found by its role."""
+
+    stages: tuple[PlannedStage, ...]
+
+    def __getitem__(self, role: str) -> ArtifactRef:
+        return next(stage.ref for stage in self.stages if stage.role == role)
+
+
 def each_once(groups: Iterable[Group]) -> list[Group]:
     """The groups, each stage only in the first of them that has it."""
     seen: set[ArtifactRef] = set()
@@ -96,3 +105,28 @@ class Plan(Protocol):
         """
 
     def __iter__(self) -> Iterator[PlannedStage]: ...
+
+
+class Grouped:
+    """A plan goes through the stages of its groups, one after the other."""
+
+    @property
+    def groups(self) -> list[Group]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[PlannedStage]:
+        for _, stages in self.groups:
+            yield from stages
+
+
+class Foreseen(Grouped):
+    """A plan of which no stage depends on what others find."""
+
+    @property
+    def undecided(self) -> int:
+        """None: how many stages depend on what others find."""
+        return 0
+
+    def completed(self, store: Store) -> Self:
+        """The plan with the stages that depend on what earlier ones found: itself."""
+        return self

@@ -6,9 +6,8 @@ the method of the method; nothing here knows one of them by name.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pkgutil import resolve_name
@@ -62,9 +61,11 @@ class Kind(ABC):
     def check(self, experiment: Experiment) -> None:
         """Raises ValueError, naming the field, if parts of the experiment do not fit together."""
 
-    def check_machine(self, experiment: Experiment, execution: Execution) -> None:  # noqa: B027
-        """Raises BadInput if some stage could not run as `execution` says; any machine will do
-        where a kind does not say otherwise."""
+    def check_machine(  # noqa: B027
+        self, experiment: Experiment, execution: Execution, stages: Iterable[PlannedStage]
+    ) -> None:
+        """Raises BadInput if some of the experiment's planned stages could not run as `execution`
+        says; any machine will do where a kind does not say otherwise."""
 
     def fitted(self, experiment: Experiment, model: ModelConfig) -> ModelConfig:
         """A model as it is trained on such data."""
@@ -323,12 +324,10 @@ def _check_levels(
     experiment: Experiment, auxiliary: ModelConfig, interval: SigmaInterval | None
 ) -> None:
     """Raises ValueError if the auxiliary would be asked for noise levels that it does not know."""
-    low, high = interval or (0.0, math.inf)
-    asked = [level for level in experiment.sampler.levels if low <= level <= high]
-    if not asked:
-        return
+    levels = experiment.sampler.levels
+    asked = [level for level in levels if interval is None or is_within(level, interval)]
     known = auxiliary.known_levels
-    if asked[-1] < known[0] or asked[0] > known[1]:
+    if not all(is_within(level, known) for level in asked):
         raise ValueError(
             f"it knows the noise levels {known[0]:g} to {known[1]:g}, and would be asked for "
             f"{asked[-1]:g} to {asked[0]:g}: set its interval, or sampler.sigma_min and sigma_max"

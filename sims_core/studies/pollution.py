@@ -12,7 +12,6 @@ differ by what is added only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -25,9 +24,8 @@ from sims_core.common.seeding import MOST_IMAGES
 from sims_core.methods.base import Sampled
 from sims_core.methods.catalog import MethodConfig
 from sims_core.store.artifacts import ArtifactRef
-from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.plan import Group, PlannedStage, each_once, slug
+from sims_core.studies.plan import ByRole, Foreseen, Group, PlannedStage, each_once, slug
 from sims_core.studies.planner import Planner, Setup, plan_setup
 
 
@@ -53,7 +51,7 @@ class Scenario(Frozen):
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(ByRole):
     """A model of this study and the stages that make and measure it."""
 
     name: str
@@ -62,12 +60,9 @@ class Measured:
     scenario: Scenario | None = None
     """None: a first-generation model."""
 
-    def __getitem__(self, role: str) -> ArtifactRef:
-        return next(stage.ref for stage in self.stages if stage.role == role)
-
 
 @dataclass(frozen=True)
-class PollutionPlan:
+class PollutionPlan(Foreseen):
     """`setup`, a first-generation model for each seed, then the scenarios."""
 
     REPORT: ClassVar[str] = "sims_core.reports.pollution:POLLUTION"
@@ -90,10 +85,6 @@ class PollutionPlan:
         models = ((each.name, each.stages) for each in (*self.first, *self.second))
         return each_once([("", self.setup), *models])
 
-    def __iter__(self) -> Iterator[PlannedStage]:
-        for _, stages in self.groups:
-            yield from stages
-
     @property
     def links(self) -> list[tuple[str, ArtifactRef]]:
         """What a run's folder shows of the store, by path."""
@@ -102,15 +93,6 @@ class PollutionPlan:
             for each in (*self.first, *self.second)
             for stage in each.stages
         ]
-
-    @property
-    def undecided(self) -> int:
-        """How many stages depend on what others find: none."""
-        return 0
-
-    def completed(self, store: Store) -> PollutionPlan:
-        """The plan with the stages that depend on what earlier ones found: itself."""
-        return self
 
 
 def _named(name: str, planner: Planner) -> tuple[PlannedStage, ...]:

@@ -11,7 +11,7 @@ taken as a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import ClassVar, Literal
@@ -42,7 +42,7 @@ from sims_core.studies.candidates import (
 )
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.kinds.images import plan_image_metrics, plan_images
-from sims_core.studies.plan import Group, PlannedStage, slug
+from sims_core.studies.plan import Group, Grouped, PlannedStage, slug
 from sims_core.studies.planner import Planner, Setup, kind_of, plan_setup
 from sims_core.training.config import SnapshotConfig
 from sims_core.training.stages import SNAPSHOT
@@ -63,7 +63,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class StudyPlan:
+class StudyPlan(Grouped):
     """`setup`, `training` and `selection`; `finals` once the selection was measured."""
 
     REPORT: ClassVar[str] = "sims_core.reports.study:STUDY"
@@ -99,10 +99,6 @@ class StudyPlan:
         finals = tuple(stage for each in self.finals for stage in each.stages)
         groups = [("", self.setup), ("training", self.training), ("selection", selection)]
         return [*groups, ("final", finals)] if finals else groups
-
-    def __iter__(self) -> Iterator[PlannedStage]:
-        for _, stages in self.groups:
-            yield from stages
 
     @property
     def links(self) -> list[tuple[str, ArtifactRef]]:

@@ -13,7 +13,7 @@ classifier, and training on re-weighted real data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -29,7 +29,7 @@ from sims_core.methods.self_synthetic import AuxData
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.plan import Group, PlannedStage, each_once, slug
+from sims_core.studies.plan import ByRole, Group, Grouped, PlannedStage, each_once, slug
 from sims_core.studies.planner import Planner
 from sims_core.studies.shift_kind import Labeller, Purpose, ShiftKind, ShiftSetup, shift_kind
 from sims_core.studies.shift_targets import Target, pool_size
@@ -52,14 +52,11 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Staged:
+class Staged(ByRole):
     """What is planned for one seed."""
 
     seed: int
     stages: tuple[PlannedStage, ...]
-
-    def __getitem__(self, role: str) -> ArtifactRef:
-        return next(stage.ref for stage in self.stages if stage.role == role)
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ class ShiftModel(Staged):
 
 
 @dataclass(frozen=True)
-class ShiftPlan:
+class ShiftPlan(Grouped):
     """`setup`, a base for each seed, what is tried, baselines; `chosen` once that was measured."""
 
     REPORT: ClassVar[str] = "sims_core.reports.shift:SHIFT"
@@ -134,10 +131,6 @@ class ShiftPlan:
         """The stages in the order in which a run does them, each of them once."""
         models = ((each.name, each.stages) for each in self.every)
         return each_once([("", self.setup), *models])
-
-    def __iter__(self) -> Iterator[PlannedStage]:
-        for _, stages in self.groups:
-            yield from stages
 
     @property
     def links(self) -> list[tuple[str, ArtifactRef]]:

@@ -20,6 +20,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ import torch_fidelity
 
 import sims_core.evaluation.extractors  # noqa: F401 - tells torch-fidelity of its own
 from sims_core.catalog import run_stage
-from sims_core.data.image_set import Shard, shard_name, stream_images, write_index, write_shard
+from sims_core.data.image_set import Shard, index_shards, shard_name, stream_images, write_shard
 from sims_core.engine.execution import Execution
 from sims_core.evaluation.config import (
     EvaluateConfig,
@@ -59,7 +60,7 @@ def put(store: Store, count: int, seed: int) -> ArtifactRef:
     folder = store.progress_path(request.ref)
     folder.mkdir()
     write_shard(folder / shard_name(0), images, 0)
-    write_index(folder, images, [Shard(file=shard_name(0), count=count)])
+    index_shards(folder, (3, 32, 32), [Shard(file=shard_name(0), count=count)], Counter())
     return store.commit(request, folder, execution={}, libraries={}, details={})
 
 

@@ -13,6 +13,7 @@ from sims_core.common import roles
 from sims_core.common.errors import BadInput
 from sims_core.data.image_set import read_index
 from sims_core.evaluation.figures import read_metrics
+from sims_core.reports.summary import result_lines
 from sims_core.store.store import Store
 
 STUDY = {
@@ -74,6 +75,41 @@ def test_the_sets_have_the_exact_counts(done):
     p, t = share, skewed.target.mix.shares[0]
     odds = (p / (1 - p)) ** 2 / (t / (1 - t))
     assert _odd(store, skewed[roles.REWEIGH])[0] == pytest.approx(32 * odds / (1 + odds), abs=0.5)
+
+
+def test_every_figure_says_what_its_model_costs(done):
+    """Heun, 3 steps: 5 evaluations. 16 steps of 32 images train a base of 0.5 kimg, and 4 steps of
+    128 an auxiliary of 0.5 kimg: as many images. Rejection pays for what it throws away too."""
+    store, summary, plan = done
+    costs = {curve.name: curve.cost or curve.points[0].cost for curve in summary.curves}
+    weights = costs["base"].weights
+    assert weights > 0
+    for name, (evaluations, extra, samples, networks) in {
+        "base": (5, 0, 0, 1),
+        "re-weighted real": (5, 100, 0, 1),
+        "sims": (10, 100, 32, 2),
+    }.items():
+        found = costs[name]
+        assert (found.evaluations, found.extra_samples) == (evaluations, samples), name
+        assert found.extra_training_percent == pytest.approx(extra), name
+        assert found.weights == networks * weights, name
+    kept = [
+        store.manifest(each[roles.REJECT]).details["acceptance"]
+        for each in plan.models
+        if each.method == "rejection"
+    ]
+    rejection = costs["rejection"]
+    expected = sum(5 / rate for rate in kept) / len(kept)
+    assert rejection.evaluations == pytest.approx(expected, abs=0.1)
+    assert (rejection.extra_training_percent, rejection.extra_samples) == (0, 32)
+    lines = result_lines(summary)
+    for curve in summary.curves:
+        (line,) = (line for line in lines if line.startswith(f"{curve.name}: FID"))
+        assert str(costs[curve.name]) in line
+        assert "n = 96" in line
+    page = (store.root / "runs" / "shifted" / "report" / "index.html").read_text()
+    assert "What each method costs" in page
+    assert f"<td>10</td><td>100 %</td><td>32</td><td>{2 * weights:,}</td>" in page
 
 
 def test_the_choice_is_the_nearest_of_the_selection_and_final_seeds_are_others(done):
@@ -141,6 +177,7 @@ def test_the_files_of_the_run_hold_its_figures(done):
     assert all(0 < row["acceptance"] < 1 and row["nfe"] > 5 for row in rejected)
     page = (folder / "report" / "index.html").read_text()
     assert "Share reached against distance" in page
+    assert "<th>precision (k = 3)</th><th>recall (k = 3)</th>" in page
     assert {"figure.png", "shares.png"} <= {path.name for path in (folder / "report").iterdir()}
     assert (folder / "selection" / "try_sims_odd0.6_omega1_e3_seed1" / "shares").is_dir()
 
@@ -167,10 +204,13 @@ def test_points_of_a_mixture(checked, tmp_path, monkeypatch):
     ]
     summary = execute_directly(check_run("distribution-shift/gaussian-mixture", texts))
     assert summary.figure == "w2_empirical"
-    by_name = {curve.name: curve.points[0].figures for curve in summary.curves}
-    assert by_name["rejection"]["share_right"].mean == pytest.approx(0.55, abs=0.06)
-    assert by_name["base"]["nfe"].mean == 7
-    assert by_name["sims"]["nfe"].mean == 14
+    by_name = {curve.name: curve for curve in summary.curves}
+    share = by_name["rejection"].points[0].figures["share_right"]
+    assert share.mean == pytest.approx(0.55, abs=0.06)
+    assert by_name["base"].cost.evaluations == 7
+    assert by_name["sims"].cost.evaluations == 14
+    assert by_name["sims"].cost.extra_samples == 100
+    assert by_name["sims"].cost.weights == 2 * by_name["base"].cost.weights > 0
 
 
 @pytest.mark.parametrize(

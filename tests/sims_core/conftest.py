@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ import torch
 from hypothesis import settings
 
 from sims_core.data.config import DigitsData
-from sims_core.data.image_set import Shard, shard_name, write_index, write_shard
+from sims_core.data.grid import GRID_FILE, GRID_IMAGES, image_grid
+from sims_core.data.image_set import Shard, index_shards, shard_name, write_shard
 from sims_core.diffusion.config import SamplerConfig
 from sims_core.engine.execution import Execution
 from sims_core.evaluation.config import ClassifierConfig, EvaluationConfig
@@ -118,7 +120,8 @@ def put_images() -> Callable[..., ArtifactRef]:
             name = shard_name(number)
             write_shard(folder / name, images[part], start, labels[part] if labels else None)
             shards.append(Shard(file=name, count=len(images[part])))
-        write_index(folder, images, shards, labels)
+        (folder / GRID_FILE).write_bytes(image_grid(images[:GRID_IMAGES]))
+        index_shards(folder, images.shape[1:], shards, Counter(labels or ()))
         return store.commit(request, folder, execution={}, libraries={}, details={})
 
     return put

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, cast
 
 from sims_core.common import purposes, roles
@@ -44,7 +45,9 @@ from sims_core.store.artifacts import ArtifactRef
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.kinds.image_checks import check_auxiliary_net, check_images
 from sims_core.studies.kinds.image_draws import check_no_fresh, fresh_range
+from sims_core.studies.plan import PlannedStage
 from sims_core.studies.planner import Kind, Planner, Setup
+from sims_core.training.stages import TRAIN
 
 
 class Images(Kind):
@@ -59,13 +62,17 @@ class Images(Kind):
     def check_auxiliary(self, experiment: Experiment, model: ModelConfig) -> None:
         check_auxiliary_net("its network", experiment, model.net, may_lack_classes=True)
 
-    def check_machine(self, experiment: Experiment, execution: Execution) -> None:
-        training, sims, processes = experiment.training, experiment.sims, execution.num_processes
+    def check_machine(
+        self, experiment: Experiment, execution: Execution, stages: Iterable[PlannedStage]
+    ) -> None:
+        training, sampler = experiment.training, experiment.sampler
         check_precision("training.precision", training.precision, execution.device)
-        check_precision("sampler.precision", experiment.sampler.precision, execution.device)
-        check_batch("sims.batch_size", sims.batch_size, processes)
-        if experiment.base.imported is None:
-            check_batch("training.batch_size", training.batch_size, processes)
+        check_precision("sampler.precision", sampler.precision, execution.device)
+        trained = (stage.request.config for stage in stages if stage.request.stage == TRAIN.name)
+        settings = experiment.batch_sizes
+        for size in sorted({config["training"]["batch_size"] for config in trained}):
+            names = [name for name, said in settings.items() if said == size]
+            check_batch(" and ".join(names), size, execution.num_processes)
 
     def setup(self, planner: Planner) -> Setup:
         data = _data(planner.experiment)

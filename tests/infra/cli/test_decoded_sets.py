@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from sims_core.data import decoded
 from sims_core.data.decoded import DecodedSet
-from sims_core.data.image_set import Shard, write_index, write_shard
+from sims_core.data.image_set import Shard, index_shards, write_shard
 from sims_core.reports.upkeep import collect
 from sims_core.store.artifacts import StageRequest
 from sims_core.store.cache import decoding, disk_bytes
@@ -29,7 +30,7 @@ def mapped(tmp_path, monkeypatch):
     folder.mkdir()
     images = np.random.default_rng(0).integers(0, 256, (9, 1, 8, 8), dtype=np.uint8)
     write_shard(folder / "images-00000.tar", images, 0)
-    write_index(folder, images, [Shard(file="images-00000.tar", count=9)])
+    index_shards(folder, (1, 8, 8), [Shard(file="images-00000.tar", count=9)], Counter())
     ref = store.commit(request, folder, execution={}, libraries={}, details={})
     made = DecodedSet(store, ref)
     made.map(9, 1)

@@ -3,6 +3,7 @@
 import io
 import tarfile
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ from sims_core.common.errors import DamagedArtifact
 from sims_core.data.grid import encode_png, image_grid
 from sims_core.data.image_set import (
     Shard,
+    index_shards,
     read_images,
     read_index,
     shard_name,
-    write_index,
     write_shard,
 )
 
@@ -201,10 +202,8 @@ def test_grid_holds_every_image_in_reading_order(count, channels, columns, gap):
 def test_index_counts_images_and_classes(tmp_path, random_images):
     images = random_images(70, channels=3)
     shards = [Shard(file="x.tar", count=50), Shard(file="y.tar", count=20)]
-    labels = [0] * 30 + [11] * 40
-    written = write_index(tmp_path, images, shards, labels)
+    written = index_shards(tmp_path, images.shape[1:], shards, Counter({0: 30, 11: 40}))
     index = read_index(tmp_path)
     assert index == written
     assert (index.count, index.channels, index.height, index.width) == (70, 3, 8, 8)
     assert index.class_histogram == {"0": 30, "11": 40}
-    assert (tmp_path / "grid.png").read_bytes() == image_grid(images[:64])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sims_core.catalog import run_stage
 from sims_core.common.errors import BadInput, DamagedArtifact
 from sims_core.data.config import MixConfig, MixPart
-from sims_core.data.mixing import load_training_set, read_first, read_training_set
+from sims_core.data.mixing import load_training_set, read_first_labelled, read_training_set
 from sims_core.data.stages import MIX
 from sims_core.engine.execution import Execution
 from sims_core.store.store import Store
@@ -92,7 +92,7 @@ def test_a_mix_needs_a_part():
 @pytest.mark.parametrize("count", [1, 4, 5, 6, 12, None])
 def test_first_images_across_shards(store, put_images, random_images, count):
     folder = store.open_artifact(put_images(store, random_images(12), per_shard=5))
-    assert np.array_equal(read_first(folder, count), random_images(12)[:count])
+    assert np.array_equal(read_first_labelled(folder, count)[0], random_images(12)[:count])
 
 
 def test_labels_go_with_their_images(store, put_images, random_images):

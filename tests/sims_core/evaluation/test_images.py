@@ -15,7 +15,7 @@ from sims_core.catalog import run_stage
 from sims_core.common.errors import BadInput, SimsError
 from sims_core.data.digits import load_digits_uint8
 from sims_core.data.image_set import read_images, read_index
-from sims_core.data.mixing import read_first
+from sims_core.data.mixing import read_first_labelled
 from sims_core.engine.execution import Execution
 from sims_core.evaluation.classifier import load_classifier
 from sims_core.evaluation.config import ClassifierStageConfig, EvaluateConfig, FeaturesConfig
@@ -48,8 +48,8 @@ def test_stored_metrics_equal_torch_fidelity_called_directly(tiny_run, arm):
     request = tiny_run.request(arm, 2, "evaluate")
     config = EvaluateConfig.model_validate(request.config)
     setup = {stage.role: stage.ref for stage in tiny_run.plan.setup}
-    generated = read_first(tiny_run.folder(arm, 2, "generate"), 64)
-    real = read_first(tiny_run.store.open_artifact(setup["prepare data"]), None)
+    generated = read_first_labelled(tiny_run.folder(arm, 2, "generate"), 64)[0]
+    real = read_first_labelled(tiny_run.store.open_artifact(setup["prepare data"]), None)[0]
     expected = torch_fidelity.calculate_metrics(
         input1=RGBDataset(generated),
         input2=RGBDataset(real),
@@ -91,7 +91,7 @@ def test_metrics_are_stored_alike_in_every_form(tiny_run):
 def test_stored_features_are_the_classifiers(tiny_run):
     setup = {stage.role: stage.ref for stage in tiny_run.plan.setup}
     network = load_classifier(tiny_run.store.open_artifact(setup["train classifier"]))
-    images = read_first(tiny_run.folder(0, 1, "generate"), 64)
+    images = read_first_labelled(tiny_run.folder(0, 1, "generate"), 64)[0]
     with torch.no_grad():
         expected = network.features(torch.from_numpy(images).float() / 127.5 - 1)
     got = load_file(tiny_run.folder(0, 1, "features") / "features.safetensors")["features"]

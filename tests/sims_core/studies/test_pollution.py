@@ -6,6 +6,7 @@ import json
 from collections import Counter
 
 import pytest
+import torch
 
 from sims_core.catalog import run_stage
 from sims_core.common.errors import BadInput
@@ -13,6 +14,7 @@ from sims_core.data.config import GaussianData
 from sims_core.engine.execution import Execution
 from sims_core.methods.standard import Standard
 from sims_core.nets.config import ExactGaussianConfig, ModelConfig
+from sims_core.nets.exact_gaussian import load_gaussian
 from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.estimates import estimate
 from sims_core.reports.page import metric_rows, render_report
@@ -135,8 +137,6 @@ def test_pollution_adds_the_noise_of_one_more_estimate(gaussian_run):
     n = plan.experiment.data.num_points
 
     def off(each) -> float:
-        from sims_core.nets.exact_gaussian import load_gaussian
-
         model = load_gaussian(store.open_artifact(each["train base"]))
         return float((model.mean**2).sum(-1).mean())
 
@@ -152,6 +152,42 @@ def test_pollution_adds_the_noise_of_one_more_estimate(gaussian_run):
         assert sum(chosen) / 3 == pytest.approx(expected, rel=0.45), size
     ideal, *_, worst = (point.figures["w2"].mean for point in summary.curves[1].points)
     assert worst > ideal
+
+
+def test_the_slope_of_polluted_standard_training(tmp_path):
+    """The exact-model oracle. To first order the squared W2 of a Gaussian fitted to k points of
+    N(0, I) in d dimensions is E |mean|^2 + E |covariance - I|^2 / 4 = (d + (d^2 + d) / 4) / k.
+    With m samples of the first model beside the n real points the fit has the error of the first
+    one and, with weight w = m / (n + m), that of one more fit to m points: ST-P rises by w^2 / m =
+    m / (n + m)^2 times the same constant, which is steepest at m = 0 and highest at m = n."""
+    n, sizes, d = 400, (100, 400, 1600), 2
+    experiment = Experiment(
+        data=GaussianData(num_points=n, replicates=1200),
+        model=ModelConfig(net=ExactGaussianConfig()),
+        sampler={"num_steps": 64},  # the sampler's own error is none of this
+        point_evaluation={"num_points": 100, "empirical_points": 10},
+    )
+    plan = plan_pollution(experiment, (Standard(),), sizes, (5,))
+    store = Store.open(tmp_path / "store")
+    models = ("prepare data", "mix", "train base")
+    for stage in plan:
+        if stage.role in models or (stage.t, stage.role) == (1, "generate"):
+            run_stage(store, stage.request, Execution(threads=1))
+
+    def squared_w2(each) -> torch.Tensor:
+        model = load_gaussian(store.open_artifact(each["train base"]))
+        roots = torch.linalg.eigvalsh(model.covariance).sqrt()
+        return (model.mean**2).sum(-1) + ((roots - 1) ** 2).sum(-1)
+
+    found = {each.scenario.pollution: squared_w2(each) for each in plan.second}
+    constant = d + (d**2 + d) / 4
+    assert float(found[0].mean()) == pytest.approx(constant / n, rel=0.1)
+    for m in sizes:
+        rise = found[m] - found[0]  # the same real data: what both share drops out
+        error = float(rise.std()) / len(rise) ** 0.5
+        expected = constant * m / (n + m) ** 2
+        assert float(rise.mean()) == pytest.approx(expected, abs=4 * error + 0.05 * expected), m
+        assert 4 * error < 0.7 * expected, "it could fail"
 
 
 def test_the_page_shows_every_curve_and_change(gaussian_run):

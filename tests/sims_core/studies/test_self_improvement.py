@@ -17,7 +17,7 @@ from sims_core.catalog import run_stage
 from sims_core.common.errors import BadInput, DamagedArtifact
 from sims_core.common.seeding import SEED_SPACE
 from sims_core.data.config import GaussianData
-from sims_core.data.mixing import read_first
+from sims_core.data.mixing import read_first_labelled
 from sims_core.engine.execution import DataFiles, Execution
 from sims_core.evaluation.extractors import CLASSIFIER_EXTRACTOR
 from sims_core.evaluation.images import RGBDataset
@@ -281,8 +281,10 @@ def test_final_fid_equals_torch_fidelity_called_directly(done):
     setup = {stage.role: stage.ref for stage in plan.setup}
     for each in plan.finals:
         expected = torch_fidelity.calculate_metrics(
-            input1=RGBDataset(read_first(store.open_artifact(each["generate"]), None)),
-            input2=RGBDataset(read_first(store.open_artifact(setup["prepare data"]), None)),
+            input1=RGBDataset(read_first_labelled(store.open_artifact(each["generate"]), None)[0]),
+            input2=RGBDataset(
+                read_first_labelled(store.open_artifact(setup["prepare data"]), None)[0]
+            ),
             cuda=False,
             fid=True,
             feature_extractor=CLASSIFIER_EXTRACTOR,
