@@ -31,6 +31,7 @@ from sims_core.common.seeding import MOST_SEED
 from sims_core.data.names import DATASETS
 from sims_core.evaluation.weights import pin_weights
 from sims_core.methods.catalog import Method, all_methods
+from sims_core.methods.neon import Extrapolation
 from sims_core.nets.names import MODELS
 from sims_core.settings import Settings
 from sims_core.store.store import Store
@@ -49,7 +50,7 @@ from sims_core.studies.resolve import (
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Omegas = Annotated[list[Omega], Field(min_length=1)]
-Ws = Annotated[list[Annotated[float, Field(ge=-1, allow_inf_nan=False)]], Field(min_length=1)]
+Ws = Annotated[list[Extrapolation], Field(min_length=1)]
 PollutionSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 RealFraction = Annotated[float, Field(ge=0, le=1)]
 ClassGuidances = list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]

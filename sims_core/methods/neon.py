@@ -5,14 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from sims_core.common import roles
+from sims_core.common.errors import BadInput
 from sims_core.methods.base import METHODS, Sampled, Steps
 from sims_core.methods.self_synthetic import SelfSynthetic
 from sims_core.nets.config import MergeConfig
 from sims_core.nets.stages import MERGE
 from sims_core.store.artifacts import ArtifactRef
+
+
+def _not_beyond_the_auxiliary(w: float) -> float:
+    if w < -1:
+        raise ValueError(
+            "must be at least -1, which is the auxiliary itself: below, the weights would go "
+            "beyond it, further towards the base's own samples"
+        )
+    return w
+
+
+Extrapolation = Annotated[
+    float,
+    AfterValidator(_not_beyond_the_auxiliary),
+    Field(le=1e6, allow_inf_nan=False, json_schema_extra={"minimum": -1}),
+]
+"""w: how far the weights are moved, in units of the fine-tune's own way."""
 
 
 @METHODS.add("neon")
@@ -28,18 +46,7 @@ class Neon(SelfSynthetic):
     STRENGTHS: ClassVar[str | None] = "ws"
 
     kind: Literal["neon"] = "neon"
-    w: Annotated[float, Field(le=1e6)] = 1.0
-    """How far the weights are moved, in units of the fine-tune's own way."""
-
-    @field_validator("w")
-    @classmethod
-    def _not_beyond_the_auxiliary(cls, w: float) -> float:
-        if w < -1:
-            raise ValueError(
-                "must be at least -1, which is the auxiliary itself: below, the weights would go "
-                "beyond it, further towards the base's own samples"
-            )
-        return w
+    w: Extrapolation = 1.0
 
     @property
     def label(self) -> str:
@@ -53,6 +60,19 @@ class Neon(SelfSynthetic):
     def arms(cls, template: Self, strengths: Sequence[float]) -> list[Self]:
         fields = template.model_dump()
         return [cls.model_validate({**fields, "w": w}) for w in sorted({w for w in strengths if w})]
+
+    def with_recipe_of(self, other: SelfSynthetic) -> Self:
+        """As every method's.
+
+        Raises:
+            BadInput: the other's auxiliary is of another architecture than the base.
+        """
+        if own := [f"{other.kind}.{name}" for name in other.own_nets]:
+            raise BadInput(
+                "neon merges the weights of base and auxiliary, which must be of one architecture: "
+                f"leave {' and '.join(own)} out"
+            )
+        return super().with_recipe_of(other)
 
     def from_auxiliary(self, steps: Steps, base: ArtifactRef, auxiliary: ArtifactRef) -> Sampled:
         request = MERGE.request(MergeConfig(w=self.w), base=base, auxiliary=auxiliary)

@@ -113,7 +113,11 @@ def test_tasks_have_speaking_names(done, wait_for):
     [
         ({"seeds": "1,-2"}, "parameter seeds.1: .*greater than or equal to 0, got -2"),
         ({"pollution_sizes": "-1"}, "parameter pollution_sizes.0: .*got -1"),
-        ({"ws": "-1.5"}, "parameter ws.0: .*greater than or equal to -1, got -1.5"),
+        ({"ws": "-1.5"}, "parameter ws.0: must be at least -1, which is the auxiliary .*got -1.5"),
+        (
+            {"methods": "neon", "sims.auxiliary_net": '{"block_out_channels": [8, 8]}'},
+            "neon merges the weights .* one architecture: leave sims.auxiliary_net out",
+        ),
         ({"methods": "ddo"}, "parameter methods.0: no method 'ddo'; there are: standard"),
     ],
 )
