@@ -25,5 +25,5 @@ def distribution_shift(parameters: dict[str, Any]) -> RunSummary:
     run = PlannedRun.of("distribution-shift", checked(signature, parameters), store)
     whole, outcomes = task_runner(store, run.plan).run_plan(run.plan)
     summary = report_run(store, run.ended(whole, outcomes))
-    show_report(summary, run.plan.experiment)
+    show_report(store, summary, whole)
     return summary

@@ -47,5 +47,5 @@ def sims_loop(parameters: dict[str, Any]) -> RunSummary:
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         whole, outcomes = runner.run_plan(plan, run_group)
     summary = report_run(store, run.ended(whole, outcomes))
-    show_report(summary, run.plan.experiment)
+    show_report(store, summary, whole)
     return summary

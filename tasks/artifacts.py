@@ -21,7 +21,7 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.runtime import flow_run
 
 from sims_core.evaluation.metric import Neighborhoods, column
-from sims_core.reports.base import kind_report
+from sims_core.reports.base import kind_report, report_of
 from sims_core.reports.cost import Cost
 from sims_core.reports.found import summarise_arm
 from sims_core.reports.over_seeds import counts_of
@@ -30,6 +30,7 @@ from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import ArmPlan
+from sims_core.studies.plan import Plan
 from tasks.live import artifact_key
 
 PICTURE_WIDTH = 640
@@ -129,9 +130,25 @@ def _points(curve: Curve, figure: str) -> list[dict[str, Any]]:
     ]
 
 
-def show_report(summary: RunSummary, experiment: Experiment) -> None:
-    """At the end of a run: the curves with every arm's last figures, and a link to the report."""
-    report, k = Path(summary.report), experiment.evaluation.neighborhoods
+def _samples_of_models(store: Store, plan: Plan, run_name: str) -> list[ArtifactCreate]:
+    """The samples of each model of a study that has not shown them as it went."""
+    return [
+        ArtifactCreate(
+            key=f"{artifact_key(run_name, model)}-samples",
+            type="markdown",
+            data="## {}\n\n{}\n".format(
+                model.replace("|", r"\|"), _picture(_enlarged(picture.png), picture.alt)
+            ),
+            description=model,
+        )
+        for model, picture in report_of(plan).pictures(store, plan)
+    ]
+
+
+def show_report(store: Store, summary: RunSummary, plan: Plan) -> None:
+    """At the end of a run: the curves with every arm's last figures, samples of models that no arm
+    has shown, and a link to the report."""
+    report, k = Path(summary.report), plan.experiment.evaluation.neighborhoods
     rows = [{"arm": arm.name, **_rows(arm, k)[-1]} for arm in summary.arms]
     what = "the last generation of each arm"
     if not rows:
@@ -157,4 +174,5 @@ def show_report(summary: RunSummary, experiment: Experiment) -> None:
             data=link,
             description="A browser opens a file's link only when it is pasted into its address bar",
         ),
+        *_samples_of_models(store, plan, summary.run),
     )

@@ -53,6 +53,15 @@ class Picture:
     alt: str
     """What it shows, in words."""
 
+    @property
+    def uri(self) -> str:
+        """The picture itself, as a page has it inline."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+
+Pictures = Sequence[tuple[str, Picture]]
+"""Pictures of samples, each with the name of its model."""
+
 
 class KindReport(Protocol):
     """What a report shows of one kind of data; one that is derived from it knows nothing beyond
@@ -108,21 +117,24 @@ class Report(Protocol):
     def counts(self, plan: Any) -> str:
         """On how many samples is measured; empty: the experiment says it."""
 
+    def pictures(self, store: Store, plan: Any) -> Pictures:
+        """Samples of the first seed's models, each from the same noise; none of a study that shows
+        them as it goes."""
+
     def page(self, store: Store, summary: RunSummary, plan: Any, folder: Path | None) -> PagePart:
         """The study's figures. Those that are files as well go into `folder`, if given."""
 
 
-def model_grids(
+def pictures_of(
     store: Store, experiment: Experiment, models: Iterable[tuple[str, Iterable[PlannedStage]]]
-) -> list[dict[str, str]]:
+) -> Pictures:
     """Samples of models, given by name and stages, as far as there is a picture of them."""
-    report, grids = kind_report(experiment), []
-    for name, stages in models:
-        artifacts = {stage.role: stage.ref for stage in stages}
-        if (picture := report.samples(store, experiment, artifacts)) is not None:
-            uri = "data:image/png;base64," + base64.b64encode(picture.png).decode()
-            grids.append({"model": name, "uri": uri})
-    return grids
+    report = kind_report(experiment)
+    found = [
+        (name, report.samples(store, experiment, {stage.role: stage.ref for stage in stages}))
+        for name, stages in models
+    ]
+    return [(name, picture) for name, picture in found if picture is not None]
 
 
 def report_of(plan: Plan) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sims_core.reports.base import PagePart, kind_report
+from sims_core.reports.base import PagePart, Pictures, kind_report
 from sims_core.reports.found import summarise_arm, summarise_scan
 from sims_core.reports.over_seeds import loop_answer, loop_curves
 from sims_core.reports.summary import RunSummary
@@ -40,6 +40,9 @@ class LoopReport:
 
     def counts(self, plan: LoopPlan) -> str:
         return ""
+
+    def pictures(self, store: Store, plan: LoopPlan) -> Pictures:
+        return ()
 
     def page(
         self, store: Store, summary: RunSummary, plan: LoopPlan, folder: Path | None

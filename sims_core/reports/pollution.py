@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sims_core.evaluation.figures import read_figures
-from sims_core.reports.base import PagePart, kind_report, model_grids
+from sims_core.reports.base import PagePart, Pictures, kind_report, pictures_of
 from sims_core.reports.cost import arm_cost
 from sims_core.reports.estimates import paired_difference
 from sims_core.reports.over_seeds import as_row, compared, counts_of, figures_over_seeds
@@ -117,18 +117,21 @@ class PollutionReport:
     def counts(self, plan: PollutionPlan) -> str:
         return ""
 
+    def pictures(self, store: Store, plan: PollutionPlan) -> Pictures:
+        every = (*plan.first, *plan.second)
+        models = [(each.name, each.stages) for each in every if each.seed == plan.seed]
+        return pictures_of(store, plan.experiment, models)
+
     def page(
         self, store: Store, summary: RunSummary, plan: PollutionPlan, folder: Path | None
     ) -> PagePart:
         from sims_core.reports.drawing import written
         from sims_core.reports.pollution_figure import pollution_figure
 
-        every = (*plan.first, *plan.second)
-        models = [(each.name, each.stages) for each in every if each.seed == plan.seed]
         return PagePart(
             {
                 "curve": written(pollution_figure(summary), folder, "figure"),
-                "grids": model_grids(store, plan.experiment, models),
+                "pictures": self.pictures(store, plan),
             },
             "pollution.html.j2",
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from sims_core.common import roles
 from sims_core.evaluation.figures import METRICS_KIND, read_metrics
-from sims_core.reports.base import PagePart, kind_report, model_grids
+from sims_core.reports.base import PagePart, Pictures, kind_report, pictures_of
 from sims_core.reports.cost import Cost, arm_cost
 from sims_core.reports.estimates import paired_difference
 from sims_core.reports.over_seeds import as_row, counts_of, figures_over_seeds, verdict
@@ -182,6 +182,14 @@ class ShiftReport:
     def counts(self, plan: ShiftPlan) -> str:
         return f"{plan.shift.select_images} (selection) and {plan.shift.final_images} (final)"
 
+    def pictures(self, store: Store, plan: ShiftPlan) -> Pictures:
+        drawn = [
+            (each.name, each.stages)
+            for each in plan.models
+            if each.seed == plan.seed and any(s.role == roles.PREVIEW for s in each.stages)
+        ]
+        return pictures_of(store, plan.experiment, drawn)
+
     def page(
         self, store: Store, summary: RunSummary, plan: ShiftPlan, folder: Path | None
     ) -> PagePart:
@@ -189,11 +197,6 @@ class ShiftReport:
         from sims_core.reports.shift_figure import frontier_figure, shares_figure
 
         rows = shift_rows(store, plan)
-        drawn = [
-            (each.name, each.stages)
-            for each in plan.models
-            if each.seed == plan.seed and any(s.role == roles.PREVIEW for s in each.stages)
-        ]
         context = {
             "frontier": written(frontier_figure(summary, plan.shift.targets), folder, "figure"),
             "shares": written(shares_figure(summary, plan.shift.targets), folder, "shares"),
@@ -201,7 +204,7 @@ class ShiftReport:
             "selection": [row for row in rows if row["phase"] == "selection"],
             "finals": _finals(rows, plan),
             "classifiers": _classifiers(store, plan),
-            "grids": model_grids(store, plan.experiment, drawn),
+            "pictures": self.pictures(store, plan),
         }
         return PagePart(context, "shift.html.j2")
 

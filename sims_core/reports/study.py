@@ -11,7 +11,7 @@ from sims_core.common import roles
 from sims_core.evaluation.figures import read_figures
 from sims_core.evaluation.metric import figures_in
 from sims_core.methods.self_synthetic import SelfSynthetic
-from sims_core.reports.base import PagePart
+from sims_core.reports.base import PagePart, Pictures, pictures_of
 from sims_core.reports.cost import Cost, arm_cost, evaluations, weights_of
 from sims_core.reports.estimates import estimate, paired_difference
 from sims_core.reports.images import images_context
@@ -244,10 +244,15 @@ class StudyReport:
             final = f"{sweep.final_repeats} times {final}"
         return f"{sweep.select_images} (selection) and {final}"
 
+    def pictures(self, store: Store, plan: StudyPlan) -> Pictures:
+        first = [each for each in plan.finals if (each.seed, each.repeat) == (plan.seed, 1)]
+        models = [(each.candidate.name, each.stages) for each in first]
+        return pictures_of(store, plan.experiment, models)
+
     def page(
         self, store: Store, summary: RunSummary, plan: StudyPlan, folder: Path | None
     ) -> PagePart:
-        from sims_core.reports.drawing import grid_uri, written
+        from sims_core.reports.drawing import written
 
         rows = study_rows(store, plan)
         selection = [row for row in rows if row["phase"] == "selection"]
@@ -261,11 +266,7 @@ class StudyReport:
             "selection": selection,
             "finals": finals,
             "several": bool(summary.curves),
-            "grids": [
-                {"model": each.candidate.name, "uri": grid_uri(store, each[roles.PREVIEW])}
-                for each in plan.finals
-                if (each.seed, each.repeat) == (plan.seed, 1)
-            ],
+            "pictures": self.pictures(store, plan),
             **images_context(store, plan.experiment, plan.setup[0].ref),
         }
         return PagePart(context, "study.html.j2")

@@ -8,10 +8,11 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from infra.cli.runs import check_run, dry_run_lines, execute_directly
+from infra.cli.runs import _looked_at, check_run, dry_run_lines, execute_directly
 from sims_core.common import roles
 from sims_core.common.errors import BadInput
 from sims_core.data.image_set import read_index
+from sims_core.data.stages import REJECT
 from sims_core.evaluation.figures import read_metrics
 from sims_core.reports.summary import result_lines
 from sims_core.store.store import Store
@@ -110,6 +111,20 @@ def test_every_figure_says_what_its_model_costs(done):
     page = (store.root / "runs" / "shifted" / "report" / "index.html").read_text()
     assert "What each method costs" in page
     assert f"<td>10</td><td>100 %</td><td>32</td><td>{2 * weights:,}</td>" in page
+
+
+def test_what_the_selection_decides_on_is_computed_again_where_that_is_asked_for(
+    done, checked, monkeypatch
+):
+    """Nothing else is: a run that finds all in the store starts no Prefect, and this one does."""
+    store, _, plan = done
+    monkeypatch.setenv("SIMS_STORE", str(store.root))
+    assert all(_looked_at(store, checked().plan))
+    monkeypatch.setenv("SIMS_RECOMPUTE", REJECT.name)
+    taken = list(_looked_at(store, checked().plan))
+    assert len(taken) == len(list(plan))
+    rejected = [stage for stage in plan if stage.request.stage == REJECT.name]
+    assert taken.count(False) == len(rejected) == 2
 
 
 def test_the_choice_is_the_nearest_of_the_selection_and_final_seeds_are_others(done):

@@ -205,6 +205,22 @@ def test_an_imported_auxiliary_that_does_not_fit_is_refused(
         plan(experiment, experiment.template("autoguidance"))
 
 
+def test_a_level_that_differs_by_rounding_is_known(tiny_experiment, imported):
+    """A sampler computes its levels in single precision; a level that is really higher is not."""
+    model = ModelConfig(net=SMALLER, schedule=NoiseSchedule(num_train_timesteps=10))
+    experiment = imported(tiny_experiment, model)
+
+    def up_to(sigma_max):
+        sampler = experiment.sampler.model_copy(update={"sigma_max": sigma_max})
+        changed = experiment.model_copy(update={"sampler": sampler})
+        return plan(changed, experiment.template("autoguidance"))
+
+    known = model.known_levels[1]
+    assert up_to(known * (1 + 5e-7)).arms
+    with pytest.raises(BadInput, match="it knows the noise levels 0 to "):
+        up_to(known * 1.001)
+
+
 def test_an_interval_keeps_an_auxiliary_within_what_it_knows(tiny_experiment, imported):
     model = ModelConfig(net=SMALLER, schedule=NoiseSchedule(num_train_timesteps=10))
     experiment = imported(tiny_experiment, model, interval=[0, model.known_levels[1] + 1e-9])
