@@ -84,10 +84,10 @@ def _rows(arm: ArmSummary, neighborhoods: Neighborhoods) -> list[dict[str, Any]]
 
 def _markdown_table(rows: list[dict[str, Any]]) -> str:
     def line(cells: list[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
+        return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
     names = list(rows[0])
-    cells = [[str(row[name]) for name in names] for row in rows]
+    cells = [[str(row.get(name, "")) for name in names] for row in rows]
     return "\n".join([line(names), line(["---"] * len(names)), *map(line, cells)])
 
 
@@ -156,7 +156,7 @@ def show_report(store: Store, summary: RunSummary, plan: Plan) -> None:
         what = "each model"
     text = (
         f"## {summary.run}\n\n{_picture((report.parent / 'figure.png').read_bytes(), 'curves')}\n\n"
-        f"The whole report: `{report}`\n"
+        f"{_markdown_table(rows)}\n\nThe whole report: `{report}`\n"
     )
     link = f"[{report}]({report.as_uri()})"
     key = artifact_key(summary.run)

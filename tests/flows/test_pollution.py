@@ -108,6 +108,26 @@ def test_tasks_have_speaking_names(done, wait_for):
     assert "neon w=0.5 ideal seed=0: merge" in found
 
 
+def test_the_pages_have_samples_of_each_model_and_figures_with_their_costs(done):
+    _, summary, (run,) = done
+    of_it = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+    with get_client(sync_client=True) as client:
+        found = {each.key: each for each in client.read_artifacts(flow_run_filter=of_it, limit=200)}
+    samples = [each for key, each in found.items() if key.endswith("-samples")]
+    assert len(samples) == 1 + 3 * 4, "the first seed's"
+    assert all("data:image/png;base64," in each.data for each in samples)
+    rows = json.loads(found["polluted-metrics"].data)
+    assert len(rows) == 1 + 3 * 4
+    for row, (curve, point) in zip(
+        rows, ((curve, point) for curve in summary.curves for point in curve.points), strict=True
+    ):
+        assert (row["model"], row["at"], row["seeds"]) == (curve.name, point.x, 2)
+        assert row["fid"] == point.brief("fid")
+        assert (row["nfe"], row["n_generated"]) == (curve.cost.evaluations, 64)
+        assert row["extra_training_percent"] == curve.cost.extra_training_percent
+    assert "neon w=0.5" in found["polluted-curves"].data
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
