@@ -30,7 +30,7 @@ ALL = "_all"
 """Ends the name of a figure against the whole real set; without it: against the target's."""
 
 
-def figures_of(store: Store, plan: ShiftPlan, model: ShiftModel) -> dict[str, Any]:
+def figures_of(store: Store, model: ShiftModel) -> dict[str, Any]:
     """Every figure of a model."""
     found: dict[str, Any] = {}
     for stage in model.stages:
@@ -87,7 +87,7 @@ def shift_rows(store: Store, plan: ShiftPlan) -> list[dict[str, Any]]:
             "target": each.target.name,
             "omega": each.strength[0],
             "exponent": each.strength[1],
-            **as_row(each.seed, figures_of(store, plan, each)),
+            **as_row(each.seed, figures_of(store, each)),
             **(cost.columns if (cost := cost_of(store, plan, each)) else {}),
         }
         for phase, models in phases
@@ -105,7 +105,7 @@ def place(plan: ShiftPlan, target: Target) -> float:
 def shift_curves(store: Store, plan: ShiftPlan, figure: str) -> tuple[Curve, ...]:
     """Each method over the targets; a point's change is against the base, seed by seed."""
     models = {(each.method, each.target, each.seed): each for each in plan.models}
-    found = {key: figures_of(store, plan, each) for key, each in models.items()}
+    found = {key: figures_of(store, each) for key, each in models.items()}
     curves = []
     for method in METHODS:
         points = []

@@ -118,9 +118,8 @@ def test_the_pages_have_samples_of_each_model_and_figures_with_their_costs(done)
     assert all("data:image/png;base64," in each.data for each in samples)
     rows = json.loads(found["polluted-metrics"].data)
     assert len(rows) == 1 + 3 * 4
-    for row, (curve, point) in zip(
-        rows, ((curve, point) for curve in summary.curves for point in curve.points), strict=True
-    ):
+    points = [(curve, point) for curve in summary.curves for point in curve.points]
+    for row, (curve, point) in zip(rows, points, strict=True):
         assert (row["model"], row["at"], row["seeds"]) == (curve.name, point.x, 2)
         assert row["fid"] == point.brief("fid")
         assert (row["nfe"], row["n_generated"]) == (curve.cost.evaluations, 64)
