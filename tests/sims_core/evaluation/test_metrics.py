@@ -276,7 +276,8 @@ def test_the_report_shows_the_figures_of_every_metric(toy_run, toy_summary, tmp_
     store, plan, outcomes = toy_run
     details = RunDetails("Toy", {"seed": 7}, plan, outcomes)
     page = render_report(store, toy_summary, details)
-    for title in ("Toy &lt;gap&gt; ± over features", "Draw", "Density", "Coverage"):
+    balls = ("Precision (k = 3)", "Recall (k = 3)", "Density (k = 5)", "Coverage (k = 5)")
+    for title in ("Toy &lt;gap&gt; ± over features", "Draw", *balls):
         assert f"<th>{title}</th>" in page
     assert "Toy <gap>" not in page
     rows = metric_rows(store, toy_summary, plan)

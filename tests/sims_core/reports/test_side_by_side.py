@@ -83,6 +83,27 @@ def values_of(run, arm, t, name):
     return [row[name] for row in run.rows if (row["arm"], row["t"]) == (arm, t)]
 
 
+def test_k_is_said_where_it_is_the_same_for_all(make_run):
+    """Figures of other neighbourhoods are no figures of one scale."""
+    runs = [make_run(name, overrides={"training.kimg": n}) for n, name in enumerate("abc")]
+
+    def measured_at(run, k):
+        content = dict(run.content)
+        content["provenance"]["experiment"]["evaluation"] = {"prc_neighborhood": k}
+        (run.folder / "run.json").write_text(json.dumps(content))
+        return PastRun(run.folder)
+
+    same = compare_runs([measured_at(run, 5) for run in runs[:2]])
+    titles = {each.name: each.title for each in same.figures}
+    assert (titles["precision"], titles["recall"]) == ("Precision (k = 5)", "Recall (k = 5)")
+    assert "Recall (k = 5)" in {axes.get_title()[:14] for axes in comparison_figure(same).axes}
+    others = compare_runs([measured_at(runs[0], 5), measured_at(runs[1], 3)])
+    assert "precision_recall at k = 3 and 5: these do not compare" in others.notes
+    unknown = compare_runs([measured_at(runs[0], 5), runs[2]])
+    for comparison in (others, unknown):
+        assert "Precision" in {each.title for each in comparison.figures}
+
+
 def test_the_table_is_that_of_the_runs(three):
     comparison = compare_runs(three)
     assert comparison.labels == ("training.kimg=12", "training.kimg=25", "training.kimg=50")
