@@ -29,7 +29,7 @@ class Need(Frozen):
 
     @property
     def line(self) -> str:
-        """What is missing, and the command that brings it."""
+        """What is missing, and the command that gets it."""
         what = f"model {self.model}" if self.model else f"data set {self.data}"
         return f"{what} ({self.source}): `{self.command}`"
 

@@ -160,9 +160,7 @@ def deployments() -> None:
 
     with _errors():
         write_atomically(FILE.absolute(), prefect_yaml())
-        print(
-            f"wrote {FILE.absolute()}; `prefect --no-prompt deploy --all` brings it to the server"
-        )
+        print(f"wrote {FILE.absolute()}; `prefect --no-prompt deploy --all` tells the server")
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from sims_core.data.config import PointSourceConfig
 from sims_core.data.points import read_points, true_covariance
 from sims_core.diffusion.gaussian import moments
 from sims_core.reports.drawing import COLOURS
-from sims_core.reports.summary import ArmSummary, RunSummary, shown_generations
+from sims_core.reports.summary import ArmSummary, RunSummary, kimg, shown_generations
 from sims_core.reports.tables import ratios
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
@@ -160,10 +160,10 @@ def _budgets(axes: Axes, results: _Results) -> None:
     axes.imshow(table, cmap="YlGnBu_r", aspect="auto", origin="lower", alpha=0.6)
     axes.set_xticks(range(len(omegas)), [f"{omega:g}" for omega in omegas], fontsize=8)
     base = results.plan.experiment.training.kimg
-    labels = [f"{1000 * budget:g} k\n({100_000 * budget / base:.3g} %)" for budget in budgets]
+    labels = [f"{kimg(budget)}\n({100_000 * budget / base:.3g} %)" for budget in budgets]
     axes.set_yticks(range(len(budgets)), labels, fontsize=8)
     axes.set_xlabel("omega", fontsize=9)
-    axes.set_ylabel("budget, points (of the base's)", fontsize=9)
+    axes.set_ylabel("budget, kimg (of the base's)", fontsize=9)
 
 
 def panels(summary: RunSummary, plan: LoopPlan) -> Figure:

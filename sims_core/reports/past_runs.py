@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sims_core.common.errors import BadInput
-from sims_core.reports.run_folder import SUMMARY_FILE
+from sims_core.reports.files import METRICS_TABLE, PAGE, REPORT, SUMMARY_FILE
 from sims_core.store.store import Store
 
-METRICS_TABLE = "metrics.parquet"
 SEEDS = ("seed", "seeds")
 
 
@@ -112,7 +111,7 @@ class PastRun:
 
     @property
     def report(self) -> Path:
-        return self.folder / "report" / "index.html"
+        return self.folder / REPORT / PAGE
 
 
 def _bytes_in(folder: Path) -> int:

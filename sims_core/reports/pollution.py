@@ -11,7 +11,7 @@ from sims_core.reports.base import PagePart, kind_report
 from sims_core.reports.cost import arm_cost
 from sims_core.reports.estimates import paired_difference
 from sims_core.reports.over_seeds import as_row, compared, figures_over_seeds
-from sims_core.reports.summary import Curve, CurvePoint, RunSummary
+from sims_core.reports.summary import Curve, CurvePoint, RunSummary, kimg
 from sims_core.store.store import Store
 from sims_core.studies.pollution import Measured, PollutionPlan
 
@@ -107,7 +107,7 @@ class PollutionReport:
         return pollution_rows(store, plan)
 
     def budgets(self, plan: PollutionPlan) -> str:
-        return f"{plan.experiment.sims.budget_mimg:g}"
+        return kimg(plan.experiment.sims.budget_mimg)
 
     def counts(self, plan: PollutionPlan) -> str:
         return ""
@@ -124,6 +124,7 @@ class PollutionReport:
                 "grids": _grids(store, plan),
             },
             "pollution.html.j2",
+            ("figure",),
         )
 
 
@@ -132,7 +133,7 @@ POLLUTION = PollutionReport()
 
 def _grids(store: Store, plan: PollutionPlan) -> list[dict[str, str]]:
     """Samples of the first seed's models, each from the same noise."""
-    import base64
+    from sims_core.reports.drawing import png_uri
 
     report, grids = kind_report(plan.experiment), []
     for each in (*plan.first, *plan.second):
@@ -140,6 +141,5 @@ def _grids(store: Store, plan: PollutionPlan) -> list[dict[str, str]]:
             continue
         artifacts = {stage.role: stage.ref for stage in each.stages}
         if (picture := report.samples(store, plan.experiment, artifacts)) is not None:
-            uri = "data:image/png;base64," + base64.b64encode(picture.png).decode()
-            grids.append({"model": each.name, "uri": uri})
+            grids.append({"model": each.name, "uri": png_uri(picture.png)})
     return grids
