@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.data.config import ImportedSet
     from sims_core.store.store import Store
 
-data_app = typer.Typer(no_args_is_help=True, help="Import your own images into the store; list those there are.")
+data_app = typer.Typer(no_args_is_help=True, help="Import images into the store; list them.")
 MAX_SHOWN = 20
 
 

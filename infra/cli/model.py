@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.nets.config import ImportedModel, ModelConfig
     from sims_core.store.store import Store
 
-model_app = typer.Typer(no_args_is_help=True, help="Import a base model into the store; list those there are.")
+model_app = typer.Typer(no_args_is_help=True, help="Import base models into the store; list them.")
 
 
 SourceArgument = Annotated[

@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -64,25 +64,29 @@ def written(
 
 
 def panels(figure: Figure, rows: int, small: bool = False) -> Markup:
-    """The panels of a figure that has been laid out, its legends and its title one by one, so that
-    a page can put them side by side or below each other as it is wide."""
+    """The legends, panels and title of a figure that has been laid out, one by one, so that a page
+    can put panels side by side or below each other as it is wide."""
     parts = [svg_text(figure, box) for box in _shown_in_turn(figure, _parts(figure, rows))]
-    title = escape(figure.get_suptitle())
-    svgs = Markup("\n").join(map(Markup, parts))
-    caption = Markup('<p class="note">{}</p>').format(title) if title else ""
-    kind = "panels small" if small else "panels"
-    return Markup('<div class="{}">{}</div>{}').format(kind, svgs, caption)
+    svgs = [Markup(part) for part in parts]  # noqa: S704 - drawn by matplotlib
+    count, lines = len(figure.legends), Markup("\n")
+    return Markup('<div class="drawn">{}<div class="{}">{}</div></div>{}').format(
+        lines.join(svgs[:count]),
+        "panels small" if small else "panels",
+        lines.join(svgs[count:]),
+        Markup('<p class="note">{}</p>').format(title) if (title := figure.get_suptitle()) else "",
+    )
 
 
 def _parts(figure: Figure, rows: int) -> list[list[Artist]]:
-    """The axes of each panel, those that are empty left out, then each legend."""
+    """Each legend, then the axes of each panel; those that are empty are left out."""
     found: dict[tuple[int, int], list[Artist]] = {}
     for axes in figure.axes:
         spec = axes.get_subplotspec()
         if spec is not None and (axes.axison or axes.texts):
             place = (spec.rowspan.start // rows, spec.colspan.start)
             found.setdefault(place, []).append(axes)
-    return [*found.values(), *([legend] for legend in figure.legends)]
+    legends: list[list[Artist]] = [[legend] for legend in figure.legends]
+    return [*legends, *found.values()]
 
 
 def _shown_in_turn(figure: Figure, parts: Sequence[Sequence[Artist]]) -> Iterator[Bbox]:
