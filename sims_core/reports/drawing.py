@@ -82,7 +82,7 @@ def _parts(figure: Figure, rows: int) -> list[list[Artist]]:
     found: dict[tuple[int, int], list[Artist]] = {}
     for axes in figure.axes:
         spec = axes.get_subplotspec()
-        if spec is not None and (axes.axison or axes.texts):
+        if spec is not None and axes.axison:
             place = (spec.rowspan.start // rows, spec.colspan.start)
             found.setdefault(place, []).append(axes)
     legends: list[list[Artist]] = [[legend] for legend in figure.legends]

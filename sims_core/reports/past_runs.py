@@ -67,8 +67,15 @@ class PastRun:
         return dict(self.content.get("provenance") or {})
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """Its parameters as `sims run` takes them: those of the flow, and every override."""
+        found = dict(self.provenance.get("parameters") or {})
+        overrides = found.pop("overrides", None) or {}
+        return found | overrides
+
+    @property
     def parameters(self) -> dict[str, Any]:
-        """Those of the flow, overrides among them by their dotted names."""
+        """Those of the flow, overrides among them by their dotted names, to the last leaf."""
         found = dict(self.provenance.get("parameters") or {})
         return found | dict(flat(found.pop("overrides", None) or {}))
 
