@@ -191,6 +191,22 @@ def test_a_seed_that_is_there_twice_counts_once(make_run):
     assert found == values_of(runs[0], ARMS[0], 1, "fid")[1]
 
 
+def test_what_runs_share_is_shown_once(make_run):
+    """The standard arm of two runs that differ in the strength of guidance is the same."""
+    first, second = make_run("a", omegas=[1]), make_run("b", omegas=[2])
+    rows = [
+        theirs if ours["arm"] == ARMS[1] else ours
+        for ours, theirs in zip(first.rows, second.rows, strict=True)
+    ]
+    pq.write_table(pyarrow.Table.from_pylist(rows), second.folder / "metrics.parquet")
+    comparison = compare_runs([first, PastRun(second.folder)])
+    labels = [f"omegas=1: {ARMS[0]}", f"omegas=1: {ARMS[1]}", f"omegas=2: {ARMS[1]}"]
+    assert [line.label for line in comparison.lines] == labels
+    assert comparison.notes == (
+        f"omegas=2: {ARMS[0]}: the same figures as {labels[0]}, shown once",
+    )
+
+
 def test_a_table_of_an_earlier_version_can_be_read(make_run):
     """Its `seed` is that of KID's subsets, and it says none of its own."""
     comparison = compare_runs([make_run("new", seeds=(3,)), make_run("old", seeds=(0,), old=True)])
