@@ -69,9 +69,13 @@ def panels(figure: Figure, rows: int, small: bool = False) -> Markup:
     parts = [svg_text(figure, box) for box in _shown_in_turn(figure, _parts(figure, rows))]
     svgs = [Markup(part) for part in parts]  # noqa: S704 - drawn by matplotlib
     count, lines = len(figure.legends), Markup("\n")
-    return Markup('<div class="drawn">{}<div class="{}">{}</div></div>{}').format(
+    whole = '<div class="drawn">{}<div class="{}" style="max-width: {:.0f}px">{}</div></div>{}'
+    return Markup(
+        whole
+    ).format(  # noqa: S704 - what is filled in is escaped
         lines.join(svgs[:count]),
         "panels small" if small else "panels",
+        100 * figure.get_figwidth(),  # inches of 96 pixels and the gaps between panels
         lines.join(svgs[count:]),
         Markup('<p class="note">{}</p>').format(title) if (title := figure.get_suptitle()) else "",
     )

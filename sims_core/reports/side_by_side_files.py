@@ -69,18 +69,20 @@ def _page(comparison: RunComparison, figure: Markup) -> str:
 
 
 def grids(comparison: RunComparison) -> Iterator[dict[str, Any]]:
-    """Samples of the last generation of every arm, of each group's first run; of images only."""
+    """Samples of the last generation of every arm, of the first seed of each group; of images only.
+    What runs share is shown once."""
+    shown: set[bytes] = set()
     for group, label in zip(comparison.groups, comparison.labels, strict=True):
-        run = group[0]
-        shown: set[str] = set()
+        run, seeds = group[0], set(group[0].seeds[:1])
         for arm in run.content.get("arms") or ():
-            name = arm.get("curve") or arm["name"]
-            last = arm["generations"][-1]
-            png = _grid(run, last["artifacts"])
-            if png is not None and name not in shown:
-                shown.add(name)
+            seed, last = arm.get("seed"), arm["generations"][-1]
+            grid = _grid(run, last["artifacts"])
+            is_first = seed is None or seed in seeds
+            if grid is not None and grid not in shown and is_first:
+                shown.add(grid)
+                name = arm["name"].removesuffix(f" seed={seed}")
                 told = f"{label}: {name}" if label else name
-                yield {"name": told, "t": last["t"], "uri": png_uri(png)}
+                yield {"name": told, "t": last["t"], "uri": png_uri(grid)}
 
 
 def _grid(run: PastRun, artifacts: dict[str, str]) -> bytes | None:

@@ -219,9 +219,9 @@ def test_each_metric_is_a_panel_of_its_own(summary, tmp_path):
         assert "generation t" in svg
         assert not any(f"{other} (" in svg for other in names if other != name)
     assert [name in legend for name in (summary.arms[1].name, "generation t")] == [True, False]
-    assert "n = 64 generated, real = 1797" in found
+    assert "n = 64 generated, real = 256" in found
     whole = " ".join(Page((tmp_path / "figure.svg").read_text().partition("?>")[2]).text)
-    for word in (*names, "generation t", summary.arms[1].name, "real = 1797"):
+    for word in (*names, "generation t", summary.arms[1].name, "real = 256"):
         assert word in whole
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
     assert found == written(curves(summary.arms), None, "figure", rows=2)
