@@ -69,10 +69,9 @@ def panels(figure: Figure, rows: int, small: bool = False) -> Markup:
     parts = [svg_text(figure, box) for box in _shown_in_turn(figure, _parts(figure, rows))]
     svgs = [Markup(part) for part in parts]  # noqa: S704 - drawn by matplotlib
     count, lines = len(figure.legends), Markup("\n")
-    whole = '<div class="drawn">{}<div class="{}" style="max-width: {:.0f}px">{}</div></div>{}'
     return Markup(
-        whole
-    ).format(  # noqa: S704 - what is filled in is escaped
+        '<div class="drawn">{}<div class="{}" style="max-width: {:.0f}px">{}</div></div>{}'
+    ).format(
         lines.join(svgs[:count]),
         "panels small" if small else "panels",
         100 * figure.get_figwidth(),  # inches of 96 pixels and the gaps between panels
