@@ -248,8 +248,8 @@ def test_results_come_first_and_machinery_last(html):
     assert titles[-2:] == ["What was run", "Time and cache"]
 
 
-def test_budgets_are_in_kimg(html):
-    assert "budget 0.5 kimg" in html
+def test_budgets_are_in_kimg(html, tiny_run):
+    assert f"budget {1000 * tiny_run.plan.experiment.sims.budget_mimg:g} kimg" in html
     assert [kimg(mimg) for mimg in (0.0005, 0.0128, 40, 2147)] == [
         "0.5",
         "12.8",
