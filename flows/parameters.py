@@ -221,10 +221,11 @@ def check_needs(preset: Preset, experiment: Experiment, store: Store) -> None:
     not in the store; what was replaced by something else is not needed."""
     models, data_sets = MODELS.given(store), DATASETS.given(store)
     data = getattr(experiment.data, "name", None)
+    named = {experiment.base.imported}.union(*(m.imported for m in experiment.methods.values()))
     missing = [
         need.line
         for need in preset.needs
-        if (need.model and need.model == experiment.base.imported and need.model not in models)
+        if (need.model and need.model in named and need.model not in models)
         or (need.data and need.data == data and need.data not in data_sets)
     ]
     if missing:

@@ -23,15 +23,16 @@ class Need(Frozen):
     """The name that `sims model import` must give it."""
     data: str | None = None
     """The name that `sims data import` or `sims data encode` must give it."""
-    command: str
+    commands: tuple[str, ...]
+    """What gets it, one after the other."""
     source: str
-    """Where the file is found, and its size."""
+    """What is fetched, and its size."""
 
     @property
     def line(self) -> str:
-        """What is missing, and the command that gets it."""
+        """What is missing, and the commands that get it."""
         what = f"model {self.model}" if self.model else f"data set {self.data}"
-        return f"{what} ({self.source}): `{self.command}`"
+        return f"{what} ({self.source}): " + ", then ".join(f"`{each}`" for each in self.commands)
 
 
 class Preset(Frozen):

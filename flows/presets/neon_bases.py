@@ -23,58 +23,26 @@ Hours on one A100, estimated as in `edm_bases.py`: S, training and 50k images of
 (four) arms are 0.1, 2.5 and 3.7 on CIFAR-10, 0.7, 2.1 and 7.3 on FFHQ.
 """
 
-from flows.presets import Need, Preset
-from flows.presets.edm_bases import CIFAR10, EDM, FFHQ64, experiment_from, published_model
-from sims_core.data.config import ImportedImages, KnownImages
+from flows.published_bases import EDM_CIFAR10_CONDITIONAL, EDM_FFHQ64
 from sims_core.methods.sims import Sims
 
-CONDITIONAL = CIFAR10.model_copy(update={"net": CIFAR10.net.model_copy(update={"num_classes": 10})})
 PARAMETERS = {"generations": 1, "methods": ["standard", "neon"], "pollution_sizes": [10_000]}
 
 PRESETS = [
-    Preset(
+    EDM_CIFAR10_CONDITIONAL.preset(
         flow="sims-loop",
         name="neon-cifar10",
         description="Neon on CIFAR-10 from EDM's class-conditional VP base (Neon's paper: 1.38)",
-        hardware="1 GPU of 24 GB; `sims model import` of EDM's checkpoint first",
         expected_time="about 6 hours on one A100 (estimated, not measured)",
         parameters={**PARAMETERS, "ws": [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]},
-        needs=(
-            published_model("edm-cifar10-cond", f"{EDM}/edm-cifar10-32x32-cond-vp.pkl", "0.22 GB"),
-        ),
-        experiment=experiment_from(
-            base="edm-cifar10-cond",
-            data=KnownImages(source="cifar10"),
-            model=CONDITIONAL,
-            sims=Sims(n_s=6_000, budget_mimg=3.5, batch_size=512, learning_rate=1e-4),
-            steps=18,
-            augment=0.12,
-        ),
+        sims=Sims(n_s=6_000, budget_mimg=3.5, batch_size=512, learning_rate=1e-4),
     ),
-    Preset(
+    EDM_FFHQ64.preset(
         flow="sims-loop",
         name="neon-ffhq64",
         description="Neon on FFHQ-64 from EDM's VP base (Neon's paper: FID 2.39 to 1.12)",
-        hardware="1 GPU of 24 GB; `sims model import` of EDM's checkpoint and `sims data import` "
-        "of FFHQ first",
         expected_time="about 10 hours on one A100 (estimated, not measured)",
         parameters={**PARAMETERS, "ws": [1.0, 2.0, 3.0]},
-        needs=(
-            published_model("edm-ffhq64", f"{EDM}/edm-ffhq-64x64-uncond-vp.pkl", "0.25 GB"),
-            Need(
-                data="ffhq64",
-                command="sims data import FOLDER --name ffhq64 --size 64 --channels 3 "
-                "--labels none",
-                source="FFHQ's 70,000 aligned images, 90 GB at 1024 x 1024",
-            ),
-        ),
-        experiment=experiment_from(
-            base="edm-ffhq64",
-            data=ImportedImages(name="ffhq64"),
-            model=FFHQ64,
-            sims=Sims(n_s=18_000, budget_mimg=1.5, batch_size=256, learning_rate=4e-6),
-            steps=40,
-            augment=0.15,
-        ),
+        sims=Sims(n_s=18_000, budget_mimg=1.5, batch_size=256, learning_rate=4e-6),
     ),
 ]

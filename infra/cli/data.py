@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -186,27 +185,6 @@ def data_encode(
         _name(opened, name, before, dataset, cached, as_json)
 
 
-def _naming(store: Store, name: str) -> AbstractContextManager[None]:
-    """Exclusive among all that give this name, for the moment that it takes."""
-    from sims_core.store.locks import locked
-
-    return locked(store.root / "locks" / f"dataset-{name}.lock", f"the name {name}")
-
-
-def _refuse_if_renamed(
-    store: Store, name: str, before: ImportedSet | None, dataset: ImportedSet
-) -> None:
-    """Raises BadInput if another import gave the name to another set while this one was at work."""
-    from sims_core.data.names import DATASETS, images_of
-
-    if (now := DATASETS.stands_for(store, name)) not in (before, dataset):
-        other = f"{images_of(now).location}" if now else "nothing"
-        raise BadInput(
-            f"--name {name}: another import has given this name to {other} meanwhile; this one's "
-            f"images are {images_of(dataset).location}: run it again under another name"
-        )
-
-
 def _name(
     store: Store,
     name: str,
@@ -224,12 +202,10 @@ def _name(
     Raises:
         BadInput: another command has given the name to another set since.
     """
-    from sims_core.data.names import DATASETS
+    from sims_core.data.names import DATASETS, images_of
     from sims_core.latents.stages import modelled_by
 
-    with _naming(store, name):
-        _refuse_if_renamed(store, name, before, dataset)
-        DATASETS.give(store, name, dataset)
+    DATASETS.give_again(store, name, before, dataset, lambda each: images_of(each).location)
     details = store.manifest(modelled_by(dataset)).details
     row = {**_row(name, dataset), **details, "cached": cached, **(told or {})}
     if before not in (None, dataset):

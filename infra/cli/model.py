@@ -82,12 +82,16 @@ def model_import(
         found = find_model_source(folder, sigma_data, num_classes)
         model = found.imported
         opened = writable_store()
+        before = MODELS.stands_for(opened, name)
         execution = Settings.read().execution()
         files = execution.files.model_copy(update={"imported": folder})
         request = IMPORT_MODEL.request(model)
         cached = run_shown(opened, execution.model_copy(update={"files": files}), request)
-        before = MODELS.stands_for(opened, name)
-        MODELS.give(opened, name, model)
+
+        def place(model: ImportedModel) -> str:
+            return IMPORT_MODEL.request(model).ref.location
+
+        MODELS.give_again(opened, name, before, model, place)
         row = {**_row(opened, name, model), "cached": cached, **hub}
         if found.details:
             row["file"] = found.details

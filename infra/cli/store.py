@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -79,7 +80,8 @@ def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None
 def store_du(store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Say how much artifacts of each kind and stage hold, and each run: in all, and it alone."""
     with errors():
-        from sims_core.reports.upkeep import by, look
+        from sims_core.reports.upkeep import by, decoded_of, look
+        from sims_core.store.cache import decoded_folders, disk_bytes
 
         opened = existing_store(store)
         held = look(opened)
@@ -88,9 +90,15 @@ def store_du(store: StoreOption = None, as_json: JsonOption = False) -> None:
             who: (held.bytes_of(needed), held.bytes_of(held.alone(who)))
             for who, needed in held.needed.items()
         }
-        unneeded = held.bytes_of(held.unneeded)
+        unneeded, sets = held.bytes_of(held.unneeded), decoded_folders(opened.root)
+        kept = decoded_of(opened, set(held.manifests) - held.unneeded)
+        decoded = {
+            "sets": len(sets),
+            "bytes": sum(map(disk_bytes, sets)),
+            "unneeded": sum(disk_bytes(folder) for folder in sets if folder not in kept),
+        }
         if as_json:
-            print(json.dumps({**groups, "run": runs, "unneeded": unneeded}))
+            print(json.dumps({**groups, "run": runs, "unneeded": unneeded, "decoded": decoded}))
             return
         for what, rows in groups.items():
             print(f"{what:<40}{'artifacts':>10}{'bytes':>16}")
@@ -100,6 +108,10 @@ def store_du(store: StoreOption = None, as_json: JsonOption = False) -> None:
         for name, (size, alone) in runs.items():
             print(f"{shown(name):<40}{size:>10}{alone:>16}")
         print(f"needed by no run and no name: {unneeded} bytes (`sims store gc` removes them)")
+        print(
+            f"{decoded['sets']} decoded training sets: {decoded['bytes']} bytes of disk, "
+            f"{decoded['unneeded']} of artifacts that are not needed or not there"
+        )
 
 
 @store_app.command("gc")
@@ -111,7 +123,8 @@ def store_gc(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove the artifacts that no run under runs/, no name and no running process needs."""
+    """Remove the artifacts that no run under runs/, no name and no running process needs, and
+    training sets decoded from them."""
     with errors():
         from sims_core.reports.upkeep import collect
         from sims_core.store.store import Store
@@ -119,15 +132,14 @@ def store_gc(
         opened = Store.open(existing_store(store).root)
         gone = collect(opened, older_than, dry_run)
         if as_json:
-            told = {"artifacts": gone.artifacts, "bytes": gone.bytes, "leftovers": gone.leftovers}
-            print(json.dumps({"store": str(opened.root), "dry_run": dry_run, **told}))
+            print(json.dumps({"store": str(opened.root), "dry_run": dry_run, **asdict(gone)}))
             return
-        for line in (*gone.artifacts, *gone.leftovers):
+        for line in (*gone.artifacts, *gone.decoded, *gone.leftovers):
             print(shown(line))
         did = "would remove" if dry_run else "removed"
         print(
-            f"{did} {len(gone.artifacts)} artifacts of {gone.bytes} bytes, and "
-            f"{len(gone.leftovers)} leftovers"
+            f"{did} {len(gone.artifacts)} artifacts of {gone.bytes} bytes, {len(gone.decoded)} "
+            f"decoded training sets of {gone.decoded_bytes}, and {len(gone.leftovers)} leftovers"
         )
 
 

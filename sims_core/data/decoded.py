@@ -37,8 +37,7 @@ from sims_core.data.pictures import in_order
 from sims_core.data.types import Labels
 from sims_core.engine.pool import Pool
 from sims_core.store.artifacts import ArtifactRef
-from sims_core.store.cache import DECODED_FOLDER, decoded_folders
-from sims_core.store.locks import locked
+from sims_core.store.cache import DECODED_FOLDER, decoded_folders, decoding
 from sims_core.store.store import Store
 from sims_core.store.verdicts import SETTLED_NS, Stamp, Verdicts
 
@@ -141,8 +140,7 @@ class DecodedSet:
         return lines
 
     def _lock(self) -> AbstractContextManager[None]:
-        path = self.store.root / "locks" / f"decoded-{self.ref.digest}.lock"
-        return locked(path, self.ref.short, "which another process is decoding")
+        return decoding(self.store.root, self.ref.digest, self.ref.short)
 
     def _header(self, source: Path, index: ImageSet) -> dict[str, Any]:
         """What the set is of: another artifact of this name has another manifest."""

@@ -51,6 +51,10 @@ class Autoguidance(Guided):
             )
         return self
 
+    @property
+    def imported(self) -> tuple[str, ...]:
+        return () if self.auxiliary.imported is None else (self.auxiliary.imported,)
+
     def looked_up(self, find: Callable[[str], ImportedModel]) -> Self:
         if (name := self.auxiliary.imported) is None:
             return self

@@ -125,6 +125,11 @@ class Method(Frozen):
         """The networks that it trains beside the base's, by their fields."""
         return {name: net for name in self.NETS if (net := getattr(self, name)) is not None}
 
+    @property
+    def imported(self) -> tuple[str, ...]:
+        """The names of the imported models that it uses."""
+        return ()
+
     def looked_up(self, find: Callable[[str], ImportedModel]) -> Self:
         """The method with what the names of imported models in it stand for.
 

@@ -20,6 +20,7 @@ from sims_core.nets.names import MODELS
 from sims_core.nets.stages import IMPORT_MODEL
 from sims_core.reports.run_folder import artifacts_of_run, lock_run
 from sims_core.store.artifacts import ArtifactRef, Manifest
+from sims_core.store.cache import decoded_folders, decoding, decoding_lock, disk_bytes
 from sims_core.store.leases import gate, is_held, leased, sweep_locks
 from sims_core.store.store import Store
 
@@ -111,12 +112,21 @@ def by(held: Held, what: str) -> dict[str, tuple[int, int]]:
     return {name: (len(group), held.bytes_of(group)) for name, group in sorted(groups.items())}
 
 
+def decoded_of(store: Store, locations: Iterable[str]) -> list[Path]:
+    """The folders of the decoded training sets of these artifacts."""
+    digests = {location.rpartition("/")[2] for location in locations}
+    return [folder for folder in decoded_folders(store.root) if folder.name in digests]
+
+
 @dataclass
 class Gone:
     """What was removed, or would be."""
 
     artifacts: list[str] = field(default_factory=list)
     bytes: int = 0
+    decoded: list[str] = field(default_factory=list)
+    """Folders of decoded training sets, by their paths in the store."""
+    decoded_bytes: int = 0
     leftovers: list[str] = field(default_factory=list)
     """Other things, by their paths in the store: of kills, and of artifacts that are not there."""
 
@@ -146,13 +156,20 @@ def collect(store: Store, older_than_days: float, dry_run: bool) -> Gone:
         for location in sorted(candidates):
             path = store.root / location
             lock = store.root / "locks" / f"{path.name}.lock"
-            if path.lstat().st_mtime > before or (lock.exists() and is_held(lock)):
+            if path.lstat().st_mtime > before or _is_busy(lock):
                 continue
             gone.artifacts.append(location)
             gone.bytes += held.bytes_of([location])
             if not dry_run:
                 trash.append(_throw(store, path))
-        leftovers = _leftovers(store, set(held.manifests) - set(gone.artifacts), before)
+        kept = set(held.manifests) - set(gone.artifacts)
+        for folder in _useless_sets(store, kept | running, before):
+            gone.decoded.append(folder.relative_to(store.root).as_posix())
+            gone.decoded_bytes += disk_bytes(folder)
+            if not dry_run:
+                with decoding(store.root, folder.name, folder.name):
+                    remove(folder)
+        leftovers = _leftovers(store, kept, before)
         gone.leftovers += [path.relative_to(store.root).as_posix() for path in leftovers]
         if not dry_run:
             trash += [_throw(store, path) for path in leftovers if path.parent.name == "progress"]
@@ -162,6 +179,27 @@ def collect(store: Store, older_than_days: float, dry_run: bool) -> Gone:
         with suppress(FileNotFoundError):
             remove(path)
     return gone
+
+
+def _useless_sets(store: Store, kept: set[str], before: float) -> list[Path]:
+    """Decoded training sets of artifacts that are not kept; not what somebody decodes, or has
+    decoded of late. Who has one mapped keeps what it has."""
+    needed = decoded_of(store, kept)
+    found = [folder for folder in decoded_folders(store.root) if folder not in needed]
+    return [
+        folder
+        for folder in found
+        if folder.lstat().st_mtime <= before
+        and not _is_busy(decoding_lock(store.root, folder.name))
+    ]
+
+
+def _is_busy(lock: Path) -> bool:
+    """Whether somebody holds this lock; where it has no file, nobody does."""
+    try:
+        return is_held(lock)
+    except FileNotFoundError:
+        return False
 
 
 def _throw(store: Store, path: Path) -> Path:

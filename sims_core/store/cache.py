@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+
+from sims_core.store.locks import locked
 
 DECODED_FOLDER = "cache/decoded"
 
@@ -15,3 +18,13 @@ def decoded_folders(root: Path) -> list[Path]:
 def disk_bytes(folder: Path) -> int:
     """What the disk holds of the files of a folder, without holes."""
     return sum(512 * path.stat().st_blocks for path in folder.iterdir())
+
+
+def decoding_lock(root: Path, digest: str) -> Path:
+    """The lock of who decodes images of this artifact, or removes them."""
+    return root / "locks" / f"decoded-{digest}.lock"
+
+
+def decoding(root: Path, digest: str, what: str) -> AbstractContextManager[None]:
+    """Exclusive among those; the others wait for `what`."""
+    return locked(decoding_lock(root, digest), what, "which another process is decoding")

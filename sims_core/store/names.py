@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -11,6 +12,7 @@ from sims_core.common.errors import BadInput, StoreError
 from sims_core.common.files import write_atomically
 from sims_core.common.frozen import Frozen
 from sims_core.common.sealed import open_fields, seal_fields
+from sims_core.store.locks import locked
 from sims_core.store.store import Store
 
 T = TypeVar("T", bound=Frozen)
@@ -48,6 +50,28 @@ class Names(Generic[T]):
             raise StoreError(
                 f"{error.filename2 or error.filename} is in the way: move it"
             ) from None
+
+    def give_again(
+        self, store: Store, name: str, before: T | None, thing: T, place: Callable[[T], str]
+    ) -> None:
+        """Lets `name` stand for `thing`, if it stands for what it did when an import began.
+
+        Args:
+            before: what it stood for then (`stands_for`).
+            place: where a thing lies in the store, for a message.
+
+        Raises:
+            BadInput: another import has given it to something else since.
+        """
+        lock = store.root / "locks" / f"{self.folder.removesuffix('s')}-{name}.lock"
+        with locked(lock, f"the name {name}"):
+            if (now := self.stands_for(store, name)) not in (before, thing):
+                raise BadInput(
+                    f"`name` {name}: another import has given this name to "
+                    f"{place(now) if now else 'nothing'} meanwhile; this one's {self.what} is "
+                    f"{place(thing)}: run it again under another name"
+                )
+            self.give(store, name, thing)
 
     def find(self, store: Store, name: str) -> T:
         """What `name` stands for.

@@ -83,7 +83,8 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
             make_plan(preset.flow, parameters, store)
         model = preset.experiment.model
         base = ImportedModel(model=model, weights_sha256="3" * 64)
-        MODELS.give(store, preset.experiment.base.imported, base)
+        for need in (each for each in preset.needs if each.model):
+            MODELS.give(store, need.model, base)
     if data.source == "imported":
         with pytest.raises(BadInput, match=rf"`sims data import \w+ --name {data.name}"):
             make_plan(preset.flow, parameters, store)

@@ -130,8 +130,9 @@ def _give_names(store: Store, preset_name: str) -> None:
             }
         )
         DATASETS.give(store, experiment.data.name, imported)
-    if (base := experiment.base.imported) is not None:
-        MODELS.give(store, base, ImportedModel(model=experiment.model, weights_sha256="3" * 64))
+    for number, need in enumerate(n for n in find_preset(preset_name).needs if n.model):
+        sha256 = str(3 + number) * 64
+        MODELS.give(store, need.model, ImportedModel(model=experiment.model, weights_sha256=sha256))
     model = ModelConfig(net=UNetConfig(block_out_channels=(16, 32)), sigma_data=0.6)
     MODELS.give(store, "mine", ImportedModel(model=model, weights_sha256="2" * 64))
 

@@ -7,6 +7,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from typer.testing import CliRunner
 
+from infra.cli import progress
 from infra.cli.main import app
 from infra.cli.runs import check_run
 from sims_core.common.errors import BadInput
@@ -52,6 +53,46 @@ def test_import_list_and_plan(sims_here, folder, tiny_plan):
     (stage,) = [stage for stage in plan if stage.role == "imported base"][:1]
     assert stage.ref.location == row["artifact"]
     assert not [stage for stage in plan if stage.role == "train base"]
+
+
+def test_a_name_that_is_given_again_says_so(sims_here, folder):
+    """What it stood for, and what it stands for now; the same model is no change."""
+    first = json.loads(sims_here("model", "import", folder, "--name", "mine", "--json").stdout)
+    again = sims_here("model", "import", folder, "--name", "mine", "--json")
+    assert "stood" not in again.stdout + again.stderr
+    done = sims_here("model", "import", folder, "--name", "mine", "--sigma-data", 0.25, "--json")
+    row = json.loads(done.stdout)
+    assert row["stood_for"]["artifact"] == first["artifact"] != row["artifact"]
+    said = [line for line in done.stderr.splitlines() if line.startswith("mine ")]
+    assert [line.partition(": ")[0].split()[1:3] for line in said] == [
+        ["stood", "for"],
+        ["stands", "for"],
+    ]
+    assert first["artifact"] in said[0]
+    assert row["artifact"] in said[1]
+    assert said[1].endswith(" now")
+
+
+def test_a_name_that_another_import_gave_meanwhile(sims_here, folder, tmp_path, monkeypatch):
+    """The later of two imports under one name does not win in silence."""
+    other = sims_here("model", "import", folder, "--name", "x", "--sigma-data", 0.25, "--json")
+    first = (tmp_path / "store/models/x.json").read_text()
+    named = tmp_path / "store/models/mine.json"
+    whole = progress.run_shown
+
+    def slowly(*arguments):
+        named.write_text(first)  # what another process does
+        return whole(*arguments)
+
+    monkeypatch.setattr(progress, "run_shown", slowly)
+    done = sims_here("model", "import", folder, "--name", "mine")
+    assert done.exit_code == 2
+    place = json.loads(other.stdout)["artifact"]
+    message = f"--name mine: another import has given this name to {place} meanwhile"
+    assert message in done.stderr
+    assert named.read_text() == first
+    again = ("model", "import", folder, "--name", "mine", "--sigma-data", 0.25)
+    assert sims_here(*again).exit_code == 0, "the same model"
 
 
 @pytest.mark.parametrize(
