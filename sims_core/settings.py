@@ -127,8 +127,8 @@ def open_store() -> Store:
     root = settings.store.expanduser().absolute()
     if settings.store_must_exist and not (root / "artifacts").is_dir():
         raise StoreError(
-            f"there is no store at {root} on this machine: mount it there, or start the worker "
-            "with SIMS_STORE naming it; `sims setup` makes a new one"
+            f"there is no store at {root}: mount it on this machine, or start the worker with "
+            "SIMS_STORE naming it; `sims setup` makes a new one"
         )
     return Store.open(root)
 
