@@ -127,7 +127,7 @@ def open_store() -> Store:
     root = settings.store.expanduser().absolute()
     if settings.store_must_exist and not (root / "artifacts").is_dir():
         raise StoreError(
-            f"this worker sees no store at {root}: mount it there, or start the worker with "
+            f"there is no store at {root}: mount it on this machine, or start the worker with "
             "SIMS_STORE naming it; `sims setup` makes a new one"
         )
     return Store.open(root)

@@ -24,13 +24,13 @@ class Need(Frozen):
     data: str | None = None
     """The name that `sims data import` or `sims data encode` must give it."""
     commands: tuple[str, ...]
-    """What brings it, one after the other."""
+    """What gets it, one after the other."""
     source: str
     """What is fetched, and its size."""
 
     @property
     def line(self) -> str:
-        """What is missing, and the commands that bring it."""
+        """What is missing, and the commands that get it."""
         what = f"model {self.model}" if self.model else f"data set {self.data}"
         return f"{what} ({self.source}): " + ", then ".join(f"`{each}`" for each in self.commands)
 

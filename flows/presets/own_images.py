@@ -30,7 +30,7 @@ PRESETS = [
     Preset(
         flow="sims-loop",
         name="own-images",
-        description="Standard training and SIMS on images that `sims data import` brought",
+        description="Standard training and SIMS on your own images (`sims data import`)",
         hardware="2 CPU cores, 4 GB of memory; a GPU for more than a first look",
         expected_time="about an hour at 32 x 32 on a CPU",
         parameters={"generations": 2, "omegas": [1.0], "pollution_sizes": [2000]},

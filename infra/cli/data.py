@@ -1,4 +1,4 @@
-"""`sims data`: brings images into the store, under a name that presets and parameters use."""
+"""`sims data`: imports images into the store, under a name that presets and parameters use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.data.config import ImportedSet
     from sims_core.store.store import Store
 
-data_app = typer.Typer(no_args_is_help=True, help="Bring your own images into the store.")
+data_app = typer.Typer(no_args_is_help=True, help="Import images into the store; list them.")
 MAX_SHOWN = 20
 
 

@@ -39,7 +39,7 @@ def scaling_asked(store: Store, scaling: str | None, model: str | None, seed: in
 def encode_images(
     store: Store, images: ImportedSet, folder: Path, config: EncodeConfig
 ) -> tuple[ImportedSet, bool]:
-    """Brings the autoencoder and runs the stage, unless the store has their artifacts."""
+    """Imports the autoencoder and runs the stage, unless the store has their artifacts."""
     from infra.cli.progress import run_shown
     from sims_core.data.config import Encoding
     from sims_core.data.names import images_of
@@ -60,7 +60,7 @@ def encode_images(
 def draw_raw_latents(
     store: Store, file: Path, folder: Path, config: EncodeConfig
 ) -> tuple[ImportedSet, bool, dict[str, Any]]:
-    """Brings autoencoder and raw latents, and draws from them, unless the store has all that."""
+    """Imports autoencoder and raw latents, and draws from them, unless the store has all that."""
     from infra.cli.progress import run_shown
     from sims_core.data.config import Encoding, ImportedSet
     from sims_core.data.names import images_of

@@ -38,11 +38,13 @@ FeaturesOption = Annotated[
     typer.Option("--features", help="Feature space; classifier: trained on the reference."),
 ]
 CountOption = Annotated[
-    int | None, typer.Option("--count", metavar="N", help="A random sample of N of the images.")
+    int | None, typer.Option("--count", metavar="N", help="Measure a random sample of N images.")
 ]
 ReferenceCountOption = Annotated[
     int | None,
-    typer.Option("--reference-count", metavar="M", help="A random sample of M of the reference."),
+    typer.Option(
+        "--reference-count", metavar="M", help="Compare with a random sample of M images."
+    ),
 ]
 AllowSmallNOption = Annotated[
     bool,
@@ -50,20 +52,22 @@ AllowSmallNOption = Annotated[
 ]
 KidSubsetSizeOption = Annotated[
     int | None,
-    typer.Option("--kid-subset-size", help="Of KID's 100 subsets (500, or all if fewer)."),
+    typer.Option("--kid-subset-size", help="Images in each of KID's 100 subsets (500)."),
 ]
 InceptionScoreOption = Annotated[
     bool,
-    typer.Option("--inception-score", help="Too, of weights that have the logits layer."),
+    typer.Option("--inception-score", help="Measure it too; the weights must have logits."),
 ]
 MetricsOption = Annotated[
     list[str] | None,
-    typer.Option("--metric", metavar="NAME", help="A further one; again for several."),
+    typer.Option(
+        "--metric", metavar="NAME", help="Measure a further metric; several times for several."
+    ),
 ]
 SeedOption = Annotated[
     int,
     typer.Option(
-        "--seed", min=0, max=MOST_SEED, help="Of samples, KID's subsets and the classifier."
+        "--seed", min=0, max=MOST_SEED, help="Seed of samples, KID's subsets and classifier."
     ),
 ]
 

@@ -51,7 +51,7 @@ def common(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print it, with the commit."
+            "--version", callback=_print_version, is_eager=True, help="Print version and commit."
         ),
     ] = False,
 ) -> None:
@@ -84,7 +84,13 @@ def run(
     preset: Annotated[str, typer.Argument(metavar="FLOW/PRESET", help="See `sims presets`.")],
     parameter: Annotated[
         list[str] | None,
-        typer.Option("-p", "--param", metavar="KEY=VALUE", help="A parameter of the flow."),
+        typer.Option(
+            "-p",
+            "--param",
+            metavar="KEY=VALUE",
+            help="A parameter, such as seeds=0,1,2 or training.kimg=50; a wrong name lists the "
+            "valid ones.",
+        ),
     ] = None,
     store: StoreOption = None,
     dry_run: Annotated[
@@ -160,9 +166,7 @@ def deployments() -> None:
 
     with _errors():
         write_atomically(FILE.absolute(), prefect_yaml())
-        print(
-            f"wrote {FILE.absolute()}; `prefect --no-prompt deploy --all` brings it to the server"
-        )
+        print(f"wrote {FILE.absolute()}; `prefect --no-prompt deploy --all` tells the server")
 
 
 def main() -> None:

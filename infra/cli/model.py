@@ -1,4 +1,4 @@
-"""`sims model`: brings models into the store, under a name that experiments start from."""
+"""`sims model`: imports models into the store, under a name that experiments start from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.nets.config import ImportedModel, ModelConfig
     from sims_core.store.store import Store
 
-model_app = typer.Typer(no_args_is_help=True, help="Bring your own base model into the store.")
+model_app = typer.Typer(no_args_is_help=True, help="Import base models into the store; list them.")
 
 
 SourceArgument = Annotated[

@@ -148,21 +148,22 @@ def _differs(run: PastRun) -> dict[str, Any] | None:
     seeds = ("seed", "seeds", "overrides")
     return {
         name: value
-        for name, value in run.parameters.items()
+        for name, value in run.asked.items()
         if name not in seeds and (name not in own or own[name] != value)
     }
 
 
 def _main_figure(run: PastRun) -> str:
-    """The run's metric at the end of each line, the mean over seeds where there are several."""
+    """The run's metric at the end of each line, over seeds with its interval."""
     from sims_core.reports.lines import lines_of
 
     found = []
     for line in lines_of(run):
         if over_seeds := line.over_seeds(run.figure):
-            x = max(over_seeds)
-            found.append(f"{line.name} {over_seeds[x].mean:.3f}")
-    return f"{run.figure} {', '.join(found)}" if found else ""
+            last = over_seeds[max(over_seeds)]
+            interval = "" if last.low is None else f" [{last.low:.3f}, {last.high:.3f}]"
+            found.append(f"{line.name} {last.mean:.3f}{interval}")
+    return f"{run.figure.upper()}: {'; '.join(found)}" if found else ""
 
 
 def _given(differs: dict[str, Any] | None) -> str:
@@ -179,7 +180,8 @@ def _given(differs: dict[str, Any] | None) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
-    seeds = f"seed {','.join(map(str, row['seeds']))}" if row["seeds"] else "seed not said"
+    several = "s" if len(row["seeds"]) > 1 else ""
+    seeds = f"seed{several} {','.join(map(str, row['seeds']))}" if row["seeds"] else "seed not said"
     first = f"{row['run']}  {row['when'][:16].replace('T', ' ')} UTC  {row['state']}"
     asked = " ".join(filter(None, (row["preset"], _given(row["differs"]))))
     lines = [f"{first}  {row['bytes'] / 1e6:.0f} MB", f"  {asked}; {seeds}"]

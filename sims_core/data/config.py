@@ -50,7 +50,7 @@ class ImageData(Grown, Data):
     YOUNGER: ClassVar[tuple[str, ...]] = ("initial_images", "fresh_images")
     KIND: ClassVar[str] = "sims_core.studies.kinds.images:IMAGES"
     STAGE: ClassVar[str]
-    """`module:object` of the stage that brings the images into the store."""
+    """`module:object` of the stage that stores the images."""
 
     initial_images: Annotated[int, Field(ge=1)] | None = None
     """n_ini of the fresh-data loop: how many of the images its first model sees."""
@@ -75,7 +75,7 @@ class ImageData(Grown, Data):
 
     @property
     def stage_config(self) -> Frozen:
-        """The configuration of the stage that brings the images into the store.
+        """The configuration of the stage that stores the images.
 
         Raises:
             BadInput: they were imported under a name that nobody has looked up in a store.

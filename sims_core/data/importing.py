@@ -83,7 +83,7 @@ def plan_import(
     if source.missing and not skip_broken:
         raise BadInput(
             f"{shown(files.imported)}: {len(source.missing)} parts are missing, such as "
-            f"{source.missing[0]}; bring them, or pass `skip_broken`"
+            f"{source.missing[0]}; put them there, or pass `skip_broken`"
         )
     if source.missing:
         notes.append(f"{len(source.missing)} parts are missing, such as {source.missing[0]}")
@@ -127,7 +127,7 @@ def _outer_labels(source: Source, path: Path, column: str | None) -> tuple[str, 
 
 
 def _inner_labels(source: Source, inner: LabelFile) -> tuple[str, list[str]]:
-    """As `_outer_labels`, of a file that the source brings."""
+    """As `_outer_labels`, of a file that is part of the source."""
     if inner.empty:
         return NO_LABELS, [f"no labels: {inner.name} says so"]
     inner_labels(inner, source.label_names or ())
@@ -140,7 +140,7 @@ def _open(files: DataFiles, split: str | None, wanted: bool, column: str | None)
     if files.imported is None:
         raise BadInput(
             "the imported images are damaged or not in this store: run the `sims data import` "
-            "that brought them again"
+            "that made them again"
         )
     return open_source(files.imported, split, wanted, column)
 

@@ -48,7 +48,7 @@ def label_digest(content: bytes, column: str | None) -> str:
 def find_label_file(
     read: Callable[[str], bytes | None], column: str | None, wanted: bool, notes: list[str]
 ) -> LabelFile | None:
-    """The labels that a folder or archive of pictures brings, by EDM's, StyleGAN's or Hugging
+    """The labels that a folder or archive of pictures has, by EDM's, StyleGAN's or Hugging
     Face's file names.
 
     Args:

@@ -37,4 +37,4 @@ def images_of(dataset: ImportedSet) -> ArtifactRef:
 def check_images_are_whole(store: Store, name: str, dataset: ImportedSet) -> None:
     """Raises BadInput, with what mends it, if the images that a name stands for are damaged."""
     if damage := store.damage(images_of(dataset)):
-        raise BadInput(f"{damage[0]}; run the `sims data import` again that brought {name}")
+        raise BadInput(f"{damage[0]}; run the `sims data import` again that made {name}")

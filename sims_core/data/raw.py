@@ -102,7 +102,7 @@ class Source:
     keys: tuple[str, ...] | None = None
     """Names of its images in a file of labels; None: `names`."""
     label_file: LabelFile | None = None
-    """Labels that it brings itself, which stand above its sub-folders."""
+    """Labels of its own, which stand above its sub-folders."""
     label_column: str | None = None
     """The column or field of its labels, where that must be said: it was chosen, or is a field."""
     left_out: Tally = field(default_factory=Tally)

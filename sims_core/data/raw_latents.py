@@ -129,7 +129,7 @@ def import_raw_latents(context: StageContext[ImportConfig]) -> dict[str, Any]:
     path = context.execution.files.imported
     if path is None:
         raise BadInput(
-            "the raw latents are no longer in the store: bring them again by `sims data encode`"
+            "the raw latents are no longer in the store: store them again by `sims data encode`"
         )
     source = open_raw_latents(path)
     if source.config != context.config:

@@ -117,7 +117,7 @@ def _copies(folder: Path, picked: NDArray[np.int64]) -> Iterator[Sample]:
 
 
 def _own_labels(folder: Path) -> Labels:
-    """The labels that an image set brings.
+    """The labels that an image set has.
 
     Raises:
         BadInput: it has none.

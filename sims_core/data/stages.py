@@ -1,4 +1,4 @@
-"""Stages that bring real data into the store, and that mix real with synthetic data."""
+"""Stages that store real data, and that mix real with synthetic data."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ STAGES: tuple[Stage[Any], ...] = (
 
 
 def import_request(config: ImportConfig) -> StageRequest:
-    """What brings a user's own images, or raw latents of images, into the store."""
+    """The stage that stores a user's own images, or raw latents of images."""
     stage = IMPORT_LATENTS if config.layout == RAW_LATENTS else IMPORT
     return stage.request(config)
 
 
 def data_request(data: ImageData) -> StageRequest:
-    """What brings the real images into the store, or raw latents in their place.
+    """The stage that stores the real images, or raw latents in their place.
 
     Raises:
         BadInput: they were imported under a name that nobody has looked up in a store.

@@ -72,7 +72,7 @@ class Stage(Generic[C]):
     entry: str
     """`module:function` of what computes it: a `Compute` for this stage's configuration."""
     one_thread: Callable[[C], bool] = field(default=lambda config: False, repr=False)
-    """Whether its matrices are so small that a second thread costs more than it brings."""
+    """Whether its matrices are so small that a second thread costs more than it saves."""
     short: bool = False
     """Whether a generation that has it takes so little time that its stages may share one step of a
     run (a Prefect task): a matter of seconds."""

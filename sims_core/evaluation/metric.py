@@ -90,6 +90,10 @@ class Figure:
     """Key of the figure's deviation, if the metric gives one."""
     spread_over: str = ""
     """What the deviation is taken over: "subsets"."""
+    limits: tuple[float, float] | None = None
+    """Where its axis ends: of a share (0, 1). None: where the values do."""
+    remark: str = ""
+    """What a reader must know to compare the number with others': its scale."""
 
     @property
     def better(self) -> str:

@@ -1,4 +1,4 @@
-"""The stages of references that are files: one brings the file, one measures FID against it."""
+"""The stages of references that are files: one stores the file, one measures FID against it."""
 
 from __future__ import annotations
 

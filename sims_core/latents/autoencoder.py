@@ -127,7 +127,7 @@ def import_autoencoder(context: StageContext[AutoencoderConfig]) -> dict[str, An
     config, folder = context.config, context.execution.files.imported
     if folder is None:
         raise BadInput(
-            "the autoencoder is no longer in the store: bring it again by `sims data encode`"
+            "the autoencoder is no longer in the store: store it again by `sims data encode`"
         )
     if find_autoencoder(folder) != config:
         raise BadInput(f"{folder} changed while it was imported: run the command again")

@@ -19,7 +19,7 @@ class Net(Frozen):
     TRAINED_BY: ClassVar[str]
     """`module:function` that computes stage `train` for such a network."""
     TINY: ClassVar[bool] = False
-    """Whether its matrices are so small that a second thread costs more than it brings."""
+    """Whether its matrices are so small that a second thread costs more than it saves."""
 
     kind: str
 

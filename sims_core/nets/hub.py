@@ -36,7 +36,7 @@ def fetch_model(hub_id: str, revision: str = "main") -> HubModel:
     Args:
         hub_id: owner/name.
         revision: branch, tag or commit. What it stands for now is in the result: that commit
-            brings the same files at any time, from the cache also without internet.
+            gives the same files at any time, from the cache also without internet.
 
     Raises:
         BadInput: the Hub cannot be reached, has no such repository or revision, or it has pickled

@@ -165,7 +165,7 @@ def import_model(context: StageContext[ImportedModel]) -> dict[str, Any]:
     config, folder = context.config, context.execution.files.imported
     if folder is None:
         raise BadInput(
-            "an imported model is no longer in the store: bring it again by `sims model import`"
+            "an imported model is no longer in the store: import it again by `sims model import`"
         )
     classes = getattr(config.model.net, "num_classes", None)
     source = find_model_source(folder, config.model.sigma_data, classes)

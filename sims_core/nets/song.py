@@ -86,7 +86,7 @@ class SongUNet(Told):
         )
 
     def _encoder_ways(self, size: str, auxiliary: int, channels: int) -> Mapping[str, nn.Module]:
-        """What brings the image, or what was made of it, to one resolution of the encoder."""
+        """What takes the image, or what was made of it, to one resolution of the encoder."""
         taps = self.config.resample_filter
         if self.config.encoder_type == "residual":
             way = Conv(auxiliary, channels, 3, "down", taps, filter_last=True)

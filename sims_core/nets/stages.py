@@ -1,4 +1,4 @@
-"""Stages that bring somebody's model into the store, or make one of two."""
+"""Stages that store somebody's model, or make one of two."""
 
 from __future__ import annotations
 

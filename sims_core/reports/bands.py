@@ -53,7 +53,7 @@ def differences(curves: Sequence[Curve], metric: str) -> Figure:
                 axes.plot(x, means, marker="o", markersize=4, color=colour, label=curve.name)
                 band(axes, x, found, colour)
     right.axhline(0, color="#868e96", linewidth=0.9, linestyle="--")
-    finish(left, "generation t", metric, f"{metric} (lower is better)")
+    finish(left, "generation t", metric.upper(), f"{metric.upper()} (lower is better)")
     finish(right, "generation t", "difference", "difference from the baseline, seed by seed")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -43,6 +43,8 @@ class PagePart:
     context: Mapping[str, Any] = field(default_factory=dict)
     template: str = "page.html.j2"
     """A file of reports/templates; the default shows arms and figures in tables."""
+    figures: tuple[str, ...] = ()
+    """The files with figures that it has written, without their ends."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Report(Protocol):
         """The study's table."""
 
     def budgets(self, plan: Any) -> str:
-        """The auxiliary's budgets in million images."""
+        """The auxiliary's budgets in kimg."""
 
     def counts(self, plan: Any) -> str:
         """On how many samples is measured; empty: the experiment says it."""

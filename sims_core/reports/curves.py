@@ -41,6 +41,8 @@ def _draw(axes: Axes, arms: Sequence[ArmSummary], metric: MetricFigure, relative
         axes.set_xlabel("generation t", fontsize=9)
     else:
         axes.set_title(f"{metric.title} ({metric.better})", fontsize=9)
+        if metric.limits is not None:
+            axes.set_ylim(*metric.limits)
 
 
 def _values(arm: ArmSummary, metric: MetricFigure, relative: bool) -> list[float]:

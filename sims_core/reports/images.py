@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from sims_core.common import roles
 from sims_core.data.config import ImageData
-from sims_core.data.grid import GRID_FILE
+from sims_core.data.grid import GRID_FILE, image_grid
+from sims_core.data.image_set import stream_images
 from sims_core.evaluation.config import ONLY_FID
 from sims_core.latents.stages import decode_request, has_images
 from sims_core.reports.base import KindReport, PagePart, Picture
@@ -17,6 +20,11 @@ from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import LoopPlan
+
+STRIP_NOISES = 6
+STRIP_GENERATIONS = 10
+"""A strip has at most so many, the first and the last among them."""
+
 
 FEATURE_SPACES = {
     "classifier": "features of a small classifier trained on the real data",
@@ -59,12 +67,14 @@ class ImagesReport(KindReport):
         k = plan.experiment.evaluation.neighborhoods
         return PagePart(
             {
-                "curves": written(curves(summary.arms, k), folder, "figure"),
+                "curves": written(curves(summary.arms, k), folder, "figure", rows=2),
                 "metrics": shown_metrics(summary.arms, k),
+                "strips": _strips(store, plan),
                 "grids": _grids(store, plan),
                 **images_context(store, plan.experiment, plan.setup[0].ref),
             },
             "images.html.j2",
+            ("figure",),
         )
 
     def samples(
@@ -90,6 +100,23 @@ def images_context(store: Store, experiment: Experiment, real: ArtifactRef) -> d
         "features": features,
         "feature_space": FEATURE_SPACES[features],
     }
+
+
+def _strips(store: Store, plan: LoopPlan) -> list[dict[str, Any]]:
+    """For each arm one picture: a row a noise, a column a generation; none of a single one."""
+    from sims_core.reports.drawing import png_uri
+
+    shown = shown_generations(plan.generations, most=STRIP_GENERATIONS)
+    if len(shown) < 2:
+        return []
+    count = min(STRIP_NOISES, plan.experiment.evaluation.num_preview)
+    strips = []
+    for arm in plan.of_seed(plan.seed).arms:
+        folders = [store.open_artifact(arm.artifacts(t)[roles.PREVIEW]) for t in shown]
+        rows = zip(*(stream_images(folder, 0, count) for folder in folders), strict=True)
+        picture = image_grid(np.stack([image for row in rows for image in row]), len(shown))
+        strips.append({"arm": arm.name, "shown": shown, "uri": png_uri(picture)})
+    return strips
 
 
 def _grids(store: Store, plan: LoopPlan) -> list[dict[str, Any]]:

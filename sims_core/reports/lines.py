@@ -21,6 +21,10 @@ POINTS = (Figure("w2", "W2", "lower"), Figure("w2_empirical", "empirical W2", "l
 """What is measured on points, which no metric of images declares."""
 
 
+Rows = Sequence[Mapping[str, Any]]
+"""A table: a mapping from column to value for each row."""
+
+
 @dataclass
 class Line:
     """One arm, or one model of a study: its figures by x and seed."""
@@ -58,9 +62,7 @@ def lines_of(run: PastRun, label: str = "") -> list[Line]:
     """
     lines: dict[str, Line] = {}
     gathered: dict[tuple[str, float, int], list[dict[str, float]]] = {}
-    for row in run.rows:
-        if row.get("phase") == "selection":
-            continue
+    for row in _reported(run.rows):
         axis = next((name for name in AXES if name in row), "")
         name = str(row.get("arm") or row.get("model") or run.name)
         if target := row.get("target"):
@@ -72,6 +74,15 @@ def lines_of(run: PastRun, label: str = "") -> list[Line]:
         means = {key: fmean([each[key] for each in found]) for key in found[0]}
         lines[name].points.setdefault(x, {})[seed] = means
     return list(lines.values())
+
+
+def _reported(rows: Rows) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row.get("phase") != "selection"]
+
+
+def has_table(rows: Rows) -> bool:
+    """Whether a run reports a figure that all its lines have."""
+    return bool(known_figures(_reported(rows)))
 
 
 def seed_of(run: PastRun, row: Mapping[str, Any]) -> int:
@@ -90,9 +101,7 @@ def _figures(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(row[name]) for name in (*names, *counts)}
 
 
-def known_figures(
-    rows: Sequence[Mapping[str, Any]], neighborhoods: Neighborhoods | None = None
-) -> list[Figure]:
+def known_figures(rows: Rows, neighborhoods: Neighborhoods | None = None) -> list[Figure]:
     """The figures that every one of the rows has, in the order of reports; titles say k as
     `figures_in` does."""
     if not rows:

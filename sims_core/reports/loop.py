@@ -8,7 +8,7 @@ from typing import Any
 from sims_core.reports.base import PagePart, Pictures, kind_report
 from sims_core.reports.found import summarise_arm, summarise_scan
 from sims_core.reports.over_seeds import loop_answer, loop_curves
-from sims_core.reports.summary import RunSummary
+from sims_core.reports.summary import RunSummary, kimg
 from sims_core.reports.tables import table_rows
 from sims_core.store.store import Store
 from sims_core.studies.loop import LoopPlan
@@ -36,7 +36,7 @@ class LoopReport:
         return table_rows(summary.arms, summary.figure, plan.baselines, seeds)
 
     def budgets(self, plan: LoopPlan) -> str:
-        return f"{plan.experiment.sims.budget_mimg:g}"
+        return kimg(plan.experiment.sims.budget_mimg)
 
     def counts(self, plan: LoopPlan) -> str:
         return ""
@@ -54,7 +54,8 @@ class LoopReport:
         from sims_core.reports.drawing import written
 
         drawn = written(differences(summary.curves, summary.figure), folder, "over_seeds")
-        return PagePart({**part.context, "over_seeds": drawn}, part.template)
+        figures = (*part.figures, "over_seeds")
+        return PagePart({**part.context, "over_seeds": drawn}, part.template, figures)
 
 
 LOOP = LoopReport()

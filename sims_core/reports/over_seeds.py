@@ -51,7 +51,7 @@ def compared(name: str, point: CurvePoint, figure: str, where: str, reference: s
     if point.change is None:
         raise ValueError(f"{name} is the reference itself")
     return (
-        f"{name}: {figure} {point.figures[figure]} {where}, {point.change.signed} against "
+        f"{name}: {figure.upper()} {point.figures[figure]} {where}, {point.change.signed} against "
         f"{reference} ({verdict(point.change)})"
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -16,6 +17,15 @@ from sims_core.diffusion.config import SamplerConfig
 from sims_core.evaluation.metric import column
 from sims_core.reports.base import RunDetails, kind_report, report_of
 from sims_core.reports.cost import Cost
+from sims_core.reports.files import (
+    BIBLIOGRAPHY,
+    FORMATS,
+    LATEX_TABLE,
+    METRICS_CSV,
+    METRICS_TABLE,
+    SUMMARY_FILE,
+)
+from sims_core.reports.lines import has_table
 from sims_core.reports.over_seeds import verdict
 from sims_core.reports.summary import RunSummary, sample_counts
 from sims_core.store.artifacts import ArtifactRef
@@ -54,7 +64,7 @@ def _settings(details: RunDetails) -> list[tuple[str, str]]:
         ),
         (
             "auxiliary",
-            f"n_s = {sims.n_s}, budget {report.budgets(plan)} Mi, batch {sims.batch_size}, "
+            f"n_s = {sims.n_s}, budget {report.budgets(plan)} kimg, batch {sims.batch_size}, "
             f"learning rate {sims.learning_rate:g}, on {sims.aux_data} data",
         ),
         (
@@ -79,6 +89,11 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g} %"
 
 
+def fixed(value: float, decimals: int) -> str:
+    """A number with so many digits after the point."""
+    return f"{value:.{decimals}f}"
+
+
 def page_environment() -> Environment:
     """What every page is rendered with: text is escaped, and a missing name is an error."""
     environment = Environment(
@@ -88,7 +103,7 @@ def page_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["percent"] = percent
+    environment.globals |= {"percent": percent, "fixed": fixed}
     return environment
 
 
@@ -100,6 +115,7 @@ def render_report(
     times = _stage_times(details.outcomes)
     first_samples = next(s.ref for s in plan if s.role == roles.GENERATE)
     part = report_of(plan).page(store, summary, plan, folder)
+    rows = metric_rows(store, summary, plan)
     return (
         page_environment()
         .get_template(part.template)
@@ -113,16 +129,33 @@ def render_report(
             settings=_settings(details),
             experiment=plan.experiment.model_dump_json(indent=2),
             libraries=store.manifest(first_samples).libraries,
-            rows=metric_rows(store, summary, plan),
+            rows=rows,
             times=times,
             longest=max((group["seconds"] for group in times), default=0.0) or 1.0,
             total_seconds=sum(group["seconds"] for group in times),
             outcomes=details.outcomes,
             costs=_costs(summary),
             column=partial(column, neighborhoods=plan.experiment.evaluation.neighborhoods),
+            files=_files(part.figures, has_table(rows)),
             **{"over_seeds": None, **part.context},
         )
     )
+
+
+def _files(figures: Sequence[str], table: bool) -> list[dict[str, Any]]:
+    """What lies beside the page: groups of files with a title."""
+    groups = {name.replace("_", " "): [f"{name}.{end}" for end in FORMATS] for name in figures}
+    groups["table"] = [
+        f"../{METRICS_TABLE}",
+        f"../{METRICS_CSV}",
+        *([LATEX_TABLE] if table else []),
+    ]
+    groups["to cite"] = [BIBLIOGRAPHY]
+    groups["provenance"] = [f"../{SUMMARY_FILE}"]
+    return [
+        {"title": title, "files": [{"href": each, "name": Path(each).name} for each in names]}
+        for title, names in groups.items()
+    ]
 
 
 def _costs(summary: RunSummary) -> list[tuple[str, Cost]]:
@@ -137,6 +170,8 @@ def metric_rows(store: Store, summary: RunSummary, plan: Plan) -> list[dict[str,
     return report_of(plan).rows(store, summary, plan)
 
 
-def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
-    """The report's table as Parquet."""
-    pq.write_table(pa.Table.from_pylist(rows), path)
+def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """The report's table as Parquet and as CSV."""
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, folder / METRICS_TABLE)
+    pa.csv.write_csv(table, folder / METRICS_CSV)

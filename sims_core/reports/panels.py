@@ -17,6 +17,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import MaxNLocator
 
 from sims_core.common import roles
 from sims_core.data.config import PointSourceConfig
@@ -24,7 +25,7 @@ from sims_core.data.points import read_points, true_covariance
 from sims_core.diffusion.gaussian import moments
 from sims_core.reports.bands import finish
 from sims_core.reports.drawing import COLOURS
-from sims_core.reports.summary import ArmSummary, RunSummary, shown_generations
+from sims_core.reports.summary import ArmSummary, RunSummary, kimg, shown_generations
 from sims_core.reports.tables import ratios
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
@@ -108,6 +109,7 @@ def _curves(axes: Axes, results: _Results) -> None:
             axes.plot(t, values, style, linewidth=1.3, color=colour, label=label)
     axes.axhline(1, color="#868e96", linewidth=0.8)
     axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper left")
     finish(axes, "generation t", "E[W2] / E[W2] of the standard G^1", "Over generations")
 
@@ -136,11 +138,10 @@ def _budgets(axes: Axes, results: _Results) -> None:
     points = [point for point in results.summary.scan if point.budget_mimg is not None]
     omegas = sorted({point.omega for point in points})
     budgets = sorted({point.budget_mimg for point in points if point.budget_mimg is not None})
-    axes.set_title("Budget: t = 1, E[W2] over omega and budget", fontsize=10)
     if not points:
-        axes.text(0.5, 0.5, "no scan in this run", ha="center", fontsize=9)
         axes.set_axis_off()
         return
+    axes.set_title("Budget: t = 1, E[W2] over omega and budget", fontsize=10)
     table = np.full((len(budgets), len(omegas)), np.nan)
     for point in points:
         if point.budget_mimg is not None:
@@ -152,14 +153,14 @@ def _budgets(axes: Axes, results: _Results) -> None:
     axes.imshow(table, cmap="YlGnBu_r", aspect="auto", origin="lower", alpha=0.6)
     axes.set_xticks(range(len(omegas)), [f"{omega:g}" for omega in omegas], fontsize=8)
     base = results.plan.experiment.training.kimg
-    labels = [f"{1000 * budget:g} k\n({100_000 * budget / base:.3g} %)" for budget in budgets]
+    labels = [f"{kimg(budget)}\n({100_000 * budget / base:.3g} %)" for budget in budgets]
     axes.set_yticks(range(len(budgets)), labels, fontsize=8)
     axes.set_xlabel("omega", fontsize=9)
-    axes.set_ylabel("budget, points (of the base's)", fontsize=9)
+    axes.set_ylabel("budget, kimg (of the base's)", fontsize=9)
 
 
 def panels(summary: RunSummary, plan: LoopPlan) -> Figure:
-    """The four panels."""
+    """The four panels; the last is empty where the run has no scan."""
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     draw: list[Callable[[Axes, _Results], None]]
     draw = [_self_improvement, _curves, _convergence, _budgets]

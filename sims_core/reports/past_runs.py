@@ -17,10 +17,9 @@ from pydantic import ValidationError
 
 from sims_core.common.errors import BadInput
 from sims_core.evaluation.config import EvaluationConfig
-from sims_core.reports.run_folder import SUMMARY_FILE
+from sims_core.reports.files import METRICS_TABLE, PAGE, REPORT, SUMMARY_FILE
 from sims_core.store.store import Store
 
-METRICS_TABLE = "metrics.parquet"
 SEEDS = ("seed", "seeds")
 
 
@@ -70,8 +69,15 @@ class PastRun:
         return dict(self.content.get("provenance") or {})
 
     @property
+    def asked(self) -> dict[str, Any]:
+        """Its parameters as `sims run` takes them: those of the flow, and every override."""
+        found = dict(self.provenance.get("parameters") or {})
+        overrides = found.pop("overrides", None) or {}
+        return found | overrides
+
+    @property
     def parameters(self) -> dict[str, Any]:
-        """Those of the flow, overrides among them by their dotted names."""
+        """Those of the flow, overrides among them by their dotted names, to the last leaf."""
         found = dict(self.provenance.get("parameters") or {})
         return found | dict(flat(found.pop("overrides", None) or {}))
 
@@ -123,7 +129,7 @@ class PastRun:
 
     @property
     def report(self) -> Path:
-        return self.folder / "report" / "index.html"
+        return self.folder / REPORT / PAGE
 
 
 def _bytes_in(folder: Path) -> int:

@@ -62,10 +62,13 @@ class PointsReport(KindReport):
             summary = summary.model_copy(update={"arms": arms, "scan": scan})
         context = {
             "panels": written(panels(summary, plan), folder, "figure"),
-            "clouds": written(clouds(store, plan), folder, "clouds") if several else None,
+            "clouds": (
+                written(clouds(store, plan), folder, "clouds", small=True) if several else None
+            ),
             "scan": scan_rows(summary.scan),
         }
-        return PagePart(context, "points.html.j2")
+        figures = ("figure", "clouds") if several else ("figure",)
+        return PagePart(context, "points.html.j2", figures)
 
     def samples(
         self, store: Store, experiment: Experiment, artifacts: Mapping[str, ArtifactRef]
@@ -102,7 +105,7 @@ def scan_rows(scan: Sequence[ScanPoint]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "omega": point.omega,
-                "budget": point.budget_mimg,
+                "budget_kimg": None if point.budget_mimg is None else 1000 * point.budget_mimg,
                 "apart": apart,
                 "ratio": point.ratio,
                 **point.metrics,

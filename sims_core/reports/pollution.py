@@ -11,7 +11,7 @@ from sims_core.reports.base import PagePart, Pictures, kind_report, pictures_of
 from sims_core.reports.cost import arm_cost
 from sims_core.reports.estimates import paired_difference
 from sims_core.reports.over_seeds import as_row, compared, counts_of, figures_over_seeds
-from sims_core.reports.summary import Curve, CurvePoint, RunSummary
+from sims_core.reports.summary import Curve, CurvePoint, RunSummary, kimg
 from sims_core.store.store import Store
 from sims_core.studies.pollution import Measured, PollutionPlan
 
@@ -112,7 +112,7 @@ class PollutionReport:
         return pollution_rows(store, plan)
 
     def budgets(self, plan: PollutionPlan) -> str:
-        return f"{plan.experiment.sims.budget_mimg:g}"
+        return kimg(plan.experiment.sims.budget_mimg)
 
     def counts(self, plan: PollutionPlan) -> str:
         return ""
@@ -134,6 +134,7 @@ class PollutionReport:
                 "pictures": self.pictures(store, plan),
             },
             "pollution.html.j2",
+            ("figure",),
         )
 
 

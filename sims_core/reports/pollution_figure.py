@@ -31,7 +31,7 @@ def pollution_figure(summary: RunSummary) -> Figure:
     finish(
         axes,
         "polluting samples |D_p|",
-        f"{summary.figure} (lower is better)",
+        f"{summary.figure.upper()} (lower is better)",
         "polluted: lines; ideal (real data only): dashed",
     )
     axes.legend(fontsize=8, frameon=False)

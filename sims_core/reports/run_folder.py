@@ -23,6 +23,7 @@ from sims_core.common.digest import digest_of, file_sha256
 from sims_core.common.files import explain_disk_errors, write_atomically
 from sims_core.common.sealed import Sealed
 from sims_core.reports.base import RunDetails, report_of
+from sims_core.reports.files import PAGE, REPORT, SUMMARY_FILE
 from sims_core.reports.provenance import trace
 from sims_core.reports.summary import RunSummary, count_stages
 from sims_core.store.artifacts import ArtifactRef
@@ -31,8 +32,7 @@ from sims_core.store.store import Store
 from sims_core.studies.plan import Plan
 from sims_core.studies.running import Outcome
 
-DRAWN_FILE = "report/drawn.json"
-SUMMARY_FILE = "run.json"
+DRAWN_FILE = f"{REPORT}/drawn.json"
 DRAWING = ("matplotlib", "jinja2", "pyarrow")
 """Libraries that a report's bytes depend on."""
 
@@ -172,7 +172,7 @@ def _files(folder: Path) -> dict[str, str]:
     """SHA-256 of the drawn files of a run's folder by their relative paths."""
     found = {
         path.relative_to(folder).as_posix(): path
-        for path in (*folder.glob("*"), *folder.glob("report/*"))
+        for path in (*folder.glob("*"), *folder.glob(f"{REPORT}/*"))
         if path.is_file()
     }
     return {
@@ -209,7 +209,7 @@ def _draw(store: Store, run: RunToReport, inputs: str) -> RunSummary:
         flow=run.flow,
         preset=str(run.parameters["preset"]),
         store=str(store.root),
-        report=str(run_folder / "report" / "index.html"),
+        report=str(run_folder / REPORT / PAGE),
         stages=count_stages(run.outcomes),
         **report_of(run.plan).findings(store, run.plan),
         provenance=trace(
@@ -245,13 +245,15 @@ def _fill(store: Store, run: RunToReport, summary: RunSummary, folder: Path) -> 
         render_report,
         write_metrics,
     )
+    from sims_core.reports.paper_files import write_paper_files
 
-    (folder / "report").mkdir(parents=True)
+    (folder / REPORT).mkdir(parents=True)
     details = RunDetails(run.title, run.parameters, run.plan, run.outcomes)
-    page = render_report(store, summary, details, folder / "report")
-    (folder / "report" / "index.html").write_text(page)
-    write_metrics(folder / "metrics.parquet", metric_rows(store, summary, run.plan))
+    page = render_report(store, summary, details, folder / REPORT)
+    (folder / REPORT / PAGE).write_text(page)
+    write_metrics(folder, metric_rows(store, summary, run.plan))
     _write_summary(folder, summary)
+    write_paper_files(folder)
     for relative, target in _wanted_links(store, run).items():
         (folder / relative).parent.mkdir(parents=True, exist_ok=True)
         (folder / relative).symlink_to(target)

@@ -13,7 +13,7 @@ from sims_core.reports.base import PagePart, Pictures, kind_report, pictures_of
 from sims_core.reports.cost import Cost, arm_cost
 from sims_core.reports.estimates import paired_difference
 from sims_core.reports.over_seeds import as_row, counts_of, figures_over_seeds, verdict
-from sims_core.reports.summary import Curve, CurvePoint, RunSummary
+from sims_core.reports.summary import Curve, CurvePoint, RunSummary, kimg
 from sims_core.store.store import Store
 from sims_core.studies.shift import (
     BASE,
@@ -177,7 +177,7 @@ class ShiftReport:
         return [{name: row.get(name) for name in names} for row in rows]
 
     def budgets(self, plan: ShiftPlan) -> str:
-        return f"{plan.experiment.sims.budget_mimg:g}"
+        return kimg(plan.experiment.sims.budget_mimg)
 
     def counts(self, plan: ShiftPlan) -> str:
         return f"{plan.shift.select_images} (selection) and {plan.shift.final_images} (final)"
@@ -206,7 +206,7 @@ class ShiftReport:
             "classifiers": _classifiers(store, plan),
             "pictures": self.pictures(store, plan),
         }
-        return PagePart(context, "shift.html.j2")
+        return PagePart(context, "shift.html.j2", ("figure", "shares"))
 
 
 SHIFT = ShiftReport()

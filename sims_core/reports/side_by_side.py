@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,11 +100,14 @@ def compare_runs(runs: Sequence[PastRun]) -> RunComparison:
             raise BadInput(f"run {run.name} has not ended: it has no table of figures yet")
     groups = _groups(runs)
     labels, notes = _labels(groups), list[str]()
-    lines = [
-        line
-        for group, label in zip(groups, labels, strict=True)
-        for line in _merged(group, label, notes)
-    ]
+    lines = _each_once(
+        (
+            line
+            for group, label in zip(groups, labels, strict=True)
+            for line in _merged(group, label, notes)
+        ),
+        notes,
+    )
     found = [figures for line in lines for x in line.points.values() for figures in x.values()]
     figures = known_figures(found, _common_neighborhoods(runs, notes))
     if not figures:
@@ -136,6 +139,19 @@ def _common_neighborhoods(runs: Sequence[PastRun], notes: list[str]) -> dict[str
             notes.append(f"{name} at k = {' and '.join(map(str, told))}: these do not compare")
         elif all(name in each for each in known):
             found[name] = told[0]
+    return found
+
+
+def _each_once(lines: Iterable[Line], notes: list[str]) -> list[Line]:
+    """Without those that are an earlier one's models: runs share what they have in common."""
+    found: list[Line] = []
+    for line in lines:
+        what = (line.name, line.axis, line.points)
+        same = next((each for each in found if (each.name, each.axis, each.points) == what), None)
+        if same is None:
+            found.append(line)
+        else:
+            notes.append(f"{line.label}: the same figures as {same.label}, shown once")
     return found
 
 

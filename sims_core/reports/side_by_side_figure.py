@@ -14,8 +14,6 @@ from sims_core.reports.drawing import COLOURS
 from sims_core.reports.lines import AXES, Line
 from sims_core.reports.side_by_side import RunComparison
 
-SHARES = ("precision", "recall", "coverage")
-"""Metrics that lie between 0 and 1."""
 STYLES = ("-", "--", ":", "-.")
 
 
@@ -34,8 +32,8 @@ def comparison_figure(comparison: RunComparison) -> Figure:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         else:
             _draw_points(axes, lines, metric)
-        if metric.name in SHARES:
-            axes.set_ylim(0, 1)
+        if metric.limits is not None:
+            axes.set_ylim(*metric.limits)
         axes.set_title(f"{metric.title} ({metric.better})", fontsize=9)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from markupsafe import Markup
 
 from sims_core.common import roles
 from sims_core.common.errors import BadInput
 from sims_core.data.grid import GRID_FILE
 from sims_core.reports.citations import bibliography
-from sims_core.reports.drawing import svg_text
+from sims_core.reports.drawing import png_uri, written
+from sims_core.reports.files import BIBLIOGRAPHY, FORMATS, LATEX_TABLE, PAGE
 from sims_core.reports.latex import latex_table
 from sims_core.reports.page import page_environment
 from sims_core.reports.past_runs import PastRun
 from sims_core.reports.side_by_side import RunComparison, shown_value
 from sims_core.reports.side_by_side_figure import comparison_figure
 
-PAGE = "index.html"
 FILES = (
-    *(PAGE, "runs.csv", "runs.parquet", "table.csv", "table.tex"),
-    *("figure.pdf", "figure.png", "references.bib"),
+    *(PAGE, "runs.csv", "runs.parquet", "table.csv", LATEX_TABLE),
+    *(*(f"figure.{end}" for end in FORMATS), BIBLIOGRAPHY),
 )
 
 
@@ -49,24 +48,18 @@ def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
     pq.write_table(tidy, folder / "runs.parquet")
     pa.csv.write_csv(tidy, folder / "runs.csv")
     pa.csv.write_csv(pa.Table.from_pylist(comparison.table_rows()), folder / "table.csv")
-    (folder / "table.tex").write_text(latex_table(comparison))
-    (folder / "references.bib").write_text(bibliography(comparison.runs))
+    (folder / LATEX_TABLE).write_text(latex_table(comparison))
+    (folder / BIBLIOGRAPHY).write_text(bibliography(comparison.runs))
     figure = comparison_figure(comparison)
-    with matplotlib.rc_context({"pdf.fonttype": 42}):  # TrueType, which journals ask for
-        figure.savefig(folder / "figure.pdf", metadata={"CreationDate": None, "Producer": None})
-    figure.savefig(folder / "figure.png", dpi=150, metadata={"Software": None})
-    (folder / PAGE).write_text(_page(comparison, svg_text(figure)))
+    (folder / PAGE).write_text(_page(comparison, written(figure, folder, "figure")))
     return [folder / name for name in FILES]
 
 
-def _page(comparison: RunComparison, svg: str) -> str:
-    from markupsafe import Markup
-
-    drawn = Markup(svg)  # noqa: S704 - drawn by matplotlib
+def _page(comparison: RunComparison, figure: Markup) -> str:
     template = page_environment().get_template("side_by_side.html.j2")
     return template.render(
         comparison=comparison,
-        figure=drawn,
+        figure=figure,
         files=[name for name in FILES if name != PAGE],
         rows=comparison.table_rows(),
         costs=comparison.cost_rows(),
@@ -76,18 +69,20 @@ def _page(comparison: RunComparison, svg: str) -> str:
 
 
 def grids(comparison: RunComparison) -> Iterator[dict[str, Any]]:
-    """Samples of the last generation of every arm, of each group's first run; of images only."""
+    """Samples of the last generation of every arm, of the first seed of each group; of images only.
+    What runs share is shown once."""
+    shown: set[bytes] = set()
     for group, label in zip(comparison.groups, comparison.labels, strict=True):
-        run = group[0]
-        shown: set[str] = set()
+        run, seeds = group[0], set(group[0].seeds[:1])
         for arm in run.content.get("arms") or ():
-            name = arm.get("curve") or arm["name"]
-            last = arm["generations"][-1]
-            png = _grid(run, last["artifacts"])
-            if png is not None and name not in shown:
-                shown.add(name)
-                uri = "data:image/png;base64," + base64.b64encode(png).decode()
-                yield {"name": f"{label}: {name}" if label else name, "t": last["t"], "uri": uri}
+            seed, last = arm.get("seed"), arm["generations"][-1]
+            grid = _grid(run, last["artifacts"])
+            is_first = seed is None or seed in seeds
+            if grid is not None and grid not in shown and is_first:
+                shown.add(grid)
+                name = arm["name"].removesuffix(f" seed={seed}")
+                told = f"{label}: {name}" if label else name
+                yield {"name": told, "t": last["t"], "uri": png_uri(grid)}
 
 
 def _grid(run: PastRun, artifacts: dict[str, str]) -> bytes | None:

@@ -23,6 +23,7 @@ from sims_core.reports.summary import (
     GenerationSummary,
     RunSummary,
     ScanPoint,
+    kimg,
 )
 from sims_core.store.store import Store
 from sims_core.studies.candidates import BASE, Candidate, Measurement, kinds
@@ -162,7 +163,7 @@ def answer(plan: StudyPlan, found: Found) -> str:
         extra = extra_training(plan, chosen)
         cost = "" if extra is None else f" ({extra:.3g} % extra training)"
         budget = chosen.budget_mimg
-        at = "" if budget is None else f" at a budget of {1000 * budget:g} kimg{cost}"
+        at = "" if budget is None else f" at a budget of {kimg(budget)} kimg{cost}"
         change = point.change
         if change is None:
             raise ValueError("the base is not compared with itself")
@@ -235,7 +236,7 @@ class StudyReport:
         return study_rows(store, plan)
 
     def budgets(self, plan: StudyPlan) -> str:
-        return ", ".join(f"{budget:g}" for budget in sorted(plan.models) if budget)
+        return ", ".join(kimg(budget) for budget in sorted(plan.models) if budget)
 
     def counts(self, plan: StudyPlan) -> str:
         sweep = plan.sweep
@@ -269,7 +270,7 @@ class StudyReport:
             "pictures": self.pictures(store, plan),
             **images_context(store, plan.experiment, plan.setup[0].ref),
         }
-        return PagePart(context, "study.html.j2")
+        return PagePart(context, "study.html.j2", ("figure",))
 
 
 STUDY = StudyReport()

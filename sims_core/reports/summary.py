@@ -167,6 +167,11 @@ class RunSummary(Frozen):
     """None: an earlier version wrote it."""
 
 
+def kimg(mimg: float) -> str:
+    """A budget in thousands of images, as all that is shown gives budgets."""
+    return f"{1000 * mimg:.10g}"
+
+
 def shown_generations(generations: int, most: int = 6) -> list[int]:
     """At most so many of 1..generations, evenly spread, the first and the last among them."""
     count = min(generations, most)

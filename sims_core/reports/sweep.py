@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -30,18 +30,25 @@ def _line(axes: Axes, found: list[tuple[float, Estimate]], label: str, **style: 
     band(axes, x, fid, style["color"])
 
 
-def _lines(axes: Axes, tried: Tried, over: str, by: str, label: str) -> None:
+def _kimg(candidate: Candidate) -> float:
+    """The budget; 0 of a model that trains nothing."""
+    return 1000 * (candidate.budget_mimg or 0.0)
+
+
+def _strength(candidate: Candidate) -> float:
+    return candidate.strength
+
+
+Setting = Callable[[Candidate], float]
+
+
+def _lines(axes: Axes, tried: Tried, over: Setting, by: Setting, label: str) -> None:
     """FID over one setting, one line for each value of another one."""
-    values = sorted({getattr(each, by) or 0.0 for each, _ in tried})
+    values = sorted({by(each) for each, _ in tried})
     for number, value in enumerate(values):
-        found = [
-            (getattr(each, over) or 0.0, point.figures["fid"])
-            for each, point in tried
-            if (getattr(each, by) or 0.0) == value
-        ]
-        text = label.format(value * 1000 if by == "budget_mimg" else value)
+        found = [(over(each), point.figures["fid"]) for each, point in tried if by(each) == value]
         colour = COLOURS[1 + number % (len(COLOURS) - 1)]
-        _line(axes, found, text, marker="o", markersize=4, color=colour)
+        _line(axes, found, label.format(value), marker="o", markersize=4, color=colour)
 
 
 def _finish(axes: Axes, tried: Tried, x: str) -> None:
@@ -57,7 +64,7 @@ def _finish(axes: Axes, tried: Tried, x: str) -> None:
 
 def _contrast(axes: Axes, tried: Tried) -> None:
     """The base fine-tuned on S over the budget, where it was measured."""
-    tuned = [(c.budget_mimg or 0.0, p.figures["fid"]) for c, p in tried if c.kind == "fine-tuned"]
+    tuned = [(_kimg(c), p.figures["fid"]) for c, p in tried if c.kind == "fine-tuned"]
     if tuned:
         _line(axes, tuned, "base fine-tuned on S", marker="x", **CONTRAST_LINE)
 
@@ -73,12 +80,12 @@ def sweep_figure(tried: Tried, counts: Mapping[str, Any]) -> Figure:
         name = example.strength_name or "strength"
         of_it = [(each, point) for each, point in tried if each.kind == kind]
         by_budget = "budget {:g} kimg" if example.budget_mimg is not None else kind
-        _lines(left, of_it, "strength", "budget_mimg", by_budget)
+        _lines(left, of_it, _strength, _kimg, by_budget)
         _finish(left, tried, f"{name} of {kind}")
         if kind != "fine-tuned" and example.budget_mimg is not None:
-            _lines(right, of_it, "budget_mimg", "strength", f"{name} = {{:g}}")
+            _lines(right, of_it, _kimg, _strength, f"{name} = {{:g}}")
         _contrast(right, tried)
-        _finish(right, tried, "budget B of the auxiliary, million images")
+        _finish(right, tried, "budget B of the auxiliary, kimg")
     n = f"n = {counts['n_generated']} generated"
     if "n_real" in counts:
         n += f", real = {counts['n_real']}"

@@ -86,7 +86,7 @@ class Names(Generic[T]):
         except FileNotFoundError:
             known = ", ".join(self.given(store)) or "none yet"
             raise BadInput(
-                f"no {self.what} {name!r} in the store {store.root} (imported: {known}); bring it "
+                f"no {self.what} {name!r} in the store {store.root} (imported: {known}); import it "
                 f"by {command}{self.hint}"
             ) from None
         except (ValueError, RecursionError, OSError):  # also pydantic's

@@ -35,7 +35,7 @@ class Measured:
 
     @property
     def stages(self) -> tuple[PlannedStage, ...]:
-        """What brings the images and makes their features; those are the last one's."""
+        """What stores the images and makes their features; those are the last one's."""
         experiment = Experiment().model_copy(update={"evaluation": self.evaluation})
         planner = Planner(experiment, 0)
         extractor = plan_extractor(planner, self.images.ref)

@@ -75,7 +75,7 @@ class ImageSource:
     ref: ArtifactRef
     contents: Contents
     request: StageRequest | None = None
-    """What brings it into the store; None: it is there."""
+    """What makes it in the store; None: it is there."""
     formats: Mapping[str, int] = field(default_factory=dict)
     """How many pictures of an imported set were encoded how; empty: not known."""
     original_sides: tuple[int, int] | None = None
@@ -191,7 +191,7 @@ def _by_path(store: Store, name: str) -> ArtifactRef:
             return ArtifactRef(kind=kind, digest=folder.name)
     raise BadInput(
         f"{name} is no images artifact of the store {store.root} (a run's are its "
-        "arms/<arm>/t=01/generate): pass the `store` that it is of, or bring a folder of pictures "
+        "arms/<arm>/t=01/generate): pass the `store` that it is of, or give a folder of pictures "
         "in by `sims data import`"
     )
 

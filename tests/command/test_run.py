@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -98,6 +99,22 @@ def test_the_run_folder_leads_into_the_store(tiny_run):
     assert Path(tiny_run.summary["report"]) == folder / "report" / "index.html"
     page = Path(tiny_run.summary["report"]).read_text()
     assert all(arm["name"] in page for arm in tiny_run.summary["arms"])
+    links = re.findall(r'<a href="([^"]*)">', page)
+    assert len(links) == 8
+    assert all((folder / "report" / link).is_file() for link in links)
+
+
+def test_the_runs_latex_table_holds_its_figures(tiny_run):
+    folder = tiny_run.store / "runs" / tiny_run.summary["run"]
+    table = (folder / "report" / "table.tex").read_text()
+    for arm in tiny_run.summary["arms"]:
+        fids = [each["metrics"]["fid"] for each in arm["generations"]]
+        (row,) = [line for line in table.splitlines() if line.strip().startswith(arm["name"][:4])]
+        assert [float(number) for number in re.findall(r"\d+\.\d{3}", row)] == [
+            float(f"{fid:.3f}") for fid in fids
+        ]
+    references = (folder / "report" / "references.bib").read_text()
+    assert "alemohammad2024self" in references
     links = {path for path in folder.rglob("*") if path.is_symlink()}
     targets = {path.resolve().relative_to(tiny_run.store).as_posix() for path in links}
     assert targets == _refs(tiny_run.summary)

@@ -62,7 +62,10 @@ def compute(
 METRIC = Metric(
     name="density_coverage",
     version=1,
-    figures=(Figure("density", "Density", "higher"), Figure("coverage", "Coverage", "higher")),
+    figures=(
+        Figure("density", "Density", "higher"),
+        Figure("coverage", "Coverage", "higher", limits=(0, 1)),
+    ),
     needs=("features",),
     options=DensityCoverageOptions,
     compute=compute,

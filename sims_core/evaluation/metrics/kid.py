@@ -42,7 +42,17 @@ def compute(
 METRIC = Metric(
     name="kid",
     version=1,
-    figures=(Figure("kid", "KID", "lower", decimals=5, spread="kid_std", spread_over="subsets"),),
+    figures=(
+        Figure(
+            "kid",
+            "KID",
+            "lower",
+            decimals=5,
+            spread="kid_std",
+            spread_over="subsets",
+            remark="the squared distance itself, not multiplied by 1,000 as many papers give it",
+        ),
+    ),
     needs=("features",),
     options=KidOptions,
     compute=compute,

@@ -43,7 +43,10 @@ def compute(
 METRIC = Metric(
     name="precision_recall",
     version=1,
-    figures=(Figure("precision", "Precision", "higher"), Figure("recall", "Recall", "higher")),
+    figures=(
+        Figure("precision", "Precision", "higher", limits=(0, 1)),
+        Figure("recall", "Recall", "higher", limits=(0, 1)),
+    ),
     needs=("features",),
     options=PrecisionRecallOptions,
     compute=compute,

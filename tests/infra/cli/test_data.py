@@ -151,7 +151,7 @@ def test_encode_list_and_refusals(sims, digits_folder, autoencoder_folder, tmp_p
     shard.write_bytes(content)
     done = data_encode(sims, store, "own", autoencoder_folder, "--name", "c", "--seed", "1")
     assert done.returncode == 2
-    assert "run the `sims data import` again that brought own" in done.stderr
+    assert "run the `sims data import` again that made own" in done.stderr
     absent = data_encode(sims, tmp_path / "absent", "own", autoencoder_folder, "--name", "c")
     assert (absent.returncode, (tmp_path / "absent").exists()) == (1, False)
 

@@ -1,9 +1,14 @@
 """`sims runs` on what a real run left."""
 
 import json
+import shlex
 
 import pyarrow.parquet as pq
 import pytest
+
+from infra.cli.past_runs import _differs, _given
+from infra.cli.runs import check_run
+from sims_core.reports.past_runs import PastRun
 
 
 def test_a_run_is_listed_and_shown(sims, tiny_run):
@@ -21,6 +26,18 @@ def test_a_run_is_listed_and_shown(sims, tiny_run):
     assert "commit" in shown
     assert "-p training.kimg=0.5" in shown
     assert "-p 'model.net.block_out_channels=[8, 16]'" in shown
+
+
+def test_the_options_that_are_shown_ask_for_the_same_again(tmp_path):
+    preset = "sims-loop/gaussian2d-quick"
+    texts = ['model.net={"kind": "exact_gaussian"}', "scan_omegas=[]", "omegas=0.5,1"]
+    asked = check_run(preset, [*texts, "run_name=x"]).parameters
+    content = {"flow": "sims-loop", "preset": preset.partition("/")[2]}
+    content["provenance"] = {"parameters": asked, "seeds": [0]}
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    dash, *options = shlex.split(_given(_differs(PastRun(tmp_path))))
+    assert {dash, *options[1::2]} == {"-p"}
+    assert check_run(preset, options[::2]).parameters == asked
 
 
 def test_runs_are_compared(sims, tiny_store, tiny_run, tmp_path):

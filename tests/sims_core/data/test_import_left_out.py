@@ -156,7 +156,7 @@ def test_a_part_that_is_missing_is_named(form, put, png, import_all, tmp_path):
         else:
             pq.write_table(table_of(png, [n]), path)
     missing = rf"1 parts are missing, such as train-00001-of-00003\.{form}"
-    with pytest.raises(BadInput, match=rf"{missing}; bring them, or pass `skip_broken`"):
+    with pytest.raises(BadInput, match=rf"{missing}; put them there, or pass `skip_broken`"):
         import_all(tmp_path / "s")
     got = import_all(tmp_path / "s", skip_broken=True)
     assert levels(got) == [0, 2]

@@ -526,7 +526,7 @@ def test_a_plan_uses_the_imported_images(imported_digits, store, tiny_experiment
 
 
 def test_a_name_that_was_not_imported_says_how(imported_digits, store, tiny_experiment):
-    with pytest.raises(BadInput, match=r"imported: mine\); bring it by `sims data import SOURCE"):
+    with pytest.raises(BadInput, match=r"imported: mine\); import it by `sims data import SOURCE"):
         resolve_data(with_data(tiny_experiment, name="yours"), store)
     (store.root / "datasets" / "mine.json").write_text("{")
     with pytest.raises(BadInput, match="unreadable: import mine again"):
@@ -559,7 +559,7 @@ def test_an_import_that_is_damaged_says_to_import_again(
     request = store.manifest(imported_digits).request
     shard = store.path(imported_digits) / "images-00000.tar"
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(BadInput, match="run the `sims data import` that brought them again"):
+    with pytest.raises(BadInput, match="run the `sims data import` that made them again"):
         run_stage(store, request, Execution(threads=1))
     with pytest.raises(DamagedArtifact):
         store.open_artifact(imported_digits)

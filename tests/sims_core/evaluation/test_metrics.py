@@ -287,7 +287,7 @@ def test_the_report_shows_the_figures_of_every_metric(toy_run, toy_summary, tmp_
             ("density", f"{row['density']:.3f}"),
         ):
             assert f"<td>{shown}</td>" in page, key
-    write_metrics(tmp_path / "metrics.parquet", rows)
+    write_metrics(tmp_path, rows)
     assert pq.read_table(tmp_path / "metrics.parquet").to_pylist() == rows
     drawn = [axes.get_title() for axes in curves(toy_summary.arms).axes if axes.get_title()]
     assert drawn == [

@@ -501,9 +501,9 @@ def test_names_of_old_diffusers_are_understood(store, broken, theirs):
         assert torch.equal(opened.state_dict()[name], tensor)
 
 
-def test_an_autoencoder_that_is_gone_says_what_brings_it(store, autoencoder_folder):
+def test_an_autoencoder_that_is_gone_says_how_to_get_it(store, autoencoder_folder):
     request = IMPORT_AUTOENCODER.request(find_autoencoder(autoencoder_folder))
-    with pytest.raises(BadInput, match="bring it again by `sims data encode`"):
+    with pytest.raises(BadInput, match="store it again by `sims data encode`"):
         run_stage(store, request, Execution())
 
 

@@ -264,7 +264,7 @@ def test_weights_of_another_architecture_name_the_first_difference(store, tmp_pa
 def test_a_model_that_left_the_store_must_be_brought_again(store, tmp_path):
     model, ref = imported(store, saved(tmp_path / "model"))
     shutil.rmtree(store.path(ref))
-    with pytest.raises(BadInput, match="bring it again by `sims model import`"):
+    with pytest.raises(BadInput, match="import it again by `sims model import`"):
         run_stage(store, IMPORT_MODEL.request(model), EXECUTION)
 
 

@@ -115,7 +115,7 @@ def test_a_verdict_is_what_the_interval_shows(values, words):
 def test_the_answer_and_the_lines_carry_intervals(done):
     _, _, _, summary = done
     change = summary.curves[1].points[-1].change
-    assert summary.answer.startswith("sims omega=1 |D_s|=50: w2 ")
+    assert summary.answer.startswith("sims omega=1 |D_s|=50: W2 ")
     assert f"at t = 2, {change.signed} against standard |D_s|=50" in summary.answer
     assert verdict(change) in summary.answer
     answer, standard, guided = result_lines(summary)

@@ -60,11 +60,12 @@ def rendered(tmp_path_factory):
     return store, summary, details, render_report(store, summary, details, root), root
 
 
-def test_the_figure_is_there_as_png_and_svg(rendered):
+def test_the_figure_is_there_as_png_svg_and_pdf(rendered):
     root = rendered[-1]
     for name in ("figure", "clouds"):
         assert (root / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (root / f"{name}.svg").read_text()
+        assert (root / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_the_page_holds_every_verdict_and_the_floor(rendered):
@@ -74,7 +75,7 @@ def test_the_page_holds_every_verdict_and_the_floor(rendered):
         assert f"{arm.convergence.ratio_standard[0]:.3f}" in page
     assert f"{summary.arms[0].generations[0].metrics['w2_floor']:.3f}" in page
     assert "some&lt;preset" in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 4 + 6  # panels; clouds of two arms and three generations
 
 
 def test_rendering_twice_gives_the_same_bytes(rendered):

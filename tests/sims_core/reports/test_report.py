@@ -6,19 +6,23 @@ import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from sims_core.data.image_set import stream_images
 from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.curves import curves
-from sims_core.reports.drawing import svg_text
+from sims_core.reports.drawing import written
 from sims_core.reports.page import percent, render_report, write_metrics
 from sims_core.reports.summary import (
     ArmSummary,
     GenerationSummary,
     RunSummary,
     count_stages,
+    kimg,
     shown_generations,
 )
 from sims_core.reports.tables import ratios, table_rows
@@ -128,7 +132,7 @@ def test_page_needs_nothing_from_the_network(html):
         if name == "src":
             assert value.startswith("data:image/png;base64,")
         if name.endswith("href"):
-            assert value.startswith("#"), (tag, value)
+            assert re.fullmatch(r"#\w+|(\.\./)?\w+\.\w+", value), (tag, value)
     assert "@import" not in html
     assert not re.search(r"url\((?!#)", html)
 
@@ -158,11 +162,26 @@ def test_page_shows_the_stored_grids(html, tiny_run):
     shown = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
     folders = [tiny_run.store.open_artifact(tiny_run.plan.setup[0].ref)]
     folders += [tiny_run.folder(arm, t, "preview") for arm in (0, 1) for t in (1, 2)]
-    assert [base64.b64decode(uri.split(",")[1]) for uri in shown] == [
-        (folder / "grid.png").read_bytes() for folder in folders
-    ]
+    pictures = [base64.b64decode(uri.split(",")[1]) for uri in shown]
+    assert pictures[2:] == [(folder / "grid.png").read_bytes() for folder in folders]
     # 16 images of 8 pixels in one row with gaps of one.
-    assert Image.open(io.BytesIO(base64.b64decode(shown[1].split(",")[1]))).size == (143, 8)
+    assert Image.open(io.BytesIO(pictures[3])).size == (143, 8)
+    labels = [value for tag, name, value in page.attributes if name == "aria-label"]
+    assert len(labels) == page.tags.count("input") == len(pictures)
+
+
+def test_a_strip_shows_one_noise_through_the_generations(html, tiny_run):
+    page = Page(html)
+    shown = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    for arm, uri in enumerate(shown[:2]):
+        strip = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+        samples = [list(stream_images(tiny_run.folder(arm, t, "preview"), 0, 6)) for t in (1, 2)]
+        assert strip.shape == (6 * 9 - 1, 2 * 9 - 1)
+        for column, of_generation in enumerate(samples):
+            for row, image in enumerate(of_generation):
+                place = strip[9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
+                assert (place == image[0]).all()
+        assert not np.array_equal(samples[0], samples[1])
 
 
 def test_names_are_escaped(tiny_run, summary, details):
@@ -180,7 +199,7 @@ def test_names_are_escaped(tiny_run, summary, details):
     )
     page = Page(page_text)
     assert "script" not in page.tags
-    assert page.tags.count("b") == len(arms) + 1  # the cards' own
+    assert page.tags.count("b") == len(arms)  # the cards' own
     for name in names:  # card, legend, two rows of the table, cost
         assert "".join(page.text).count(name) == 5
 
@@ -189,13 +208,54 @@ def test_rendering_twice_gives_the_same_bytes(html, tiny_run, summary, details):
     assert render_report(tiny_run.store, summary, details) == html
 
 
-def test_curves_are_one_inline_svg(summary):
-    svg = svg_text(curves(summary.arms))
-    assert svg.startswith("<svg")
-    page = Page(svg)
-    text = " ".join(page.text)
-    for word in ("FID", "KID", "Precision", "Recall", "generation t", summary.arms[1].name):
-        assert word in text
+def test_each_metric_is_a_panel_of_its_own(summary, tmp_path):
+    """So that a narrow page can stack them: the legend, then each figure over its ratio."""
+    found = str(written(curves(summary.arms), tmp_path, "figure", rows=2))
+    svgs = [" ".join(Page(svg).text) for svg in re.findall(r"<svg.*?</svg>", found, re.DOTALL)]
+    names = ("FID", "KID", "Precision", "Recall")
+    legend, *panels = svgs
+    for svg, name in zip(panels, names, strict=True):
+        assert f"{name} (" in svg
+        assert "generation t" in svg
+        assert not any(f"{other} (" in svg for other in names if other != name)
+    assert [name in legend for name in (summary.arms[1].name, "generation t")] == [True, False]
+    assert "n = 64 generated, real = 256" in found
+    whole = " ".join(Page((tmp_path / "figure.svg").read_text().partition("?>")[2]).text)
+    for word in (*names, "generation t", summary.arms[1].name, "real = 256"):
+        assert word in whole
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    assert found == written(curves(summary.arms), None, "figure", rows=2)
+
+
+def test_axes_of_shares_end_at_0_and_1(summary):
+    axes = {each.get_title().partition(" (")[0]: each for each in curves(summary.arms).axes}
+    for name in ("Precision", "Recall"):
+        assert axes[name].get_ylim() == (0, 1)
+    assert axes["FID"].get_ylim() != (0, 1)
+
+
+def test_what_lies_beside_the_page_is_linked(html):
+    page = Page(html)
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    figure = [f"figure.{end}" for end in ("pdf", "svg", "png")]
+    tables = ["../metrics.parquet", "../metrics.csv", "table.tex"]
+    assert links == [*figure, *tables, "references.bib", "../run.json"]
+
+
+def test_results_come_first_and_machinery_last(html):
+    titles = re.findall(r"<h2>(.*?)</h2>", html)
+    assert titles[0] == "Metrics over generations"
+    assert titles[-2:] == ["What was run", "Time and cache"]
+
+
+def test_budgets_are_in_kimg(html, tiny_run):
+    assert f"budget {1000 * tiny_run.plan.experiment.sims.budget_mimg:g} kimg" in html
+    assert [kimg(mimg) for mimg in (0.0005, 0.0128, 40, 2147)] == [
+        "0.5",
+        "12.8",
+        "40000",
+        "2147000",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -228,10 +288,11 @@ def test_ratio_to_nothing_is_not_a_number():
     assert all(math.isnan(value) for value in ratios(arm_summary("x", [0.0, 1.0]), "fid", 0.0))
 
 
-def test_metrics_table_as_parquet(tmp_path, summary):
+def test_metrics_table_as_parquet_and_csv(tmp_path, summary):
     table = table_rows(summary.arms, "fid", [0, 0], [7, 7])
-    write_metrics(tmp_path / "metrics.parquet", table)
+    write_metrics(tmp_path, table)
     rows = pq.read_table(tmp_path / "metrics.parquet").to_pylist()
+    assert pyarrow.csv.read_csv(tmp_path / "metrics.csv").to_pylist() == rows
     assert rows == table
     assert [row["seed"] for row in rows] == [7] * 4
     assert {row["metric_seed"] for row in rows} == {summary.arms[0].generations[0].metrics["seed"]}

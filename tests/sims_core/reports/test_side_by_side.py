@@ -1,5 +1,6 @@
 """Runs beside each other: figures are those of their tables, whatever they are shown as."""
 
+import base64
 import json
 import re
 import shutil
@@ -18,7 +19,7 @@ from sims_core.reports.latex import escaped, latex_table
 from sims_core.reports.past_runs import PastRun, find_run, past_runs
 from sims_core.reports.side_by_side import compare_runs
 from sims_core.reports.side_by_side_figure import comparison_figure
-from sims_core.reports.side_by_side_files import write_comparison
+from sims_core.reports.side_by_side_files import grids, write_comparison
 from sims_core.reports.upkeep import remove_run
 from sims_core.store.store import Store
 
@@ -210,6 +211,51 @@ def test_a_seed_that_is_there_twice_counts_once(make_run):
     assert "seed 1 again in b" in comparison.notes[0]
     found = comparison.lines[0].points[1.0][1]["fid"]
     assert found == values_of(runs[0], ARMS[0], 1, "fid")[1]
+
+
+def test_what_runs_share_is_shown_once(make_run):
+    """The standard arm of two runs that differ in the strength of guidance is the same."""
+    first, second = make_run("a", omegas=[1]), make_run("b", omegas=[2])
+    rows = [
+        theirs if ours["arm"] == ARMS[1] else ours
+        for ours, theirs in zip(first.rows, second.rows, strict=True)
+    ]
+    pq.write_table(pyarrow.Table.from_pylist(rows), second.folder / "metrics.parquet")
+    comparison = compare_runs([first, PastRun(second.folder)])
+    labels = [f"omegas=1: {ARMS[0]}", f"omegas=1: {ARMS[1]}", f"omegas=2: {ARMS[1]}"]
+    assert [line.label for line in comparison.lines] == labels
+    assert comparison.notes == (
+        f"omegas=2: {ARMS[0]}: the same figures as {labels[0]}, shown once",
+    )
+
+
+def test_grids_are_of_the_first_seed_and_each_is_shown_once(make_run, tmp_path):
+    def run(name, omega, shared):
+        made = make_run(name, seeds=(4, 5), omegas=[omega])
+        arms = []
+        for arm, seed in ((arm, seed) for arm in ("standard", f"sims {omega}") for seed in (4, 5)):
+            picture = b"shared" if arm == "standard" and shared else f"{name} {arm}".encode()
+            folder = tmp_path / "store" / "images" / name / arm / str(seed)
+            folder.mkdir(parents=True)
+            (folder / "grid.png").write_bytes(picture + bytes([seed]))
+            made_of = {"preview": str(folder.relative_to(tmp_path / "store"))}
+            generations = [{"t": t, "artifacts": made_of} for t in (1, 2)]
+            arms.append({"name": f"{arm} seed={seed}", "seed": seed, "generations": generations})
+        (made.folder / "run.json").write_text(json.dumps({**made.content, "arms": arms}))
+        return PastRun(made.folder)
+
+    comparison = compare_runs([run("a", 1, True), run("b", 2, True), run("c", 3, False)])
+    shown = [
+        (grid["name"], base64.b64decode(grid["uri"].partition(",")[2]))
+        for grid in grids(comparison)
+    ]
+    assert shown == [
+        ("omegas=1: standard", b"shared\x04"),
+        ("omegas=1: sims 1", b"a sims 1\x04"),
+        ("omegas=2: sims 2", b"b sims 2\x04"),
+        ("omegas=3: standard", b"c standard\x04"),
+        ("omegas=3: sims 3", b"c sims 3\x04"),
+    ]
 
 
 def test_a_table_of_an_earlier_version_can_be_read(make_run):

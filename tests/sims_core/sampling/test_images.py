@@ -40,7 +40,7 @@ def at_64(guided):
 
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_batches_only_group_the_work(guided, at_64, batch_size):
-    """Another batch size brings other last digits: one grey level in under 1 of 1,000 pixels."""
+    """Another batch size moves the last digits: one grey level in under 1 of 1,000 pixels."""
     images = sample_images(guided, SAMPLE, range(64), SHAPE, batch_size)
     difference = np.abs(images.astype(int) - at_64.astype(int))
     assert difference.max() <= 1
