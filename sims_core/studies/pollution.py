@@ -90,6 +90,11 @@ class PollutionPlan:
         models = ((each.name, each.stages) for each in (*self.first, *self.second))
         return each_once([("", self.setup), *models])
 
+    @property
+    def parts(self) -> list[Group]:
+        """The models."""
+        return self.groups[1:]
+
     def __iter__(self) -> Iterator[PlannedStage]:
         for _, stages in self.groups:
             yield from stages

@@ -100,6 +100,12 @@ class StudyPlan:
         groups = [("", self.setup), ("training", self.training), ("selection", selection)]
         return [*groups, ("final", finals)] if finals else groups
 
+    @property
+    def parts(self) -> list[Group]:
+        """What is measured: each candidate of each seed, in the selection and in the finals."""
+        phases = (("selection", self.selection), ("final", self.finals))
+        return [(f"{phase}, {each.name}", each.stages) for phase, of in phases for each in of]
+
     def __iter__(self) -> Iterator[PlannedStage]:
         for _, stages in self.groups:
             yield from stages

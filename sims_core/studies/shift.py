@@ -135,6 +135,11 @@ class ShiftPlan:
         models = ((each.name, each.stages) for each in self.every)
         return each_once([("", self.setup), *models])
 
+    @property
+    def parts(self) -> list[Group]:
+        """The models."""
+        return self.groups[1:]
+
     def __iter__(self) -> Iterator[PlannedStage]:
         for _, stages in self.groups:
             yield from stages
