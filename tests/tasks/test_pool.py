@@ -107,7 +107,9 @@ def test_a_failed_arm_fails_alone_and_is_named(client, jobs, children):
 
     with (
         worker(client, children, jobs, final),
-        pytest.raises(SimsError, match="1 of 2 arms failed, the others are kept: one: no memory$"),
+        pytest.raises(
+            SimsError, match=r"^1 of 2 arms failed, the others are kept: one: no memory$"
+        ),
     ):
         wait(jobs, lambda job: done.append(job.name))
     assert done == ["two"]
