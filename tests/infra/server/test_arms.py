@@ -104,7 +104,7 @@ def test_killed_with_its_run_an_arm_is_found_again_and_goes_on_to_the_same_bytes
         assert len(computing) == 2
         for pid in computing:
             os.kill(pid, signal.SIGKILL)
-        out, said = again.communicate(timeout=300)
+        _, said = again.communicate(timeout=300)
     finally:
         again.kill()
     assert again.returncode == 0, said
