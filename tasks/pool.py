@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from prefect import State
@@ -117,14 +117,7 @@ def _find_or_start(client: SyncPrefectClient, job: Job, own: UUID) -> FlowRun:
         wanted = FlowRunFilterIdempotencyKey(any_=[key])
         found = client.read_flow_runs(flow_run_filter=FlowRunFilter(idempotency_key=wanted))
         if not found:
-            started: FlowRun = run_deployment(
-                f"{ARM_DEPLOYMENT}/{ARM_DEPLOYMENT}",
-                parameters=job.parameters,
-                flow_run_name=job.name,
-                tags=[ARM_TAG, _of_run(own)],
-                idempotency_key=key,
-                timeout=0,
-            )
+            started = _start(job, key, own)
             logger.info("%s: handed to the workers (flow run %s)", job.name, started.id)
             return started
         run = found[0]
@@ -133,6 +126,19 @@ def _find_or_start(client: SyncPrefectClient, job: Job, own: UUID) -> FlowRun:
             logger.info("%s: %s already (flow run %s)", job.name, run.state.name, run.id)
             return run
         number += 1
+
+
+def _start(job: Job, key: str, own: UUID) -> FlowRun:
+    """A new run of the arm, as a sub-flow of this one."""
+    started = run_deployment(
+        f"{ARM_DEPLOYMENT}/{ARM_DEPLOYMENT}",
+        parameters=job.parameters,
+        flow_run_name=job.name,
+        tags=[ARM_TAG, _of_run(own)],
+        idempotency_key=key,
+        timeout=0,
+    )
+    return cast(FlowRun, started)  # a coroutine where this is called from one
 
 
 def _read(client: SyncPrefectClient, ids: Sequence[UUID]) -> Iterator[FlowRun]:

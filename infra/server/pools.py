@@ -15,7 +15,7 @@ from typing import Any
 import prefect
 import yaml
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.utilities.schema_tools.validation import is_valid_schema, validate
+from prefect.utilities.schema_tools.validation import validate
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sims_core.common.errors import BadInput
@@ -78,7 +78,6 @@ def read_pool(file: Path, name: str) -> WorkPoolCreate:
         raise BadInput(f"{file}: {'.'.join(map(str, first.path))}: {first.message}")
     for variable, value in given.variables.items():
         properties[variable]["default"] = value
-    is_valid_schema(template["variables"])
     job = _merged(template["job_configuration"], given.job_configuration)
     return WorkPoolCreate(
         name=name, type=given.type, base_job_template={**template, "job_configuration": job}
@@ -90,6 +89,8 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(under, Mapping)
-        merged[key] = _merged(under, value) if both else value
+        if isinstance(value, Mapping) and isinstance(under, Mapping):
+            merged[key] = _merged(under, value)
+        else:
+            merged[key] = value
     return merged
