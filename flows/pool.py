@@ -67,15 +67,11 @@ def arm(
 
 def _planned_part(plan: Plan, name: str, store: Store) -> tuple[Plan, Part | None]:
     """The part of this name, of the plan or of what follows from its findings."""
-    for known in (plan, plan.completed(store)) if _is_made(plan, store) else (plan,):
-        for part in parts_of(known):
-            if part.name == name:
-                return known, part
-    return plan, None
-
-
-def _is_made(plan: Plan, store: Store) -> bool:
-    return all(store.path(stage.ref).exists() for stage in plan)
+    parts = {part.name: part for part in parts_of(plan)}
+    if name not in parts and plan.undecided:
+        plan = plan.completed(store)
+        parts = {part.name: part for part in parts_of(plan)}
+    return plan, parts.get(name)
 
 
 def _shows(store: Store, run: PlannedRun, plan: Plan, part: str) -> Callable[[int], None]:
