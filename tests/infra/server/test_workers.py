@@ -23,6 +23,7 @@ CPUS = len(os.sched_getaffinity(0))
 @pytest.fixture
 def gpus(monkeypatch):
     """A machine with so many GPUs, of which torch sees those that CUDA_VISIBLE_DEVICES names."""
+    monkeypatch.delenv("SIMS_THREADS")
 
     def have(count):
         device = Execution(device="cuda")
@@ -61,7 +62,8 @@ def test_settings_that_name_several_gpus_are_refused(gpus):
         worker_places(None, Settings(processes=2), {})
 
 
-def test_without_a_gpu_the_number_must_be_said():
+def test_without_a_gpu_the_number_must_be_said(monkeypatch):
+    monkeypatch.delenv("SIMS_THREADS")
     on_cpu = Settings(device="cpu")
     with pytest.raises(BadInput, match="no GPU: say by `count` how many"):
         worker_places(None, on_cpu, {})
