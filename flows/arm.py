@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prefect import flow
 
 from flows.planned import PlannedRun
@@ -44,16 +46,24 @@ def run_arm(
     Each generation (of many: a few) leaves its samples in Prefect's UI. The flow is made here,
     round the arm's plan: as a parameter a plan of a hundred generations would be too large.
     """
-    generations = plan.generations
-    shown = shown_generations(generations, MAX_TAGGED_GENERATIONS)
-
-    def show(t: int) -> None:
-        if t in shown:
-            show_generation(store, plan.experiment, arm, run.name, t, generations)
 
     @flow(name="arm", flow_run_name="{name}", validate_parameters=False, persist_result=False)
     def sub_flow(name: str, generations: int, run_name: str) -> list[Outcome]:
         """All generations of one arm."""
+        show = shows_generations(store, run, plan, arm)
         return task_runner(store, plan, recompute).run(name, arm.stages, show)
 
-    return sub_flow(arm.name, generations, run.name)
+    return sub_flow(arm.name, plan.generations, run.name)
+
+
+def shows_generations(
+    store: Store, run: PlannedRun, plan: LoopPlan, arm: ArmPlan
+) -> Callable[[int], None]:
+    """What shows a generation of an arm in Prefect's UI, called with t once it is made."""
+    shown = shown_generations(plan.generations, MAX_TAGGED_GENERATIONS)
+
+    def show(t: int) -> None:
+        if t in shown:
+            show_generation(store, plan.experiment, arm, run.name, t, plan.generations)
+
+    return show

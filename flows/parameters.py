@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -67,6 +67,7 @@ Seeds = Annotated[
     BeforeValidator(lambda given: [given] if isinstance(given, int) else given),
 ]
 """Several, or a single one as a number: 3 is the seed 3, not three seeds."""
+Arms = Literal["here", "pool"]
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -85,6 +86,8 @@ MethodName = Annotated[str, AfterValidator(_known_method), choice(list(all_metho
 Methods = Annotated[list[MethodName], Field(min_length=1)]
 
 
+HOW = ("arms", "run_name")
+"""Parameters that change no result: where arms are computed, what the run's folder is called."""
 REPLACED = {"seed": "seeds, a list or a single number"}
 """What stands for a parameter that there was."""
 
@@ -246,7 +249,11 @@ def make_plan(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
     return plan
 
 
+def asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that say what is computed: all but those of how."""
+    return {name: value for name, value in parameters.items() if name not in HOW}
+
+
 def default_run_name(flow: str, parameters: Mapping[str, Any]) -> str:
     """The preset and eight digits of the parameters' digest: the same command, the same name."""
-    relevant = {name: value for name, value in parameters.items() if name != "run_name"}
-    return f"{parameters['preset']}-{digest_of({'flow': flow, **relevant})[:8]}"
+    return f"{parameters['preset']}-{digest_of({'flow': flow, **asked(parameters)})[:8]}"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from flows.parameters import default_run_name, make_plan
+from flows.parameters import asked, default_run_name, make_plan
 from flows.presets import find_preset
 from sims_core.common.digest import digest_of, file_sha256
 from sims_core.data.names import DATASETS
@@ -35,8 +35,7 @@ def plan_once(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
         for name in names.given(store)
     }
     settings = Settings.read().model_dump(mode="json")
-    relevant = {name: value for name, value in parameters.items() if name != "run_name"}
-    key = digest_of([flow, relevant, settings, str(store.root), named])
+    key = digest_of([flow, asked(parameters), settings, str(store.root), named])
     if key not in _plans:
         _plans.clear()  # a plan of a long loop is large, and a process most often has one
         with _uncollected():
@@ -83,6 +82,6 @@ class PlannedRun:
 
     def ended(self, whole: Plan, outcomes: Sequence[Outcome]) -> RunToReport:
         """What a report is made of, once every stage of the whole plan is there."""
-        parameters = {name: v for name, v in self.parameters.items() if name != "run_name"}
+        parameters = asked(self.parameters)
         title = find_preset(f"{self.flow}/{parameters['preset']}").description
         return RunToReport(self.flow, self.name, title, parameters, whole, outcomes)

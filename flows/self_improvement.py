@@ -6,24 +6,30 @@ from typing import Any
 
 from prefect import flow
 
-from flows.arm import task_runner
 from flows.parameters import checked
 from flows.planned import PlannedRun
+from flows.pool import run_stages
 from flows.registry import takes
 from flows.signatures.self_improvement import self_improvement as signature
 from sims_core.reports.summary import RunSummary
 from sims_core.settings import open_store
 from tasks.artifacts import show_report
+from tasks.pool import cancel_arms
 from tasks.report import report_run
 
 
-@flow(name="self-improvement", flow_run_name="{preset}", persist_result=False)
+@flow(
+    name="self-improvement",
+    flow_run_name="{preset}",
+    persist_result=False,
+    on_cancellation=[cancel_arms],
+)
 @takes(signature)
 def self_improvement(parameters: dict[str, Any]) -> RunSummary:
     """Plans the run of these flat parameters, runs its phases as flat tasks, and reports."""
     store = open_store()
     run = PlannedRun.of("self-improvement", checked(signature, parameters), store)
-    whole, outcomes = task_runner(store, run.plan).run_plan(run.plan)
+    whole, outcomes = run_stages(store, run)
     summary = report_run(store, run.ended(whole, outcomes))
     show_report(store, summary, whole)
     return summary

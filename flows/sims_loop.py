@@ -8,18 +8,20 @@ from typing import Any, cast
 from prefect import flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from flows.arm import run_arm, task_runner
+from flows.arm import run_arm
 from flows.parameters import checked
 from flows.planned import PlannedRun
+from flows.pool import run_stages
 from flows.registry import takes
 from flows.signatures.sims_loop import sims_loop as signature
 from sims_core.reports.summary import RunSummary
 from sims_core.settings import open_store
 from sims_core.studies.loop import LoopPlan
 from sims_core.studies.plan import PlannedStage
-from sims_core.studies.running import Outcome
+from sims_core.studies.running import Outcome, Runner
 from tasks.artifacts import show_report
 from tasks.crashes import crash_arms
+from tasks.pool import cancel_arms
 from tasks.report import report_run
 
 
@@ -29,6 +31,7 @@ from tasks.report import report_run
     persist_result=False,
     on_running=[crash_arms],
     on_crashed=[crash_arms],
+    on_cancellation=[cancel_arms],
 )
 @takes(signature)
 def sims_loop(parameters: dict[str, Any]) -> RunSummary:
@@ -36,16 +39,16 @@ def sims_loop(parameters: dict[str, Any]) -> RunSummary:
     store = open_store()
     run = PlannedRun.of("sims-loop", checked(signature, parameters), store)
     plan = cast(LoopPlan, run.plan)  # what this flow's parameters are expanded into
-    runner, arms = task_runner(store, plan), {arm.name: arm for arm in plan.arms}
+    arms = {arm.name: arm for arm in plan.arms}
 
-    def run_group(name: str, stages: Sequence[PlannedStage]) -> list[Outcome]:
+    def run_group(runner: Runner, name: str, stages: Sequence[PlannedStage]) -> list[Outcome]:
         if name in arms:
             return run_arm(store, run, plan, arms[name], runner.recompute)
         return runner.run(name, stages)
 
     # A sub-flow's heartbeat thread costs 0.9 s to join; the run's own heartbeat goes on.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        whole, outcomes = runner.run_plan(plan, run_group)
+        whole, outcomes = run_stages(store, run, run_group)
     summary = report_run(store, run.ended(whole, outcomes))
     show_report(store, summary, whole)
     return summary

@@ -29,10 +29,14 @@ CONSOLE_DEFAULTS = {
 """Settings of `sims` alone: a worker shows the log of its runs."""
 
 
-def apply_environment_defaults() -> None:
+def apply_environment_defaults(quiet: bool = True) -> None:
     """Sets what this project wants of Prefect and OpenMP unless the user said otherwise.
 
     Must run before prefect and torch are imported, since they read the environment then.
+
+    Args:
+        quiet: Whether Prefect's own log stays off the terminal.
     """
-    for name, value in {**ENVIRONMENT_DEFAULTS, **CONSOLE_DEFAULTS}.items():
+    wanted = {**ENVIRONMENT_DEFAULTS, **CONSOLE_DEFAULTS} if quiet else ENVIRONMENT_DEFAULTS
+    for name, value in wanted.items():
         os.environ.setdefault(name, value)

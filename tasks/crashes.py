@@ -22,6 +22,7 @@ def crash_arms(flow: Any, flow_run: FlowRun, state: Any) -> None:
     parent = FlowRunFilterParentFlowRunId(any_=[flow_run.id])
     with get_client(sync_client=True) as client:
         for arm in client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parent)):
-            if arm.state is None or not arm.state.is_final():
+            # One that a worker of the pool computes lives on by itself, and is found again.
+            if arm.deployment_id is None and not (arm.state and arm.state.is_final()):
                 crashed: State[Any] = Crashed(message=KILLED)
                 client.set_flow_run_state(arm.id, crashed, force=True)

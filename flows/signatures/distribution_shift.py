@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from flows.parameters import ImageCount, Omegas, RunName, Seeds, choice
+from flows.parameters import Arms, ImageCount, Omegas, RunName, Seeds, choice
 from flows.registry import preset_names
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.shift import Shift, ShiftPlan, plan_shift
@@ -32,6 +32,7 @@ def distribution_shift(
     select_images: ImageCount = 1024,
     final_images: ImageCount = 1797,
     seeds: Seeds = [0, 1, 2],  # noqa: B006
+    arms: Arms = "here",
     run_name: RunName | None = None,
     overrides: dict[str, Any] = {},  # noqa: B006
 ) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def distribution_shift(
         final_images: Images of other seeds that are reported, judged by the second one.
         seeds: Each model is made once for each of them; data, classifiers and evaluation are those
             of the first.
+        arms: Where arms are computed: here, one after the other, or side by side by the workers of
+            the pool sims-arms (docs/scale.md).
         run_name: Name of the folder under runs/; made from the parameters if not given.
         overrides: Rarely changed settings of the preset by dotted name, e.g. {"training.kimg": 50}.
     """

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from flows.parameters import (
+    Arms,
     Methods,
     Omegas,
     RunName,
@@ -31,6 +32,7 @@ def pollution(
     omegas: Omegas = [1.0],  # noqa: B006
     ws: Ws = [1.0],  # noqa: B006
     seeds: Seeds = [0, 1, 2],  # noqa: B006
+    arms: Arms = "here",
     run_name: RunName | None = None,
     overrides: dict[str, Any] = {},  # noqa: B006
 ) -> dict[str, Any]:
@@ -44,6 +46,8 @@ def pollution(
         omegas: Guidance strengths, a model of each guided method each; 0 is standard training.
         ws: Strengths of Neon's merge of weights, one model each.
         seeds: Each model is made once for each of them; data and evaluation are those of the first.
+        arms: Where arms are computed: here, one after the other, or side by side by the workers of
+            the pool sims-arms (docs/scale.md).
         run_name: Name of the folder under runs/; made from the parameters if not given.
         overrides: Rarely changed settings of the preset by dotted name, e.g. {"training.kimg": 50}.
     """

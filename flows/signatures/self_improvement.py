@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from flows.parameters import (
+    Arms,
     Budgets,
     Finalists,
     ImageCount,
@@ -36,6 +37,7 @@ def self_improvement(
     finalists: Finalists = 2,
     final_repeats: Repeats = 1,
     seeds: Seeds = [0],  # noqa: B006
+    arms: Arms = "here",
     run_name: RunName | None = None,
     overrides: dict[str, Any] = {},  # noqa: B006
 ) -> dict[str, Any]:
@@ -54,6 +56,8 @@ def self_improvement(
         final_repeats: On how many disjoint sets of images each of these is measured.
         seeds: Every model is made once for each of them, and all random numbers derive from them;
             data and evaluation are those of the first.
+        arms: Where arms are computed: here, one after the other, or side by side by the workers of
+            the pool sims-arms (docs/scale.md).
         run_name: Name of the folder under runs/; made from the parameters if not given.
         overrides: Rarely changed settings of the preset by dotted name, e.g. {"training.kimg": 50}.
     """

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from flows.parameters import (
+    Arms,
     ClassGuidances,
     Generations,
     Methods,
@@ -41,6 +42,7 @@ def sims_loop(
     scan_omegas: ScanOmegas = [],  # noqa: B006
     scan_budgets: ScanBudgets = [],  # noqa: B006
     seeds: Seeds = [0],  # noqa: B006
+    arms: Arms = "here",
     run_name: RunName | None = None,
     overrides: dict[str, Any] = {},  # noqa: B006
 ) -> dict[str, Any]:
@@ -63,6 +65,8 @@ def sims_loop(
         scan_budgets: Auxiliary budgets of that scan, in million images; none is the preset's.
         seeds: Every arm is made once for each of them, and all random numbers derive from them;
             fixed data and evaluation are those of the first.
+        arms: Where arms are computed: here, one after the other, or side by side by the workers of
+            the pool sims-arms (docs/scale.md).
         run_name: Name of the folder under runs/; made from the parameters if not given.
         overrides: Rarely changed settings of the preset by dotted name, e.g. {"training.kimg": 50}.
     """

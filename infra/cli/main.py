@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ from infra.cli.shell import errors as _errors
 from infra.cli.shell import use_store as _use_store
 from infra.cli.stack import stack_app
 from infra.cli.store import store_app
+from infra.cli.workers import workers
 from infra.environment import apply_environment_defaults
 
 app = typer.Typer(
@@ -35,6 +37,7 @@ app.add_typer(model_app, name="model")
 app.add_typer(stack_app, name="stack")
 app.add_typer(runs_app, name="runs")
 app.command()(evaluate)
+app.command()(workers)
 
 
 def _print_version(wanted: bool) -> None:
@@ -141,6 +144,14 @@ def setup(
         int | None,
         typer.Option("--gpus", min=1, help="How many stages may use the GPUs at once (1)."),
     ] = None,
+    arms_pool: Annotated[
+        Path | None,
+        typer.Option(
+            "--arms-pool",
+            metavar="FILE",
+            help="Arms run in containers, as this file of infra/pools/ says, not in processes.",
+        ),
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -150,7 +161,7 @@ def setup(
         apply_environment_defaults()
         from infra.server.setup import set_up
 
-        done = set_up(gpus)
+        done = set_up(gpus, arms_pool)
         if as_json:
             print(json.dumps(done))
             return

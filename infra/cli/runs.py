@@ -14,6 +14,7 @@ from flows.presets import Preset, find_preset
 from flows.registry import load_flow, load_signature
 from infra.cli.arguments import parse_parameters
 from infra.server.named import names_a_server
+from sims_core.common.errors import BadInput
 from sims_core.reports.run_folder import write_run
 from sims_core.reports.summary import RunSummary
 from sims_core.settings import Settings, writable_store
@@ -116,14 +117,20 @@ def execute(run: CheckedRun) -> RunSummary:
     while the rest of the plan is looked at.
 
     Raises:
-        BadInput: no Prefect server answers at PREFECT_API_URL, or the store cannot be written.
+        BadInput: no Prefect server answers at PREFECT_API_URL, no worker computes arms that are to
+            be computed in the pool, or the store cannot be written.
         SimsError: a stage failed; what was finished stays.
     """
     Settings.read().execution()
-    if names_a_server():
+    in_pool = run.parameters["arms"] == "pool"
+    if names_a_server() or in_pool:
         from infra.server.prefect_api import check_prefect_api
 
         check_prefect_api()
+        if in_pool:
+            from tasks.pool import require_pool
+
+            require_pool()
         writable_store()
         _start_api()
         return _execute_flow(run)
@@ -164,8 +171,11 @@ def execute_directly(run: CheckedRun) -> RunSummary:
     """The same stages in the same order without Prefect, for a machine that only computes.
 
     Raises:
+        BadInput: arms are to be computed by the workers of a Prefect server.
         SimsError: a stage failed; what was finished stays.
     """
+    if run.parameters["arms"] == "pool":
+        raise BadInput("arms=pool wants a Prefect server, which `direct` does without")
     return _execute_here(Store.open(Settings.read().store), run)
 
 

@@ -10,6 +10,7 @@ import yaml
 from flows.presets import Preset, load_presets
 from flows.registry import entrypoint
 from infra.environment import ENVIRONMENT_DEFAULTS
+from tasks.names import ARM_DEPLOYMENT, ARM_TAG, ARMS_POOL
 
 FILE = Path("prefect.yaml")
 WORK_POOL = "sims"
@@ -48,6 +49,18 @@ def deployment(preset: Preset, work_pool: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def arm_deployment() -> dict[str, Any]:
+    """What computes an arm of a run that has its arms computed in the pool."""
+    return {
+        "name": ARM_DEPLOYMENT,
+        "entrypoint": "flows.pool.arm",
+        "description": "One arm of a run with arms=pool, which starts it; not to be run by hand.",
+        "tags": [ARM_TAG],
+        "parameters": {},
+        "work_pool": {"name": ARMS_POOL, "job_variables": {"env": _job_environment()}},
+    }
+
+
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     """Writes what the deployments share once, under a name that says what it is."""
 
@@ -61,7 +74,10 @@ def prefect_yaml() -> str:
     content = {
         "name": "sims-loop",
         "definitions": {"work_pool": pool},
-        "deployments": [deployment(preset, pool) for preset in load_presets().values()],
+        "deployments": [
+            *(deployment(preset, pool) for preset in load_presets().values()),
+            arm_deployment(),
+        ],
     }
     text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=96)
     return HEADER + text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -10,6 +12,7 @@ from prefect.client.schemas.actions import (
     GlobalConcurrencyLimitCreate,
     GlobalConcurrencyLimitUpdate,
     WorkPoolCreate,
+    WorkPoolUpdate,
 )
 from prefect.client.schemas.objects import StateType
 from prefect.events.schemas.events import ResourceSpecification
@@ -18,10 +21,12 @@ from prefect.settings import PREFECT_API_URL
 from prefect.workers.process import ProcessWorker
 
 from infra.server.deployments import WORK_POOL
+from infra.server.pools import read_pool
 from infra.server.prefect_api import check_prefect_api
 from sims_core.common.errors import BadInput
 from sims_core.settings import writable_store
 from tasks.accelerator import GPU_LIMIT
+from tasks.names import ARM_TAG, ARMS_POOL
 
 DEAD_AFTER = timedelta(seconds=120)
 """Four heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
@@ -50,18 +55,64 @@ AUTOMATION = AutomationCore(
 )
 
 
-def set_up(gpus: int | None) -> dict[str, str]:
+LOST_AFTER = timedelta(seconds=90)
+"""Three heartbeats: then another worker takes an arm over."""
+_OF_ARMS = ResourceSpecification({"prefect.resource.id": f"prefect.tag.{ARM_TAG}"})
+
+
+def _take_over(name: str, description: str, last_sign: str, message: str) -> AutomationCore:
+    """Puts an arm back into its pool that has given no sign of life since an event."""
+    return AutomationCore(
+        name=name,
+        description=f"{description} Made by `sims setup`.",
+        trigger=EventTrigger(
+            after={last_sign},
+            expect={"prefect.flow-run.*"},
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=_OF_ARMS,
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=LOST_AFTER,
+        ),
+        actions=[
+            ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message=message)
+        ],
+    )
+
+
+AUTOMATIONS = (
+    AUTOMATION,
+    _take_over(
+        "sims: an arm without a heartbeat goes to another worker",
+        "An arm that was killed together with its worker is started again.",
+        HEARTBEAT,
+        f"no sign of life for {LOST_AFTER.seconds} s: another worker takes over",
+    ),
+    _take_over(
+        "sims: an arm that never began goes to another worker",
+        "An arm whose worker was killed while it started it is started again.",
+        "prefect.flow-run.Pending",
+        f"not begun for {LOST_AFTER.seconds} s: another worker takes over",
+    ),
+)
+
+
+def set_up(gpus: int | None, arms_pool: Path | None = None) -> dict[str, str]:
     """Makes the store, work pool, GPU limit and automation that are not there yet.
 
     Args:
         gpus: How many stages may use an accelerator at once; None leaves the limit as it is, 1 if
             there is none.
+        arms_pool: File of the pool in which arms run in containers; None leaves the pool as it is,
+            one of processes if there is none.
 
     Returns:
         What there is now, by name.
 
     Raises:
-        BadInput: no server is named or none answers, or the store cannot be written.
+        BadInput: no server is named or none answers, the store cannot be written, or the file of
+            the pool is not right or of another type than the pool that is there.
     """
     if not (url := PREFECT_API_URL.value()):
         raise BadInput(
@@ -69,33 +120,56 @@ def set_up(gpus: int | None) -> dict[str, str]:
             "`export PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
     check_prefect_api()
+    pool = read_pool(arms_pool, ARMS_POOL) if arms_pool else None
     store = writable_store()
     with get_client(sync_client=True) as client:
         return {
             "server": url,
             "store": str(store.root),
-            "work pool": _make_work_pool(client),
+            "work pool": _make_work_pool(client, _of_processes(WORK_POOL)),
+            "work pool of arms": _make_arms_pool(client, pool),
             "concurrency limit": _make_gpu_limit(client, gpus),
-            "automation": _make_automation(client),
+            "automation": _make_automations(client),
         }
 
 
-def _make_work_pool(client: SyncPrefectClient) -> str:
-    pool = WorkPoolCreate(
-        name=WORK_POOL,
+def _of_processes(name: str) -> WorkPoolCreate:
+    return WorkPoolCreate(
+        name=name,
         type=ProcessWorker.type,
         base_job_template=ProcessWorker.get_default_base_job_template(),
     )
+
+
+def _make_work_pool(client: SyncPrefectClient, pool: WorkPoolCreate) -> str:
+    """Makes the pool if it is not there.
+
+    Raises:
+        BadInput: it is there, and of another type.
+    """
     try:
         client.create_work_pool(pool)
     except ObjectAlreadyExists:
-        found = client.read_work_pool(WORK_POOL).type
-        if found != ProcessWorker.type:
+        found = client.read_work_pool(pool.name).type
+        if found != pool.type:
             raise BadInput(
-                f"work pool {WORK_POOL!r} is of type {found}, it must be {ProcessWorker.type}: "
-                f"`prefect work-pool delete {WORK_POOL}`, then run this again"
+                f"work pool {pool.name!r} is of type {found}, it must be {pool.type}: "
+                f"`prefect work-pool delete {pool.name}`, then run this again"
             ) from None
-    return f"{WORK_POOL} ({ProcessWorker.type})"
+    return f"{pool.name} ({pool.type})"
+
+
+def _make_arms_pool(client: SyncPrefectClient, pool: WorkPoolCreate | None) -> str:
+    """The pool of arms as it is wanted; without a wish the one that is there, of whatever type."""
+    if pool is None:
+        with suppress(ObjectNotFound):
+            return f"{ARMS_POOL} ({client.read_work_pool(ARMS_POOL).type})"
+        return _make_work_pool(client, _of_processes(ARMS_POOL))
+    made = _make_work_pool(client, pool)
+    client.update_work_pool(
+        ARMS_POOL, WorkPoolUpdate(base_job_template=dict(pool.base_job_template))
+    )
+    return made
 
 
 def _make_gpu_limit(client: SyncPrefectClient, gpus: int | None) -> str:
@@ -112,11 +186,16 @@ def _make_gpu_limit(client: SyncPrefectClient, gpus: int | None) -> str:
     return f"{GPU_LIMIT} ({limit} at once)"
 
 
-def _make_automation(client: SyncPrefectClient) -> str:
-    found = client.read_automations_by_name(AUTOMATION.name)
-    if not found:
-        client.create_automation(AUTOMATION)
-    # An update forgets which runs have gone silent: they would stay Running for ever.
-    elif found[0].model_dump(include=set(AutomationCore.model_fields)) != AUTOMATION.model_dump():
-        client.update_automation(found[0].id, AUTOMATION)
-    return f"runs without a sign of life for {DEAD_AFTER.seconds} s become Crashed"
+def _make_automations(client: SyncPrefectClient) -> str:
+    fields = set(AutomationCore.model_fields)
+    for wanted in AUTOMATIONS:
+        found = client.read_automations_by_name(wanted.name)
+        if not found:
+            client.create_automation(wanted)
+        # An update forgets which runs have gone silent: they would stay Running for ever.
+        elif found[0].model_dump(include=fields) != wanted.model_dump():
+            client.update_automation(found[0].id, wanted)
+    return (
+        f"runs without a sign of life for {DEAD_AFTER.seconds} s become Crashed; arms go to "
+        f"another worker after {LOST_AFTER.seconds} s"
+    )

@@ -24,7 +24,7 @@ from sims_core.common.frozen import Frozen, one_line
 from sims_core.methods.catalog import MethodConfig
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.plan import Foreseen, PlannedStage, slug
+from sims_core.studies.plan import Foreseen, Group, PlannedStage, slug
 from sims_core.studies.planner import Planner, Pollution, Setup, plan_setup
 
 logger = logging.getLogger("sims_core.studies")
@@ -152,10 +152,16 @@ class LoopPlan(Foreseen):
         return tuple(stages.values())
 
     @property
-    def groups(self) -> list[tuple[str, tuple[PlannedStage, ...]]]:
+    def groups(self) -> list[Group]:
         """The stages in the order in which a run does them, each group with its arm's name."""
         arms = [(arm.name, arm.stages) for arm in self.arms]
         return [("", self.setup), *arms, ("first generation", self.scan_stages)]
+
+    @property
+    def parts(self) -> list[Group]:
+        """The arms, and those of the scan."""
+        arms = [(arm.name, arm.stages) for arm in self.arms]
+        return [*arms, *((f"first generation, {arm.name}", arm.stages) for arm in self.scan)]
 
     @property
     def links(self) -> list[tuple[str, ArtifactRef]]:

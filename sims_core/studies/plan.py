@@ -88,6 +88,11 @@ class Plan(Protocol):
         """The stages in the order in which a run does them."""
 
     @property
+    def parts(self) -> list[Group]:
+        """What can be computed side by side, by name: an arm, a model. They may need, and share,
+        stages that belong to none of them."""
+
+    @property
     def links(self) -> list[tuple[str, ArtifactRef]]:
         """What a run's folder shows of the store, by path."""
 

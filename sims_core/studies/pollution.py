@@ -86,6 +86,11 @@ class PollutionPlan(Foreseen):
         return each_once([("", self.setup), *models])
 
     @property
+    def parts(self) -> list[Group]:
+        """The models."""
+        return self.groups[1:]
+
+    @property
     def links(self) -> list[tuple[str, ArtifactRef]]:
         """What a run's folder shows of the store, by path."""
         return [

@@ -133,7 +133,7 @@ def at_once(batch: Batch, work: Work) -> None:
 
 
 P = TypeVar("P", bound=Plan)
-RunGroup = Callable[[str, Sequence[PlannedStage]], list[Outcome]]
+RunGroups = Callable[[P, Sequence[Group]], list[Outcome]]
 
 
 @dataclass(frozen=True)
@@ -176,27 +176,29 @@ class Runner:
                     after_generation(batch.t)
         return outcomes
 
-    def run_plan(self, plan: P, run_group: RunGroup | None = None) -> tuple[P, list[Outcome]]:
+    def run_plan(self, plan: P, run_groups: RunGroups[P] | None = None) -> tuple[P, list[Outcome]]:
         """Runs a plan, and what it plans anew from the findings of its first groups.
 
         Args:
-            run_group: Runs a group, given its name and stages; `run` if not given.
+            run_groups: Runs groups of a plan, given both; one after the other if not given.
 
         Returns:
             The whole plan, and how each of its stages came about.
         """
-        run_group, outcomes = run_group or self.run, []
+        run_groups = run_groups or self.run_groups
         self._say_what_is_not_fresh(plan.groups)
         with needing(self.store, _taken_or_made(plan)) as lease:
-            for name, stages in plan.groups:
-                outcomes += run_group(name, stages)
+            outcomes = run_groups(plan, plan.groups)
             whole = plan.completed(self.store)
             added = whole.groups[len(plan.groups) :]
             lease.add(_taken_or_made(whole))
             self._say_what_is_not_fresh(added)
-            for name, stages in added:
-                outcomes += run_group(name, stages)
+            outcomes += run_groups(whole, added)
         return whole, outcomes
+
+    def run_groups(self, plan: Plan, groups: Sequence[Group]) -> list[Outcome]:
+        """Runs groups one after the other, here."""
+        return [outcome for name, stages in groups for outcome in self.run(name, stages)]
 
     def _say_what_is_not_fresh(self, groups: Sequence[Group]) -> None:
         """One line for each stage's name. What is computed anew needs none."""

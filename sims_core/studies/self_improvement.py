@@ -101,6 +101,12 @@ class StudyPlan(Grouped):
         return [*groups, ("final", finals)] if finals else groups
 
     @property
+    def parts(self) -> list[Group]:
+        """What is measured: each candidate of each seed, in the selection and in the finals."""
+        phases = (("selection", self.selection), ("final", self.finals))
+        return [(f"{phase}, {each.name}", each.stages) for phase, of in phases for each in of]
+
+    @property
     def links(self) -> list[tuple[str, ArtifactRef]]:
         """What a run's folder shows of the store, by path."""
         training = [(f"training/{slug(stage.label)}", stage.ref) for stage in self.training]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from infra.environment import ENVIRONMENT_DEFAULTS
 from infra.server.deployments import FILE, prefect_yaml
 from sims_core.common.errors import StoreError
 from sims_core.settings import open_store
+from tasks.names import ARM_DEPLOYMENT, ARM_TAG, ARMS_POOL
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = """
@@ -26,7 +28,8 @@ print(json.dumps(prefect.settings.get_current_settings().model_dump(mode="json")
 
 @pytest.fixture(scope="module")
 def deployments():
-    return yaml.safe_load((ROOT / FILE).read_text())["deployments"]
+    *presets, _ = yaml.safe_load((ROOT / FILE).read_text())["deployments"]
+    return presets
 
 
 def test_the_committed_file_is_what_the_presets_make():
@@ -43,6 +46,17 @@ def test_there_is_a_deployment_for_every_preset_and_its_parameters_are_valid(dep
         assert check_parameters(function, preset, given) == check_parameters(function, preset, {})
         module, _, name = row["entrypoint"].rpartition(".")
         assert (module, name) == (function.__module__, function.__name__)
+
+
+def test_the_deployment_of_arms_takes_what_a_run_hands_over():
+    *_, arms = yaml.safe_load((ROOT / FILE).read_text())["deployments"]
+    assert (arms["name"], arms["work_pool"]["name"]) == (ARM_DEPLOYMENT, ARMS_POOL)
+    assert arms["tags"] == [ARM_TAG], "what takes over lost runs knows them by it"
+    assert "concurrency_limit" not in arms, "they are to run side by side"
+    loaded = pkgutil.resolve_name(arms["entrypoint"].replace(".arm", ":arm"))
+    assert loaded.name == ARM_DEPLOYMENT
+    assert loaded.parameters.required == ["of_flow", "parameters", "part", "digest", "store"]
+    assert arms["work_pool"]["job_variables"]["env"]["SIMS_STORE_MUST_EXIST"] == "true"
 
 
 def test_the_form_has_choices_limits_and_descriptions():

@@ -102,7 +102,7 @@ def test_the_only_open_port_is_the_server_s_on_this_machine():
 def test_the_server_wants_a_password_and_its_clients_have_it():
     server = read_service("server", VALUES).environment
     assert server["PREFECT_SERVER_API_AUTH_STRING"] == VALUES["PREFECT_AUTH_STRING"]
-    for name in ("setup", "worker", "worker-gpu", "cli"):
+    for name in ("setup", "worker", "worker-gpu", "arms", "arms-gpu", "cli"):
         client = read_service(name, VALUES).environment
         assert client["PREFECT_API_AUTH_STRING"] == VALUES["PREFECT_AUTH_STRING"]
         assert client["PREFECT_API_URL"] == server["PREFECT_API_URL"]
@@ -155,10 +155,18 @@ def test_everything_starts_after_what_it_needs():
 def test_a_profile_chooses_the_worker():
     assert SERVICES["worker"]["profiles"] == ["cpu"]
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
-    devices = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
-    assert [device["capabilities"] for device in devices] == [["gpu"]]
+    for name in ("worker-gpu", "arms-gpu"):
+        devices = SERVICES[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert [device["capabilities"] for device in devices] == [["gpu"]]
     always = {name for name, service in SERVICES.items() if "profiles" not in service}
     assert always == {"postgres", "redis", "server", "services", "setup"}
+
+
+@pytest.mark.parametrize("name", ["worker", "arms"])
+def test_there_may_be_many_workers(name):
+    """`--scale worker=4`: nothing of theirs is there once only."""
+    assert not {"container_name", "hostname", "ports"} & set(SERVICES[name])
+    assert SERVICES[name]["volumes"] == ["store:/store"]
 
 
 @pytest.mark.parametrize("name", NATIVE)

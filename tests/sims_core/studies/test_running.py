@@ -202,5 +202,7 @@ def test_what_a_plan_adds_after_its_findings_runs_too(store, plan):
     assert whole.groups == plan.groups[:2]
     assert [each.stage for each in outcomes] == [*plan.setup, *plan.arms[0].stages]
     names = []
-    Runner(store, Execution()).run_plan(Growing(), lambda name, stages: names.append(name) or [])
+    Runner(store, Execution()).run_plan(
+        Growing(), lambda plan, groups: names.extend(name for name, _ in groups) or []
+    )
     assert names == ["", plan.arms[0].arm.name]

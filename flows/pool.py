@@ -1,0 +1,166 @@
+"""Arms on many workers: the flow of one arm under a worker, and how a run waits for its arms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from prefect import flow
+
+from flows.arm import shows_generations, task_runner
+from flows.parameters import asked, checked
+from flows.planned import PlannedRun
+from flows.registry import load_signature
+from sims_core.common.digest import digest_of
+from sims_core.common.errors import SimsError
+from sims_core.settings import open_store
+from sims_core.store.store import Store
+from sims_core.studies.freshness import Recompute
+from sims_core.studies.loop import LoopPlan
+from sims_core.studies.plan import Group, Plan, PlannedStage
+from sims_core.studies.running import Outcome, Runner
+from sims_core.studies.side_by_side import Part, parts_of
+from tasks.pool import Job, compute_in_pool, refuse_another_start, require_pool
+
+
+@flow(name="arm", persist_result=False)
+def arm(
+    of_flow: str,
+    parameters: dict[str, Any],
+    part: str,
+    digest: str,
+    store: str,
+    recompute: list[str] = [],  # noqa: B006 - Prefect reads it
+    since: datetime | None = None,
+) -> None:
+    """One arm of a run that waits for it, by a worker of its pool. Started by runs with arms=pool.
+
+    Args:
+        of_flow: The flow whose run waits.
+        parameters: All parameters of that run.
+        part: Name of the arm.
+        digest: What the arm's stages are, by that run's plan.
+        store: The run's store.
+        recompute: Stages that the run computes anew.
+        since: When the run began: what was computed later is not computed anew.
+    """
+    refuse_another_start()
+    own = open_store()
+    if str(own.root) != store:
+        raise SimsError(
+            f"this worker's store is {own.root}, the run's is {store}: start the worker with "
+            "SIMS_STORE naming the run's"
+        )
+    run = PlannedRun.of(of_flow, checked(load_signature(of_flow), parameters), own)
+    plan, found = _planned_part(run.plan, part, own)
+    if found is None or found.digest != digest:
+        raise SimsError(
+            f"this worker plans other stages for {part} than the run: it has other settings "
+            "(SIMS_DATA, SIMS_INCEPTION_WEIGHTS), another version of sims-loop, or a name in the "
+            "store was given to something else meanwhile"
+        )
+    again = Recompute(frozenset(recompute), since) if since else Recompute()
+    runner = task_runner(own, plan, again)
+    runner.run(part, found.stages, _shows(own, run, plan, part))
+
+
+def _planned_part(plan: Plan, name: str, store: Store) -> tuple[Plan, Part | None]:
+    """The part of this name, of the plan or of what follows from its findings."""
+    parts = {part.name: part for part in parts_of(plan)}
+    if name not in parts and plan.undecided:
+        plan = plan.completed(store)
+        parts = {part.name: part for part in parts_of(plan)}
+    return plan, parts.get(name)
+
+
+def _shows(store: Store, run: PlannedRun, plan: Plan, part: str) -> Callable[[int], None]:
+    """What is shown after each generation of an arm of a loop; nothing of other parts."""
+    arms = {each.name: each for each in plan.arms} if isinstance(plan, LoopPlan) else {}
+    if part in arms and isinstance(plan, LoopPlan):
+        return shows_generations(store, run, plan, arms[part])
+    return lambda t: None
+
+
+RunGroup = Callable[[Runner, str, Sequence[PlannedStage]], list[Outcome]]
+
+
+def run_stages(
+    store: Store, run: PlannedRun, run_group: RunGroup = Runner.run
+) -> tuple[Plan, list[Outcome]]:
+    """Runs a plan where the run's parameter `arms` says.
+
+    Args:
+        run_group: How a group of stages runs in this process.
+
+    Returns:
+        The whole plan, and how each of its stages came about.
+    """
+    runner = task_runner(store, run.plan)
+    if run.parameters["arms"] == "pool":
+        require_pool()
+        return runner.run_plan(run.plan, Pool(store, run, runner))
+
+    def here(plan: Plan, groups: Sequence[Group]) -> list[Outcome]:
+        return [each for name, stages in groups for each in run_group(runner, name, stages)]
+
+    return runner.run_plan(run.plan, here)
+
+
+class Pool:
+    """Has groups of stages computed by the workers of the pool."""
+
+    def __init__(self, store: Store, run: PlannedRun, runner: Runner) -> None:
+        self.store, self.run, self.runner = store, run, runner
+        stages = sorted(runner.recompute.stages)
+        self.key = digest_of([run.flow, asked(run.parameters), str(store.root), stages])
+
+    def __call__(self, plan: Plan, groups: Sequence[Group]) -> list[Outcome]:
+        """Waits until all of the plan is there.
+
+        Raises:
+            SimsError: arms failed, or the workers use another store.
+        """
+        parts = {part.name: part for part in parts_of(plan)}
+        had = {stage.ref for stage in plan if self._is_made(stage)}
+        missing = [p for p in parts.values() if not had.issuperset(s.ref for s in p.stages)]
+        compute_in_pool(
+            [self._job(part) for part in missing], lambda job: self._check(parts[job.name])
+        )
+        outcomes = []
+        for name, stages in groups:
+            for stage in stages:
+                record = self.store.record(stage.ref)
+                seconds = record.seconds if record else 0.0
+                outcomes.append(Outcome(name, stage, stage.ref in had, seconds))
+                self.runner.observer.finished(name, stage.label, stage.ref in had, seconds)
+                had.add(stage.ref)  # another arm of this run has made it
+        return outcomes
+
+    def _is_made(self, stage: PlannedStage) -> bool:
+        recompute = self.runner.recompute
+        return self.store.is_whole(stage.ref) and not recompute.wants(self.store, stage.request)
+
+    def _check(self, part: Part) -> None:
+        """Raises SimsError unless an arm that was computed is in the store."""
+        if lacking := [s.label for s in part.stages if not self.store.is_whole(s.ref)]:
+            raise SimsError(
+                f"{part.name} was computed, but the store {self.store.root} lacks {lacking[0]}: "
+                "its worker sees another folder by that name"
+            )
+
+    def _job(self, part: Part) -> Job:
+        recompute = self.runner.recompute
+        return Job(
+            name=part.name,
+            key=digest_of([self.key, part.name]),
+            parameters={
+                "of_flow": self.run.flow,
+                "parameters": dict(self.run.parameters),
+                "part": part.name,
+                "digest": part.digest,
+                "store": str(self.store.root),
+                "recompute": sorted(recompute.stages),
+                "since": recompute.since.isoformat() if recompute.stages else None,
+            },
+        )

@@ -1,0 +1,276 @@
+"""Arms as runs of a deployment: started once, found again, put back when they are lost.
+
+A flow run hands each arm to the work pool and waits. The arm's run is known by a key that is the
+same in every attempt of the same run, so that a flow run whose process was killed finds what it
+had started.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import State
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run as this_run
+from prefect.settings import PREFECT_API_URL
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Failed
+
+from sims_core.common.errors import BadInput, SimsError
+from tasks.names import ARM_DEPLOYMENT, ARM_TAG, ARMS_POOL
+from tasks.retries import may_pass
+
+logger = logging.getLogger("sims_core.pool")
+
+MOST_STARTS = 3
+"""An arm whose worker was lost so often is not started again."""
+POLL_S = 2.0
+CRASH_SETTLES_S = 12.0
+"""A worker reports a crash twice, 5 s apart, and the second report undoes what came between."""
+PAGE = 200
+"""The server answers with at most so many runs at once."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An arm to be computed by a worker."""
+
+    name: str
+    key: str
+    """The same in every attempt of the same run, and of no other arm or run."""
+    parameters: dict[str, Any]
+    """Of flow `arm`."""
+
+
+def require_pool() -> None:
+    """Makes sure that somebody computes what is put into the pool of arms.
+
+    Raises:
+        BadInput: no server is named, it was not set up, or no worker listens.
+    """
+    if not (url := PREFECT_API_URL.value()):
+        raise BadInput(
+            "arms=pool wants a Prefect server, and PREFECT_API_URL names none: see docs/scale.md, "
+            "or leave out arms"
+        )
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_deployment_by_name(f"{ARM_DEPLOYMENT}/{ARM_DEPLOYMENT}")
+            workers = client.read_workers_for_work_pool(ARMS_POOL)
+        except ObjectNotFound:
+            raise BadInput(
+                f"arms=pool: the Prefect server at {url} has no work pool {ARMS_POOL!r} or no "
+                f"deployment {ARM_DEPLOYMENT!r}: `sims setup`, then "
+                "`prefect --no-prompt deploy --all` in the checkout"
+            ) from None
+    if not any(worker.status is WorkerStatus.ONLINE for worker in workers):
+        raise BadInput(
+            f"arms=pool: no worker listens at the pool {ARMS_POOL!r} of {url}: start some with "
+            "`sims workers`"
+        )
+
+
+def compute_in_pool(jobs: Sequence[Job], ended: Callable[[Job], None]) -> None:
+    """Has the arms computed, and waits until the last has ended.
+
+    Args:
+        ended: told of each that was computed.
+
+    Raises:
+        SimsError: arms failed, which are named, each with its reason; or this run was cancelled.
+    """
+    with get_client(sync_client=True) as client:
+        own = UUID(this_run.id)
+        runs = {_find_or_start(client, job, own).id: job for job in jobs}
+        failed = _wait(client, own, runs, ended)
+    if failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise SimsError(f"{len(failed)} of {len(jobs)} arms failed, the others are kept: {reasons}")
+
+
+def _of_run(own: UUID) -> str:
+    """The tag of all arms that a flow run waits for."""
+    return f"arm-of:{own}"
+
+
+def _find_or_start(client: SyncPrefectClient, job: Job, own: UUID) -> FlowRun:
+    """The run that computes the arm: one that has not ended, else a new one."""
+    number = 0
+    while True:
+        key = f"{job.key}-{number}"
+        wanted = FlowRunFilterIdempotencyKey(any_=[key])
+        found = client.read_flow_runs(flow_run_filter=FlowRunFilter(idempotency_key=wanted))
+        if not found:
+            started = _start(job, key, own)
+            logger.info("%s: handed to the workers (flow run %s)", job.name, started.id)
+            return started
+        run = found[0]
+        if run.state is not None and not run.state.is_final() and not run.state.is_cancelling():
+            client.update_flow_run(run.id, tags={*run.tags, _of_run(own)})
+            logger.info("%s: %s already (flow run %s)", job.name, run.state.name, run.id)
+            return run
+        number += 1
+
+
+def _start(job: Job, key: str, own: UUID) -> FlowRun:
+    """A new run of the arm, as a sub-flow of this one."""
+    started = run_deployment(
+        f"{ARM_DEPLOYMENT}/{ARM_DEPLOYMENT}",
+        parameters=job.parameters,
+        flow_run_name=job.name,
+        tags=[ARM_TAG, _of_run(own)],
+        idempotency_key=key,
+        timeout=0,
+    )
+    return cast(FlowRun, started)  # a coroutine where this is called from one
+
+
+def _read(client: SyncPrefectClient, ids: Sequence[UUID]) -> Iterator[FlowRun]:
+    for first in range(0, len(ids), PAGE):
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(ids[first : first + PAGE])))
+        yield from client.read_flow_runs(flow_run_filter=wanted, limit=PAGE)
+
+
+def _wait(
+    client: SyncPrefectClient, own: UUID, runs: dict[UUID, Job], ended: Callable[[Job], None]
+) -> dict[str, str]:
+    """Waits for runs to end, and says how they are doing.
+
+    Returns:
+        Why arms failed, by name.
+    """
+    waiting = {run_id: _Watched(job) for run_id, job in runs.items()}
+    failed: dict[str, str] = {}
+    lost = False
+    while waiting:
+        time.sleep(POLL_S)
+        try:
+            _obey_cancelling(client, own)
+            found = list(_read(client, list(waiting)))
+            for run in found:
+                if (reason := waiting[run.id].look(client, run)) is not None:
+                    job = waiting.pop(run.id).job
+                    if reason:
+                        failed[job.name] = reason
+                    else:
+                        ended(job)
+            lost = False
+        except Exception as error:
+            if not may_pass(error):
+                raise
+            if not lost:
+                logger.warning("waits for the Prefect server: %s", error)
+            lost = True
+    return failed
+
+
+@dataclass
+class _Watched:
+    """An arm's run as it was last seen."""
+
+    job: Job
+    state: str = ""
+    crashed_at: float | None = None
+
+    def look(self, client: SyncPrefectClient, run: FlowRun) -> str | None:
+        """Why it failed; empty if it is computed, None if it has not ended."""
+        state = run.state
+        if state is None:
+            return None
+        if state.name != self.state:
+            said = f" ({state.message})" if state.message and state.is_final() else ""
+            logger.info("%s: %s%s", self.job.name, state.name, said)
+            self.state = state.name or ""
+        if not state.is_crashed():
+            self.crashed_at = None
+            if not state.is_final():
+                return None
+            return "" if state.is_completed() else state.message or state.name or "ended"
+        if self.crashed_at is None:
+            self.crashed_at = time.monotonic()
+        if time.monotonic() - self.crashed_at < CRASH_SETTLES_S:
+            return None
+        return self._put_back(client, run)
+
+    def _put_back(self, client: SyncPrefectClient, run: FlowRun) -> str | None:
+        states = client.read_flow_run_states(run.id)
+        if (count := starts(states)) >= MOST_STARTS:
+            reason = given_up(count, states)
+            failed: State[Any] = Failed(message=reason)
+            client.set_flow_run_state(run.id, failed, force=True)
+            return reason
+        again: State[Any] = AwaitingRetry(
+            scheduled_time=datetime.now(UTC), message=f"put back after {count} starts"
+        )
+        client.set_flow_run_state(run.id, again)
+        return None
+
+
+def starts(states: Sequence[State[Any]]) -> int:
+    """How often a run was started, by the states that it has had."""
+    return sum(state.type is StateType.RUNNING for state in states)
+
+
+def given_up(count: int, states: Sequence[State[Any]]) -> str:
+    """Why a run is not started any more."""
+    lost = [s for s in states if s.is_crashed() or s.name == "AwaitingRetry"]
+    last = max(lost, key=lambda state: state.timestamp).message if lost else None
+    return f"started {count} times and lost each time" + (f"; last: {last}" if last else "")
+
+
+def refuse_another_start() -> None:
+    """Ends a run, this one, that was lost too often.
+
+    Raises:
+        SimsError: with what was last said of its being lost.
+    """
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(UUID(this_run.id))
+    if (count := starts(states)) > MOST_STARTS:
+        raise SimsError(given_up(count - 1, states))
+
+
+def _obey_cancelling(client: SyncPrefectClient, own: UUID) -> None:
+    """Under a worker a run that is to be cancelled is killed; one that waits in the process of
+    `sims run` has to look.
+
+    Raises:
+        SimsError: this run was cancelled; so are its arms now.
+    """
+    run = client.read_flow_run(own)
+    if run.state is not None and (run.state.is_cancelling() or run.state.is_cancelled()):
+        cancel_arms(None, run, None)
+        cancelled: State[Any] = Cancelled(message="cancelled with its arms")
+        client.set_flow_run_state(own, cancelled, force=True)
+        raise SimsError("cancelled, and its arms with it; what they finished is kept")
+
+
+def cancel_arms(flow: Any, flow_run: FlowRun, state: Any) -> None:
+    """Cancels the arms that a flow run waits for, and that have not ended: a hook of flows."""
+    live = FlowRunFilterState(
+        type=FlowRunFilterStateType(
+            any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
+        )
+    )
+    of_run = FlowRunFilter(tags=FlowRunFilterTags(all_=[_of_run(flow_run.id)]), state=live)
+    with get_client(sync_client=True) as client:
+        while found := client.read_flow_runs(flow_run_filter=of_run, limit=PAGE):
+            for run in found:
+                cancelling: State[Any] = Cancelling(message=f"{flow_run.name} was cancelled")
+                client.set_flow_run_state(run.id, cancelling, force=True)

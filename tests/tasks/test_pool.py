@@ -1,0 +1,209 @@
+"""Arms in the pool, with Prefect's own API and a worker that only sets the states of runs."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from threading import Event, Thread
+from uuid import uuid4
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.runtime import flow_run as this_run
+from prefect.states import Cancelling, Completed, Crashed, Failed, Running
+
+from sims_core.common.errors import BadInput, SimsError
+from tasks import pool
+from tasks.names import ARM_DEPLOYMENT, ARM_TAG, ARMS_POOL
+from tasks.pool import MOST_STARTS, Job, compute_in_pool, refuse_another_start, require_pool
+
+
+@pytest.fixture(scope="module")
+def client(prefect_url):
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def deployment(client):
+    """Pool and deployment, as `sims setup` and `prefect deploy` make them."""
+    with pytest.raises(BadInput, match="no work pool 'sims-arms' or no deployment 'arm'"):
+        require_pool()
+    client.create_work_pool(WorkPoolCreate(name=ARMS_POOL, type="process"))
+    flow_id = client.create_flow_from_name(ARM_DEPLOYMENT)
+    client.create_deployment(
+        flow_id, ARM_DEPLOYMENT, work_pool_name=ARMS_POOL, entrypoint="x.y", tags=[ARM_TAG]
+    )
+
+
+@pytest.fixture
+def jobs(deployment, monkeypatch):
+    """Two arms, which no other test knows."""
+    monkeypatch.setattr(pool, "POLL_S", 0.05)
+    monkeypatch.setattr(pool, "CRASH_SETTLES_S", 0.0)
+    key = uuid4().hex
+    return [Job(name, f"{key}-{name}", {"part": name}) for name in ("one", "two")]
+
+
+@pytest.fixture
+def children(client):
+    """The runs of these jobs, by name."""
+
+    def find(jobs):
+        tagged = FlowRunFilter(tags=FlowRunFilterTags(all_=[ARM_TAG]))
+        keys = {job.key for job in jobs}
+        found = client.read_flow_runs(flow_run_filter=tagged, limit=200)
+        return [run for run in found if run.idempotency_key.rpartition("-")[0] in keys]
+
+    return find
+
+
+def wait(jobs, ended=lambda job: None):
+    """A flow run that has these arms computed."""
+    return flow(name="waits")(lambda: compute_in_pool(jobs, ended))()
+
+
+@contextmanager
+def worker(client, children, jobs, final, takes=lambda run: True):
+    """Starts each run that waits and that it takes, and ends it as `final(run)` says."""
+    ended = Event()
+
+    def work():
+        while not ended.wait(0.05):
+            for run in children(jobs):
+                if run.state.is_scheduled() and takes(run):
+                    client.set_flow_run_state(run.id, Running(), force=True)
+                    client.set_flow_run_state(run.id, final(run), force=True)
+
+    thread = Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_arms_are_handed_to_the_pool_with_what_they_are_to_compute(client, jobs, children):
+    done = []
+    with worker(client, children, jobs, lambda run: Completed()):
+        wait(jobs, lambda job: done.append(job.name))
+    assert sorted(done) == ["one", "two"]
+    assert {run.name: run.parameters for run in children(jobs)} == {
+        "one": {"part": "one"},
+        "two": {"part": "two"},
+    }
+
+
+def test_a_failed_arm_fails_alone_and_is_named(client, jobs, children):
+    done = []
+
+    def final(run):
+        return Failed(message="no memory") if run.name == "one" else Completed()
+
+    with (
+        worker(client, children, jobs, final),
+        pytest.raises(
+            SimsError, match=r"^1 of 2 arms failed, the others are kept: one: no memory$"
+        ),
+    ):
+        wait(jobs, lambda job: done.append(job.name))
+    assert done == ["two"]
+
+
+def test_a_run_whose_process_was_killed_finds_its_arms_and_starts_none_twice(
+    client, jobs, children, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "_wait", killed)
+        with pytest.raises(Killed):
+            wait(jobs)
+    first = {run.id for run in children(jobs)}
+
+    def found_again(run):
+        return len([tag for tag in run.tags if tag.startswith("arm-of:")]) == 2
+
+    with worker(client, children, jobs, lambda run: Completed(), found_again):
+        wait(jobs)
+    assert {run.id for run in children(jobs)} == first
+    assert len(first) == 2
+    # Ended ones were computed long ago: what the store lacks by now is computed anew.
+    with worker(client, children, jobs, lambda run: Completed()):
+        wait(jobs)
+    assert len(children(jobs)) == 4
+
+
+def test_a_lost_arm_is_put_back_and_given_up_after_three_starts(client, jobs, children):
+    with (
+        worker(client, children, jobs[:1], lambda run: Crashed(message="the process is gone")),
+        pytest.raises(SimsError, match="one: started 3 times and lost each time; last: "),
+    ):
+        wait(jobs[:1])
+    (run,) = children(jobs[:1])
+    assert run.state.is_failed()
+    assert run.state.message.startswith("started 3 times and lost each time")
+    assert pool.starts(client.read_flow_run_states(run.id)) == MOST_STARTS
+
+
+def test_what_others_put_back_is_refused_at_its_fourth_start(client):
+    @flow(name="lost")
+    def lost():
+        own = this_run.id
+        for _ in range(MOST_STARTS):
+            refuse_another_start()
+            client.set_flow_run_state(own, Crashed(message="silent"), force=True)
+            client.set_flow_run_state(own, Running(), force=True)
+        refuse_another_start()
+
+    with pytest.raises(SimsError, match="started 3 times and lost each time; last: silent"):
+        lost()
+
+
+def test_who_cancels_a_run_cancels_its_arms(client, jobs, children, wait_for):
+    others = [Job("other", uuid4().hex, {})]
+
+    def cancel():
+        alive = wait_for(lambda: len(found := children(jobs)) == 2 and found)
+        parent = client.read_flow_run(
+            next(tag for tag in alive[0].tags if tag.startswith("arm-of:")).removeprefix("arm-of:")
+        )
+        client.set_flow_run_state(parent.id, Cancelling(), force=True)
+
+    thread = Thread(target=cancel)
+    thread.start()
+    with pytest.raises(SimsError, match="cancelled, and its arms with it"):
+        wait(jobs)
+    thread.join()
+    assert {run.state.type.value for run in children(jobs)} <= {"CANCELLING", "CANCELLED"}
+    assert children(others) == []
+
+
+def test_a_server_that_is_lost_for_a_while_is_waited_for(client, jobs, children, monkeypatch):
+    read, lost = pool._read, []
+
+    def unreachable(*given):
+        if len(lost) < 3:
+            lost.append(time.monotonic())
+            raise ConnectionError("nobody there")
+        return read(*given)
+
+    monkeypatch.setattr(pool, "_read", unreachable)
+    with worker(client, children, jobs, lambda run: Completed()):
+        wait(jobs)
+    assert len(lost) == 3
+
+
+def test_without_a_worker_nothing_is_handed_over(client, deployment):
+    with pytest.raises(BadInput, match="no worker listens at the pool 'sims-arms'"):
+        require_pool()
+    client.send_worker_heartbeat(ARMS_POOL, "a-worker", heartbeat_interval_seconds=30)
+    require_pool()
