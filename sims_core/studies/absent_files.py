@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pkgutil import resolve_name
+from typing import Any
 
 from sims_core.data.config import KnownImages
 from sims_core.data.known_sets import KNOWN_SETS
@@ -39,8 +41,7 @@ def absent_files(requests: Iterable[StageRequest], files: DataFiles) -> list[str
 
 
 def _absent_set(config: KnownImages, files: DataFiles) -> str:
-    from sims_core.data.known import find  # needs numpy
-
+    find: Callable[..., Any] = resolve_name("sims_core.data.known:find")  # needs numpy
     if find(config, files.source) or (files.downloads and find(config, files.downloads)):
         return ""
     known = KNOWN_SETS[config.source]
