@@ -8,7 +8,7 @@ words.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
@@ -206,24 +206,29 @@ def make_experiment(flow: str, parameters: Mapping[str, Any], store: Store) -> E
     """
     preset = find_preset(f"{flow}/{parameters['preset']}")
     experiment = apply_overrides(preset.experiment, parameters["overrides"])
-    check_needs(preset, experiment, store)
+    asked = parameters.get("methods", [])
+    check_needs(preset, experiment, store, asked)
     chosen = set(parameters["overrides"])
     for name, value in parameters["overrides"].items():
         chosen |= {f"{name}.{part}" for part in value} if isinstance(value, dict) else set()
     if preset.fits_data:
         experiment = fit_networks_to_data(experiment, store, chosen)
     experiment = resolve_data(resolve_base(experiment, store, chosen), store)
-    experiment = resolve_reference(resolve_methods(experiment, store), store)
+    experiment = resolve_reference(resolve_methods(experiment, store, asked), store)
     evaluation = pin_weights(experiment.evaluation, Settings.read().files())
     return experiment.model_copy(update={"evaluation": evaluation})
 
 
-def check_needs(preset: Preset, experiment: Experiment, store: Store) -> None:
+def check_needs(
+    preset: Preset, experiment: Experiment, store: Store, asked: Collection[str]
+) -> None:
     """Raises BadInput, with the commands that bring it, if something that the preset starts from is
-    not in the store; what was replaced by something else is not needed."""
+    not in the store; what was replaced by something else is not needed, nor what only methods use
+    that are not `asked` for."""
     models, data_sets = MODELS.given(store), DATASETS.given(store)
     data = getattr(experiment.data, "name", None)
-    named = {experiment.base.imported}.union(*(m.imported for m in experiment.methods.values()))
+    guides = (m.imported for kind, m in experiment.methods.items() if kind in asked)
+    named = {experiment.base.imported}.union(*guides)
     missing = [
         need.line
         for need in preset.needs
@@ -232,8 +237,7 @@ def check_needs(preset: Preset, experiment: Experiment, store: Store) -> None:
     ]
     if missing:
         raise BadInput(
-            f"{preset.full_name} starts from what the store {store.root} lacks: "
-            + "; ".join(missing)
+            f"{preset.full_name} starts from what the store {store.root} lacks:", missing
         )
 
 

@@ -158,12 +158,14 @@ EDM2_IMAGENET512 = PublishedBase(
         data="imagenet512",
         commands=(
             "sims data import TRAIN_FOLDER --name imagenet512-images --size 512 --channels 3",
+            "hf download stabilityai/sd-vae-ft-mse config.json diffusion_pytorch_model.safetensors "
+            "--local-dir VAE_FOLDER",
             "sims data encode imagenet512-images --autoencoder VAE_FOLDER --scaling edm2 --name "
             "imagenet512",
         ),
         source="ILSVRC 2012's training images, 138 GB, 600 GB as PNG of 512 x 512, and "
         "stabilityai/sd-vae-ft-mse, 0.3 GB",
     ),
-    hardware="1 GPU of 80 GB (SIMS_MICRO_BATCH_SIZE=256), 128 GB of memory; `sims model import` "
+    hardware="1 GPU of 80 GB (SIMS_MICRO_BATCH_SIZE=256), 64 GB of memory; `sims model import` "
     "of EDM2-S, `sims data import` of ImageNet and `sims data encode` first",
 )

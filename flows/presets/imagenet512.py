@@ -6,10 +6,11 @@
 
 Data: ILSVRC 2012's training folder, one sub-folder for each of its 1,000 classes; VAE_FOLDER holds
 Stable Diffusion's autoencoder as diffusers saved it (`sd-vae-ft-mse` is the one of EDM2), 8 pixels
-a latent. The images take about 600 GB as PNG, their latents 42 GB on disk and in the memory of each
-training process. All images are encoded once; whatever is generated is decoded before it is
-evaluated, against the images themselves. Base, auxiliary and generation are conditioned on the
-class; that of a generated image follows from its seed, uniform over classes.
+a latent. The images take about 600 GB as PNG, their latents 42 GB on disk, which the processes map
+and share; the features of all images need 46 GB of memory once. All images are encoded once;
+whatever is generated is decoded before it is evaluated, against the images themselves. Base,
+auxiliary and generation are conditioned on the class; that of a generated image follows from its
+seed, uniform over classes.
 
 The network is imagenet64's on four channels, 266 M parameters (EDM2-S has 280 M and is another
 architecture). Latents of mean 0 and deviation 0.5, P_mean -0.4, P_std 1.0, batch 2048, 2,147 Mi and
@@ -36,7 +37,7 @@ PRESETS = [
         flow="sims-loop",
         name="imagenet512",
         description="Class-conditional training and SIMS on latents of ImageNet at 512 x 512",
-        hardware="8 GPUs of 80 GB (SIMS_PROCESSES=8), 400 GB of memory; `sims data import` of "
+        hardware="8 GPUs of 80 GB (SIMS_PROCESSES=8), 96 GB of memory; `sims data import` of "
         "ImageNet and `sims data encode` first",
         expected_time="about six weeks on 8 A100 (estimated as imagenet64's, not measured)",
         parameters={"generations": 1, "omegas": [1.0], "pollution_sizes": [10_000]},

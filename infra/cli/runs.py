@@ -18,8 +18,9 @@ from sims_core.common.errors import BadInput
 from sims_core.reports.run_folder import write_run
 from sims_core.reports.summary import RunSummary
 from sims_core.settings import Settings, writable_store
-from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.store.store import Store
+from sims_core.studies.absent_files import absent_files
 from sims_core.studies.freshness import Recompute, notices
 from sims_core.studies.plan import Plan
 from sims_core.studies.resolve import execution_of
@@ -65,7 +66,7 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     store = Store(settings.store.expanduser().absolute())
     recompute = Recompute.of(settings.recompute)
     seen: set[ArtifactRef] = set()
-    rows, plan = [], run.plan
+    rows, to_compute, plan = [], list[StageRequest](), run.plan
     if all(store.is_whole(stage.ref) for stage in plan):
         plan = plan.completed(store)
     notes = notices(store, (stage.request for stage in plan))
@@ -73,15 +74,17 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
         for stage in stages:
             cached = stage.ref in seen or recompute.takes(store, stage.request)
             seen.add(stage.ref)
+            to_compute += [] if cached else [stage.request]
             rows.append(
                 {"arm": arm, "stage": stage.label, "cached": cached, "artifact": stage.ref.location}
             )
-    computed = sum(not row["cached"] for row in rows)
+    absent = absent_files(to_compute, settings.files())
+    computed = len(to_compute)
     totals = {"computed": computed, "cached": len(rows) - computed}
     if undecided := plan.undecided:
         totals["undecided"] = undecided
     if as_json:
-        told = {"notes": notes} if notes else {}
+        told = {name: said for name, said in (("notes", notes), ("absent", absent)) if said}
         return json.dumps({"store": str(store.root), "stages": totals, "plan": rows, **told})
     lines = [
         f"{'cached ' if row['cached'] else 'compute'}  {row['arm'] or 'all arms'}: {row['stage']}"
@@ -90,7 +93,7 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     if undecided:
         lines.append(f"then {undecided} stages that depend on what these find")
     return "\n".join(
-        [*lines, *notes, f"would compute {computed} stages; {totals['cached']} are cached"]
+        [*lines, *notes, *absent, f"would compute {computed} stages; {totals['cached']} are cached"]
     )
 
 

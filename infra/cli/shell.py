@@ -32,18 +32,21 @@ def worded(message: str) -> str:
     return re.sub(r"`(\w+)`", lambda option: "--" + option[1].replace("_", "-"), message)
 
 
-def _fail(message: str, code: int) -> typer.Exit:
+def _fail(message: str, code: int, parts: Sequence[str] = ()) -> typer.Exit:
     print(f"error: {shown(worded(message))}", file=sys.stderr)
+    for part in parts:
+        print(f"  {shown(worded(part))}", file=sys.stderr)
     return typer.Exit(code)
 
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """A user's mistake is one line and no traceback."""
+    """A user's mistake is one line, and one for each part that it has, and no traceback."""
     try:
         yield
     except BadInput as error:
-        raise _fail(str(error), 2) from None
+        message, *parts = error.lines
+        raise _fail(message, 2, parts) from None
     except SimsError as error:
         raise _fail(str(error), 1) from None
     except KeyboardInterrupt:

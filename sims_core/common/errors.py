@@ -6,6 +6,8 @@ knows no command line; the shell shows it as --label-column.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SimsError(Exception):
     """Something a user can mend; the command line prints the message without a traceback."""
@@ -13,6 +15,15 @@ class SimsError(Exception):
 
 class BadInput(SimsError):
     """The request itself is wrong: found before any work starts (exit code 2)."""
+
+    def __init__(self, message: str, parts: Sequence[str] = ()) -> None:
+        """As one line: the message and its parts.
+
+        Args:
+            parts: several things that it is about; a command line shows each in a line of its own.
+        """
+        super().__init__(f"{message} {'; '.join(parts)}" if parts else message)
+        self.lines = (message, *parts)
 
 
 class StoreError(SimsError):

@@ -64,14 +64,17 @@ def resolve_base(experiment: Experiment, store: Store, chosen: Collection[str] =
         raise BadInput(f"model {name}: {error}") from None
 
 
-def resolve_methods(experiment: Experiment, store: Store) -> Experiment:
+def resolve_methods(experiment: Experiment, store: Store, asked: Collection[str]) -> Experiment:
     """The experiment with what its methods' names of imported models stand for.
+
+    Args:
+        asked: kinds of the methods that are run; the names of others are not looked up.
 
     Raises:
         BadInput: a model was not imported.
     """
     methods = {
-        kind: method.looked_up(lambda name: MODELS.find(store, name))
+        kind: method.looked_up(lambda name: MODELS.find(store, name)) if kind in asked else method
         for kind, method in experiment.methods.items()
     }
     return experiment.model_copy(update={"methods": methods})

@@ -79,8 +79,9 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
     data, store = preset.experiment.data, Store(tmp_path)
     if preset.needs:
         lines = "; ".join(need.line for need in preset.needs)
-        with pytest.raises(BadInput, match=rf"lacks: {re.escape(lines)}$"):
+        with pytest.raises(BadInput, match=rf"lacks: {re.escape(lines)}$") as refused:
             make_plan(preset.flow, parameters, store)
+        assert refused.value.lines[1:] == tuple(need.line for need in preset.needs)
         model = preset.experiment.model
         base = ImportedModel(model=model, weights_sha256="3" * 64)
         for need in (each for each in preset.needs if each.model):
@@ -256,6 +257,24 @@ def test_an_imported_auxiliary_is_looked_up_by_its_name(tmp_path):
     plan = make_plan("sims-loop", _checked(**given), store)
     (request,) = [s.request for s in plan if s.role == "imported auxiliary"]
     assert request.config["weights_sha256"] == "7" * 64
+
+
+def test_what_guides_a_method_that_is_not_asked_for_is_not_needed(tmp_path):
+    preset, store = find_preset("sims-loop/autoguidance-imagenet64"), Store.open(tmp_path / "store")
+    base, guide, _ = preset.needs
+    MODELS.give(
+        store,
+        base.model,
+        ImportedModel(model=preset.experiment.model, weights_sha256="7" * 64),
+    )
+    DATASETS.give(store, preset.experiment.data.name, as_imported(preset))
+    flow = load_flow(preset.flow).fn
+    with pytest.raises(BadInput) as refused:
+        make_plan(preset.flow, check_parameters(flow, preset, {}), store)
+    assert refused.value.lines[1:] == (guide.line,)
+    for methods in (["standard"], ["standard", "sims"]):
+        plan = make_plan(preset.flow, check_parameters(flow, preset, {"methods": methods}), store)
+        assert "imported auxiliary" not in {stage.role for stage in plan}
 
 
 @pytest.mark.parametrize(

@@ -36,5 +36,7 @@ def test_a_command_stops_at_what_is_missing(line, tmp_path, monkeypatch):
     further = ["--dry-run"] if words[0] == "run" else []
     done = CliRunner().invoke(app, [*words, *further, "--store", str(tmp_path / "store")])
     assert done.exit_code in (1, 2)
-    (message,) = done.stderr.splitlines()
+    message, *parts = done.stderr.splitlines()
     assert MISSING.search(message), message
+    assert all(re.fullmatch(r"  (model|data set) .*: `.*`", part) for part in parts), parts
+    assert bool(parts) == message.endswith(" lacks:")

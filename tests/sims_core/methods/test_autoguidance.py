@@ -163,7 +163,7 @@ def imported(tmp_path):
         MODELS.give(store, "gnet", ImportedModel(model=model, weights_sha256="5" * 64))
         method = {"auxiliary": {"imported": "gnet"}, **fields}
         told = {**dict(experiment), "methods": {"autoguidance": method}}
-        return resolve_methods(Experiment.model_validate(told), store)
+        return resolve_methods(Experiment.model_validate(told), store, ["autoguidance"])
 
     return make
 
