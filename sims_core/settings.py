@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     compile: Literal["inductor", "eager"] | None = None
     """torch.compile's backend for networks of images; unset: no compilation."""
     channels_last: bool = True
+    cpu_isa: Literal["avx2"] | None = None
+    """The most that the CPU's kernels may use, so that x86 machines give the same bytes; unset: all
+    that the CPU has (sims_core/common/instructions.py reads it)."""
     recompute: str = ""
     """Names of stages, with commas between them, that a run computes anew though the store has
     their artifacts; it is of one run, and `sims run --recompute` sets it."""

@@ -158,7 +158,11 @@ def _main_figure(run: PastRun) -> str:
     from sims_core.reports.lines import lines_of
 
     found = []
-    for line in lines_of(run):
+    try:
+        lines = lines_of(run)
+    except BadInput:  # its state says that something is amiss, `store verify` what
+        return ""
+    for line in lines:
         if over_seeds := line.over_seeds(run.figure):
             last = over_seeds[max(over_seeds)]
             interval = "" if last.low is None else f" [{last.low:.3f}, {last.high:.3f}]"
@@ -185,7 +189,8 @@ def _line(row: dict[str, Any]) -> str:
     first = f"{row['run']}  {row['when'][:16].replace('T', ' ')} UTC  {row['state']}"
     asked = " ".join(filter(None, (row["preset"], _given(row["differs"]))))
     lines = [f"{first}  {row['bytes'] / 1e6:.0f} MB", f"  {asked}; {seeds}"]
-    return "\n".join([*lines, f"  {row['figure']}"] if row["figure"] else lines)
+    lines += [f"  {row['figure']}"] if row["figure"] else []
+    return "\n".join(map(shown, lines))
 
 
 def _shown(run: PastRun) -> dict[str, str]:
