@@ -6,6 +6,7 @@ None of them changes a result's digest.
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,10 @@ from sims_core.store.store import Store
 
 NVIDIA_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 """One of them is there if an NVIDIA driver is: Linux's own, or that of its Windows host."""
+
+
+LEAST_ADDRESSES = 0
+"""Bytes that the libraries of a run map, most of which they never use."""
 
 
 class Settings(BaseSettings):
@@ -79,8 +84,9 @@ class Settings(BaseSettings):
 
         Raises:
             BadInput: SIMS_DEVICE names a device that it does not have, or one GPU for several
-                processes.
+                processes; or the process may not map what torch needs.
         """
+        _check_addresses()
         return Execution(
             device=self._device(),
             threads=self.threads or len(os.sched_getaffinity(0)),
@@ -118,6 +124,17 @@ class Settings(BaseSettings):
                 f"SIMS_DEVICE is {self.device}, but this machine has no NVIDIA driver: unset it"
             )
         return self.device
+
+
+def _check_addresses() -> None:
+    """Raises BadInput if `ulimit -v` is so low that torch would abort without a word."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:
+        raise BadInput(
+            f"this process may map {limit / 2**30:.1f} GiB of addresses (ulimit -v), torch needs "
+            f"{LEAST_ADDRESSES >> 30}: raise it, and bound memory itself by a control group, such "
+            "as systemd-run -p MemoryMax=4G"
+        )
 
 
 def open_store() -> Store:

@@ -117,7 +117,8 @@ def runs_compare(
         if as_json:
             print(json.dumps(_comparison_row(comparison, written)))
             return
-        print("\n".join(_comparison_lines(comparison)))
+        for line in _comparison_lines(comparison):
+            print(shown(line))
         for path in written:
             print(f"wrote {path}")
 
@@ -243,10 +244,10 @@ def _comparison_lines(comparison: RunComparison) -> list[str]:
             f"{f'{symbol}{x:g}: ' if symbol else ''}{found}"
             for x, found in line.over_seeds(figure.name).items()
         )
-        lines.append(f"  {shown(line.label)}: {'; '.join(over)}")
+        lines.append(f"  {line.label}: {'; '.join(over)}")
     lines += [f"note: {note}" for note in comparison.notes]
     for name, values in comparison.differences.items():
-        lines.append(f"differs: {name}: {shown(' | '.join(map(shown_value, values)))}")
+        lines.append(f"differs: {name}: {' | '.join(map(shown_value, values))}")
     for row in comparison.cost_rows():
         told = (f"{name} {value}" for name, value in row.items() if name != "run")
         lines.append(f"cost: {row['run']}: {', '.join(told)}")

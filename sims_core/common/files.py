@@ -123,12 +123,17 @@ def read_regular(path: Path, limit: int = 1 << 28) -> bytes:
         OSError: it cannot be read; it is none that ends, as a FIFO or a device may not; or it has
             more than `limit` bytes.
     """
-    # A FIFO opened so does not wait for who writes to it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+
+    def without_waiting(name: str, flags: int) -> int:
+        """A FIFO opened so does not wait for who writes to it."""
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    with open(path, "rb", opener=without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "is no file", str(path))
-        content = file.read(limit + 1)
+        # Room is made for as much as is asked for.
+        content = file.read(min(limit, max(status.st_size, 1 << 16)) + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"has more than {limit >> 20} MiB", str(path))
     return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -155,12 +156,18 @@ def sources() -> list[Good]:
 
 
 def cifar() -> bytes:
-    """A batch as CIFAR-10's publisher pickles it, of one image."""
-    import pickle
+    """CIFAR-10 of one image a batch, as its publisher's Python 2 pickled it."""
 
-    batch = {b"data": np.zeros((1, 3072), np.uint8), b"labels": [3]}
+    def text(content: bytes) -> bytes:
+        return b"U" + bytes([len(content)]) + content
+
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|")
+    dtype += b"NNN" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b")
+    array += b"\x87R(K\x01K\x01M\x00\x0c\x86" + dtype
+    array += b"\x89T" + struct.pack("<i", 3072) + bytes(3072) + b"tb"
+    content = b"\x80\x02}(" + text(b"data") + array + text(b"labels") + b"](K\x03eu."
     names = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
-    content = pickle.dumps(batch, protocol=2)
     return tar({f"cifar-10-batches-py/{name}": content for name in names}, "w:gz")
 
 
@@ -168,7 +175,7 @@ def labels() -> list[Good]:
     forms = {
         "l.csv": b"file_name,label\na.png,0\nb.png,1\n",
         "l.json": b'{"labels": [["a.png", 0], ["b.png", 1]]}',
-        "m.json": b'{"a.png": "cat", "b.png": "dog"}',
+        "m.json": b'{"a.png": 0, "b.png": 1}',
     }
     return [Good(name, content, read_labels_of) for name, content in forms.items()]
 
@@ -183,11 +190,11 @@ def models(folder: Path) -> list[Good]:
             sample_size=8,
             in_channels=1,
             out_channels=1,
-            block_out_channels=(4, 4),
+            block_out_channels=(8, 16),
             layers_per_block=1,
             down_block_types=("DownBlock2D", "DownBlock2D"),
             up_block_types=("UpBlock2D", "UpBlock2D"),
-            norm_num_groups=2,
+            norm_num_groups=4,
         )
     DDPMPipeline(net, DDPMScheduler()).save_pretrained(folder / "model")  # type: ignore[no-untyped-call]
     return [
