@@ -22,7 +22,7 @@ NVIDIA_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 """One of them is there if an NVIDIA driver is: Linux's own, or that of its Windows host."""
 
 
-LEAST_ADDRESSES = 0
+LEAST_ADDRESSES = 6 << 30
 """Bytes that the libraries of a run map, most of which they never use."""
 
 

@@ -58,7 +58,8 @@ def find_autoencoder(folder: Path) -> AutoencoderConfig:
         raise BadInput(f"{path} describes a {name}: only AutoencoderKL can be imported")
     config = own_arguments(found, AutoencoderKL, path)
     check_depth(config, path)
-    network: Any = built_without_numbers(lambda: AutoencoderKL(**config), path)
+    make: Any = AutoencoderKL  # diffusers' class is untyped
+    network: Any = built_without_numbers(lambda: make(**config), path)
     whole = dict(network.config)
     if whole["in_channels"] != whole["out_channels"]:
         raise BadInput(

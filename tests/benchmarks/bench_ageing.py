@@ -1,7 +1,6 @@
-"""How long do the commands take on a store of 1,000 runs and 100,000 artifacts, and do they grow
-with it in proportion?
+"""How long do the commands take on an old store, and do they grow with it in proportion?
 
-    python tests/benchmarks/bench_ageing.py [--artifacts 100000] [--runs 1000]
+    python tests/benchmarks/bench_ageing.py [--artifacts 10000] [--runs 100]
 
 Fills a store with tiny artifacts, one in ten made of another, and with runs that share a tenth of
 what each links to; a tenth of the artifacts is needed by nobody and old. Each command is run as a
@@ -121,8 +120,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--artifacts", type=int, default=100_000)
-    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--artifacts", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=100)
     asked = parser.parse_args()
     os.environ["SIMS_FSYNC"] = "0"
     seconds = []

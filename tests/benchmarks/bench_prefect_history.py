@@ -1,6 +1,6 @@
-"""What do 10,000 flow runs cost Prefect's database, and what does pruning them bring?
+"""What do thousands of flow runs cost Prefect's database, and what does pruning them bring?
 
-    python tests/benchmarks/bench_prefect_history.py [--runs 10000]
+    python tests/benchmarks/bench_prefect_history.py [--runs 1000]
 
 Fills a new SQLite database with finished runs of 100 days, each of 20 task runs, 60 lines of log
 and 4 artifacts of 50 kB; asks what the page of runs asks; prunes by Prefect's own service what is
@@ -118,7 +118,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=1000)
     runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as home:
         settle(home)
