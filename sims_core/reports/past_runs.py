@@ -150,7 +150,7 @@ def _of_their_types(content: dict[str, Any]) -> dict[str, Any]:
         seeds = place.get("seeds", [])
         if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
             del place["seeds"]
-    return {**found, **({"provenance": said} if said else {})}
+    return {**found, "provenance": said} if "provenance" in found else found
 
 
 def _bytes_in(folder: Path) -> int:
