@@ -7,3 +7,4 @@ torch nor diffusers, so that a run which only reads the store starts fast.
 from sims_core.common.instructions import pin_instructions
 
 pin_instructions()  # before any module below imports NumPy or torch
+del pin_instructions
