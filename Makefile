@@ -5,15 +5,19 @@ PYTHON ?= python3
 STORE ?= store
 INSTALLED := $(VENV)/installed
 
-.PHONY: help install run test test-slow test-containers check bench docs clean
+TOOLS := $(VENV)-tools/bin
+
+.PHONY: help install run test test-slow test-containers fuzz check bench docs lock audit licences clean
 
 help:
 	@echo "make run        a whole self-consuming loop on real handwritten digits, with a report"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
 	@echo "make test-containers   the stack in real containers: 12 minutes, 30 GB of free disk"
+	@echo "make fuzz       hostile files into every importer and reader, for 10 minutes"
 	@echo "make check      linters, types, import layers"
 	@echo "make bench      the benchmarks"
 	@echo "make docs       the documentation as a site, with the reference; every link checked"
+	@echo "make lock, audit, licences   what is installed: renewed with hashes, looked up, listed"
 	@echo "make install    only build .venv"
 
 install: $(INSTALLED)
@@ -36,6 +40,9 @@ test-slow: install
 test-containers: install
 	$(BIN)/pytest -m containers --capture no --verbose --exitfirst tests/containers
 
+fuzz: install
+	SIMS_FUZZ_S=600 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/sims_core/fuzz
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,5 +56,22 @@ docs: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	$(BIN)/mkdocs build --strict
 
+# A file that pip installs with --require-hashes: Python 3.11, Linux x86-64, as constraints.txt.
+lock: $(TOOLS)
+	$(TOOLS)/uv pip compile --quiet --extra dev --constraint constraints.txt --generate-hashes \
+		--python-version 3.11.9 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header \
+		--output-file requirements.lock pyproject.toml
+
+# Needs PyPI's service for known vulnerabilities, or --vulnerability-service osv.
+audit: $(TOOLS)
+	$(TOOLS)/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
+$(TOOLS):
+	$(PYTHON) -m venv $(VENV)-tools
+	$(TOOLS)/pip install --quiet uv pip-audit
+
+licences: install
+	$(BIN)/python tests/licences.py > docs/licences.md
+
 clean:
-	rm -rf $(VENV) $(STORE) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-tools $(STORE) site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

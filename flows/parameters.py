@@ -37,6 +37,7 @@ from sims_core.settings import Settings
 from sims_core.store.store import Store
 from sims_core.studies.candidates import RANGE
 from sims_core.studies.experiment import Experiment
+from sims_core.studies.loop import MOST_ARMS
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
 from sims_core.studies.resolve import (
@@ -48,18 +49,22 @@ from sims_core.studies.resolve import (
 )
 
 Generations = Annotated[int, Field(ge=1, le=10_000)]
-Omega = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Omegas = Annotated[list[Omega], Field(min_length=1)]
-Ws = Annotated[list[Extrapolation], Field(min_length=1)]
-PollutionSizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+Strength = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Omega = Strength
+Omegas = Annotated[list[Omega], Field(min_length=1, max_length=MOST_ARMS)]
+Ws = Annotated[list[Extrapolation], Field(min_length=1, max_length=MOST_ARMS)]
+PollutionSizes = Annotated[
+    list[Annotated[int, Field(ge=1, le=RANGE)]], Field(min_length=1, max_length=MOST_ARMS)
+]
 RealFraction = Annotated[float, Field(ge=0, le=1)]
-ClassGuidances = list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
-Budgets = Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
+ClassGuidances = Annotated[list[Strength], Field(max_length=MOST_ARMS)]
+Budget = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
+Budgets = Annotated[list[Budget], Field(min_length=1, max_length=MOST_ARMS)]
 ImageCount = Annotated[int, Field(ge=2, le=RANGE)]
 Repeats = Annotated[int, Field(ge=1, le=100)]
 Finalists = Annotated[int, Field(ge=1, le=100)]
-ScanOmegas = list[Omega]
-ScanBudgets = list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+ScanOmegas = Annotated[list[Omega], Field(max_length=MOST_ARMS)]
+ScanBudgets = Annotated[list[Budget], Field(max_length=MOST_ARMS)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Seeds = Annotated[
     list[Seed],

@@ -6,6 +6,7 @@ None of them changes a result's digest.
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,10 @@ from sims_core.store.store import Store
 
 NVIDIA_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 """One of them is there if an NVIDIA driver is: Linux's own, or that of its Windows host."""
+
+
+LEAST_ADDRESSES = 6 << 30
+"""Bytes that the libraries of a run map, most of which they never use."""
 
 
 class Settings(BaseSettings):
@@ -52,6 +57,9 @@ class Settings(BaseSettings):
     compile: Literal["inductor", "eager"] | None = None
     """torch.compile's backend for networks of images; unset: no compilation."""
     channels_last: bool = True
+    cpu_isa: Literal["avx2"] | None = None
+    """The most that the CPU's kernels may use, so that x86 machines give the same bytes; unset: all
+    that the CPU has (sims_core/common/instructions.py reads it)."""
     recompute: str = ""
     """Names of stages, with commas between them, that a run computes anew though the store has
     their artifacts; it is of one run, and `sims run --recompute` sets it."""
@@ -76,8 +84,9 @@ class Settings(BaseSettings):
 
         Raises:
             BadInput: SIMS_DEVICE names a device that it does not have, or one GPU for several
-                processes.
+                processes; or the process may not map what torch needs.
         """
+        _check_addresses()
         return Execution(
             device=self._device(),
             threads=self.threads or len(os.sched_getaffinity(0)),
@@ -115,6 +124,17 @@ class Settings(BaseSettings):
                 f"SIMS_DEVICE is {self.device}, but this machine has no NVIDIA driver: unset it"
             )
         return self.device
+
+
+def _check_addresses() -> None:
+    """Raises BadInput if `ulimit -v` is so low that torch would abort without a word."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:
+        raise BadInput(
+            f"this process may map {limit / 2**30:.1f} GiB of addresses (ulimit -v), torch needs "
+            f"{LEAST_ADDRESSES >> 30}: raise it, and bound memory itself by a control group, such "
+            "as systemd-run -p MemoryMax=4G"
+        )
 
 
 def open_store() -> Store:

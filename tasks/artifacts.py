@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.runtime import flow_run
 
+from sims_core.common.shown import shown
 from sims_core.evaluation.metric import Neighborhoods, column
 from sims_core.reports.base import kind_report, report_of
 from sims_core.reports.cost import Cost
@@ -46,7 +49,13 @@ def _publish(*artifacts: ArtifactCreate) -> None:
 
 def _picture(png: bytes, alt: str) -> str:
     """Inline: the UI has no way to the store."""
-    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{escape(shown(alt))}" src="data:image/png;base64,{data}">'
+
+
+def _plain(text: object) -> str:
+    """Text of users as markdown that shows it, and nothing else."""
+    return escape(re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", shown(text)), quote=False)
 
 
 def _enlarged(png: bytes) -> bytes:
@@ -101,7 +110,7 @@ def show_generation(
     store: Store, experiment: Experiment, plan: ArmPlan, run_name: str, t: int, generations: int
 ) -> None:
     """After generation t of an arm: its samples, and the metrics so far as text and as a table."""
-    arm = plan.name.replace("|", r"\|")
+    arm = _plain(plan.name)
     reached = replace(plan, stages=tuple(stage for stage in plan.stages if stage.t <= t))
     rows = _rows(summarise_arm(store, reached), experiment.evaluation.neighborhoods)
     picture = _samples(store, experiment, plan.artifacts(t))
@@ -136,9 +145,7 @@ def _samples_of_models(store: Store, plan: Plan, run_name: str) -> list[Artifact
         ArtifactCreate(
             key=f"{artifact_key(run_name, model)}-samples",
             type="markdown",
-            data="## {}\n\n{}\n".format(
-                model.replace("|", r"\|"), _picture(_enlarged(picture.png), picture.alt)
-            ),
+            data=f"## {_plain(model)}\n\n{_picture(_enlarged(picture.png), picture.alt)}\n",
             description=model,
         )
         for model, picture in report_of(plan).pictures(store, plan)
@@ -154,11 +161,12 @@ def show_report(store: Store, summary: RunSummary, plan: Plan) -> None:
     if not rows:
         rows = [row for curve in summary.curves for row in _points(curve, summary.figure)]
         what = "each model"
+    curves = _picture((report.parent / "figure.png").read_bytes(), "curves")
     text = (
-        f"## {summary.run}\n\n{_picture((report.parent / 'figure.png').read_bytes(), 'curves')}\n\n"
-        f"{_markdown_table(rows)}\n\nThe whole report: `{report}`\n"
+        f"## {_plain(summary.run)}\n\n{curves}\n\n"
+        f"{_markdown_table(rows)}\n\nThe whole report: {_plain(report)}\n"
     )
-    link = f"[{report}]({report.as_uri()})"
+    link = f"[{_plain(report)}]({report.as_uri()})"
     key = artifact_key(summary.run)
     _publish(
         ArtifactCreate(key=f"{key}-curves", type="markdown", data=text, description=summary.flow),

@@ -43,7 +43,7 @@ def parse_parameters(texts: Sequence[str], model: type[BaseModel]) -> dict[str, 
 def _parse_value(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, or none that Python reads
         return text
 
 

@@ -117,7 +117,8 @@ def runs_compare(
         if as_json:
             print(json.dumps(_comparison_row(comparison, written)))
             return
-        print("\n".join(_comparison_lines(comparison)))
+        for line in _comparison_lines(comparison):
+            print(shown(line))
         for path in written:
             print(f"wrote {path}")
 
@@ -158,7 +159,11 @@ def _main_figure(run: PastRun) -> str:
     from sims_core.reports.lines import lines_of
 
     found = []
-    for line in lines_of(run):
+    try:
+        lines = lines_of(run)
+    except BadInput:  # its state says that something is amiss, `store verify` what
+        return ""
+    for line in lines:
         if over_seeds := line.over_seeds(run.figure):
             last = over_seeds[max(over_seeds)]
             interval = "" if last.low is None else f" [{last.low:.3f}, {last.high:.3f}]"
@@ -185,7 +190,8 @@ def _line(row: dict[str, Any]) -> str:
     first = f"{row['run']}  {row['when'][:16].replace('T', ' ')} UTC  {row['state']}"
     asked = " ".join(filter(None, (row["preset"], _given(row["differs"]))))
     lines = [f"{first}  {row['bytes'] / 1e6:.0f} MB", f"  {asked}; {seeds}"]
-    return "\n".join([*lines, f"  {row['figure']}"] if row["figure"] else lines)
+    lines += [f"  {row['figure']}"] if row["figure"] else []
+    return "\n".join(map(shown, lines))
 
 
 def _shown(run: PastRun) -> dict[str, str]:
@@ -238,10 +244,10 @@ def _comparison_lines(comparison: RunComparison) -> list[str]:
             f"{f'{symbol}{x:g}: ' if symbol else ''}{found}"
             for x, found in line.over_seeds(figure.name).items()
         )
-        lines.append(f"  {shown(line.label)}: {'; '.join(over)}")
+        lines.append(f"  {line.label}: {'; '.join(over)}")
     lines += [f"note: {note}" for note in comparison.notes]
     for name, values in comparison.differences.items():
-        lines.append(f"differs: {name}: {shown(' | '.join(map(shown_value, values)))}")
+        lines.append(f"differs: {name}: {' | '.join(map(shown_value, values))}")
     for row in comparison.cost_rows():
         told = (f"{name} {value}" for name, value in row.items() if name != "run")
         lines.append(f"cost: {row['run']}: {', '.join(told)}")

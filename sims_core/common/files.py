@@ -6,12 +6,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sims_core.common.errors import StoreError
+from sims_core.common.errors import SimsError, StoreError
 
 FSYNC = "SIMS_FSYNC"
 """Set to 0, nothing waits for the disk: for stores whose loss in a power failure is no loss."""
@@ -30,11 +31,13 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
     """
     try:
         yield
-    except StoreError:
+    except SimsError:
         raise
     except OSError as error:
         if is_full(error):
             raise StoreError(full_message(root)) from error
+        if is_gone(root):
+            raise StoreError(gone_message(root)) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StoreError(f"cannot write {error.filename or root}: {error.strerror}") from error
         in_the_way = error.filename2 or error.filename
@@ -42,9 +45,23 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
             raise StoreError(f"{in_the_way} is in the way: move it") from error
         raise
     except Exception as error:
+        if is_gone(root):
+            raise StoreError(gone_message(root)) from error
         if shutil.disk_usage(root).free < 1 << 20:
             raise StoreError(full_message(root)) from error
         raise
+
+
+def is_gone(root: Path) -> bool:
+    """Whether a store that was there is not any more."""
+    return not all((root / folder).is_dir() for folder in ("artifacts", "progress", "locks"))
+
+
+def gone_message(root: Path) -> str:
+    return (
+        f"the store {root} is gone, or parts of it: it was removed or unmounted while this worked; "
+        "run the same command again once it is there"
+    )
 
 
 def full_message(root: Path) -> str:
@@ -97,6 +114,29 @@ def _sync(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def read_regular(path: Path, limit: int = 1 << 28) -> bytes:
+    """All of a file that is to be held in memory.
+
+    Raises:
+        OSError: it cannot be read; it is none that ends, as a FIFO or a device may not; or it has
+            more than `limit` bytes.
+    """
+
+    def without_waiting(name: str, flags: int) -> int:
+        """A FIFO opened so does not wait for who writes to it."""
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    with open(path, "rb", opener=without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is no file", str(path))
+        # Room is made for as much as is asked for.
+        content = file.read(min(limit, max(status.st_size, 1 << 16)) + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"has more than {limit >> 20} MiB", str(path))
+    return content
 
 
 def remove(path: Path) -> None:

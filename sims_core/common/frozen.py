@@ -17,6 +17,10 @@ WHOLE = "whole"
 """In the context of a dump: fields that are left out where nothing is said are given as null."""
 
 
+MOST_QUOTED = 300
+"""Characters of a value that a message gives."""
+
+
 class Frozen(BaseModel):
     """Immutable, and unknown keys are refused."""
 
@@ -53,4 +57,10 @@ def one_line(error: ValidationError) -> str:
     message = message[:1].lower() + message[1:]
     if first["type"] in ("extra_forbidden", "missing") or isinstance(first["input"], dict):
         return f"{where}: {message}"
-    return f"{where}: {message}, got {first['input']!r}"
+    return f"{where}: {message}, got {_quoted(first['input'])}"
+
+
+def _quoted(value: Any) -> str:
+    """A value as Python writes it, not more of it than a line holds."""
+    text = repr(value)
+    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}..."

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from sims_core.common.digest import digest_of, file_sha256
-from sims_core.common.files import remove, sync, write_atomically
+from sims_core.common.files import read_regular, remove, sync, write_atomically
 
 logger = logging.getLogger("sims_core.kept")
 
@@ -59,7 +59,7 @@ def is_kept(path: Path) -> bool:
     what it holds, and is no more than not there.
     """
     try:
-        if note_of(path).read_bytes() == content_sha256(path).encode():
+        if read_regular(note_of(path)) == content_sha256(path).encode():
             return True
     except FileNotFoundError:
         return False

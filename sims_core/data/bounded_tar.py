@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sims_core.common.errors import BadInput
-from sims_core.data.hostile import regular
+from sims_core.common.hostile import regular
 
 MAX_HEADER = 1 << 20
 """Bytes of a member's extended header (long names, times) that are read."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sims_core.common.errors import BadInput
 from sims_core.common.shown import shown
-from sims_core.data.hostile import class_of
+from sims_core.data.classes import class_of
 
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label")
 

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from sims_core.common.errors import BadInput
+from sims_core.common.hostile import MAX_MEMBER, reason, regular
 from sims_core.common.shown import shown
 from sims_core.data.bounded_tar import first_member, opened
-from sims_core.data.hostile import MAX_MEMBER, check_classes, reason, regular
+from sims_core.data.classes import check_classes
 from sims_core.data.types import Images, Labels
 
 CIFAR_ROW = 1 + 3 * 32 * 32

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sims_core.common.errors import BadInput
+from sims_core.common.hostile import only_our_errors, read_bounded
 from sims_core.common.shown import shown
+from sims_core.data.classes import MAX_CLASSES
 from sims_core.data.colours import OtherColours
 from sims_core.data.config import ImportConfig, ImportedSet
 from sims_core.data.content import content_digest, in_utf8
-from sims_core.data.hostile import MAX_CLASSES, only_our_errors, read_bounded
 from sims_core.data.image_writer import ImageWriter
 from sims_core.data.import_progress import First, Observer, Parts
 from sims_core.data.labels import NamedLabels, inner_labels, label_digest, read_labels

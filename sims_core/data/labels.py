@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sims_core.common.errors import BadInput
+from sims_core.common.hostile import parse_json, reason
 from sims_core.common.shown import shown
 from sims_core.data.class_folders import in_class_order
+from sims_core.data.classes import class_of
 from sims_core.data.columns import LABEL_COLUMNS, may_be_classes, refuse_without_choice
-from sims_core.data.hostile import class_of, parse_json, reason
 from sims_core.data.raw import LabelFile
 
 DATASET_FILE = "dataset.json"

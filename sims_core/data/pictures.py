@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from sims_core.common.hostile import reason
 from sims_core.data.colours import GAMMA, OtherColours, to_srgb
-from sims_core.data.hostile import reason
 from sims_core.data.types import Images
 
 # A picture with more pixels than Pillow thinks sane is an error, not a line on the terminal.

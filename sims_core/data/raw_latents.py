@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from sims_core.common.digest import digest_of, file_sha256
 from sims_core.common.errors import BadInput
+from sims_core.common.hostile import only_our_errors, reason
 from sims_core.common.shown import shown
 from sims_core.data.config import RAW_LATENTS, ImportConfig
-from sims_core.data.hostile import only_our_errors, reason
 from sims_core.data.image_set import IMAGES_PER_SHARD
 from sims_core.data.labels import DATASET_FILE, find_label_file, inner_labels
 from sims_core.data.pictures import BrokenImage

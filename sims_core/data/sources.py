@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sims_core.common.errors import BadInput
+from sims_core.common.hostile import guarded, only_our_errors
 from sims_core.common.shown import shown
 from sims_core.data.bounded_tar import first_member
 from sims_core.data.file_kinds import kind_of
@@ -24,7 +25,6 @@ from sims_core.data.formats import (
     read_idx_pair,
     read_npz,
 )
-from sims_core.data.hostile import guarded, only_our_errors
 from sims_core.data.raw import NO_LABELS, RawImage, Source
 from sims_core.data.tables import (
     has_pictures,

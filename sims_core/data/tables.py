@@ -13,20 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sims_core.common.errors import BadInput
+from sims_core.common.hostile import only_our_errors, parse_json, read_bounded, regular
 from sims_core.common.shown import shown
 from sims_core.data.class_folders import SPLITS, in_class_order
+from sims_core.data.classes import class_of
 from sims_core.data.columns import (
     LABEL_COLUMNS,
     Columns,
     find_columns,
     image_column,
-)
-from sims_core.data.hostile import (
-    class_of,
-    only_our_errors,
-    parse_json,
-    read_bounded,
-    regular,
 )
 from sims_core.data.pictures import BrokenImage
 from sims_core.data.raw import RawImage, Source

@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from sims_core.common.errors import BadInput
+from sims_core.common.hostile import MAX_MEMBER, only_our_errors, parse_json
 from sims_core.common.shown import shown
 from sims_core.data.bounded_tar import opened
 from sims_core.data.class_folders import ClassFolders, class_folders, is_split
+from sims_core.data.classes import class_of
 from sims_core.data.columns import LABEL_COLUMNS, may_be_classes, refuse_without_choice
 from sims_core.data.file_kinds import is_hidden, is_picture_name, kind_of
-from sims_core.data.hostile import MAX_MEMBER, class_of, only_our_errors, parse_json
 from sims_core.data.labels import LABEL_FILES, find_label_file
 from sims_core.data.pictures import BrokenImage
 from sims_core.data.raw import SUFFIXES, LabelFile, RawImage, Source, Tally

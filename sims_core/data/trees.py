@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 
 from sims_core.common.errors import BadInput
+from sims_core.common.hostile import MAX_MEMBER, only_our_errors, read_bounded, reason
 from sims_core.common.shown import shown
 from sims_core.data.class_folders import ClassFolders, class_folders
 from sims_core.data.file_kinds import TAR_SUFFIXES, is_hidden, is_picture_name, kind_of
-from sims_core.data.hostile import MAX_MEMBER, only_our_errors, read_bounded, reason
 from sims_core.data.labels import find_label_file
 from sims_core.data.pictures import BrokenImage
 from sims_core.data.raw import SUFFIXES, RawImage, Source, Tally

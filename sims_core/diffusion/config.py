@@ -25,6 +25,8 @@ def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
 SigmaInterval = Annotated[tuple[float, float], AfterValidator(_ordered)]
 """Noise levels [low, high], both ends among them."""
 
+MOST_SIGMA = 1e6
+"""No noise level is larger."""
 _ROUNDING = 1e-6
 """Relative: samplers compute in float32, and an end that names one of their levels has it."""
 
@@ -42,7 +44,7 @@ class NoiseSchedule(Frozen):
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = "linear"
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    num_train_timesteps: Annotated[int, Field(ge=2)] = 1000
+    num_train_timesteps: Annotated[int, Field(ge=2, le=10**5)] = 1000
     rescale_betas_zero_snr: bool = False
     trained_betas: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = Field(
         default=None, exclude_if=lambda value: value is None
@@ -61,6 +63,14 @@ class NoiseSchedule(Frozen):
                 f"trained_betas are {len(self.trained_betas)}, num_train_timesteps "
                 f"{self.num_train_timesteps}: there must be one a timestep"
             )
+        try:
+            if not self.sigma_max < MOST_SIGMA:
+                raise OverflowError
+        except (ZeroDivisionError, OverflowError):
+            raise ValueError(
+                f"the betas leave so little of the image at the last of {self.num_train_timesteps} "
+                f"timesteps that its noise level is {MOST_SIGMA:g} or more"
+            ) from None
         return self
 
     @property
@@ -98,14 +108,14 @@ class SamplerConfig(Grown):
     YOUNGER: ClassVar[tuple[str, ...]] = ("class_guidance",)
 
     solver: Literal["heun", "euler"] = "heun"
-    num_steps: Annotated[int, Field(ge=1)] = 18
-    sigma_min: Annotated[float, Field(gt=0)] = 0.002
-    sigma_max: Annotated[float, Field(gt=0)] = 80.0
-    rho: Annotated[float, Field(gt=0)] = 7.0
+    num_steps: Annotated[int, Field(ge=1, le=10_000)] = 18
+    sigma_min: Annotated[float, Field(ge=1e-6)] = 0.002
+    sigma_max: Annotated[float, Field(gt=0, le=MOST_SIGMA)] = 80.0
+    rho: Annotated[float, Field(ge=0.01, le=1000)] = 7.0
     precision: Precision = "fp32"
     """Precision of the passes of image networks. bf16 and fp16 are mixed: weights, EDM's scalings
     and the sampler's sums are always float32."""
-    class_guidance: Annotated[float, Field(ge=0)] = 0.0
+    class_guidance: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """w of classifier-free guidance (arXiv 2207.12598): each network, base and auxiliary alike, is
     (1 + w) D(x | class) - w D(x | no class). 0 is the only "off". MAD's sampling bias is
     lambda = 1 / (1 + w)."""

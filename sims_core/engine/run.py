@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from sims_core.common.errors import BadInput, OutOfMemory
-from sims_core.common.files import explain_disk_errors, remove, write_atomically
+from sims_core.common.files import explain_disk_errors, read_regular, remove, write_atomically
+from sims_core.common.instructions import SETTING
 from sims_core.common.sealed import Sealed
 from sims_core.engine.execution import Execution
 from sims_core.engine.source import code_digest, made_by, source_digest
@@ -49,7 +50,7 @@ class Begun(Sealed):
 def _begun(path: Path) -> Begun | None:
     """What the file says; None if it is not there or damaged, which is said."""
     try:
-        begun = Begun.model_validate_json(path.read_bytes())
+        begun = Begun.model_validate_json(read_regular(path))
         if begun.is_intact():
             return begun.unsealed()
     except FileNotFoundError:
@@ -171,6 +172,7 @@ def _compute(
     if not stage.without_torch:
         import torch
 
+        _check_instructions()
         torch.set_num_threads(execution.threads)
     inputs = {name: store.content(given) for name, given in request.inputs.items()}
     context = StageContext(
@@ -204,6 +206,18 @@ def _compute(
     how = _how(execution, stage.without_torch)
     store.commit(request, directory, **how, details=details, origin=origin, record=record)
     shutil.rmtree(progress_path)
+
+
+def _check_instructions() -> None:
+    """Raises BadInput if torch's kernels are not of the instructions that the machine's settings
+    ask for."""
+    import torch
+
+    wanted, found = os.environ.get(SETTING, ""), torch.backends.cpu.get_cpu_capability()
+    if wanted and found.lower() != wanted.lower():
+        raise BadInput(
+            f"{SETTING} is {wanted}, torch uses {found} here: unset it, or use a CPU that has it"
+        )
 
 
 def _folders(progress_path: Path) -> tuple[Path, Path]:

@@ -23,10 +23,10 @@ class ClassifierConfig(Frozen):
     """A small convolutional classifier whose penultimate layer is the feature space."""
 
     channels: Annotated[tuple[int, ...], Field(min_length=1)] = (32, 64)
-    num_features: Annotated[int, Field(ge=2)] = 64
-    kimg: Annotated[float, Field(gt=0)] = 36.0
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    num_features: Annotated[int, Field(ge=2, le=10**4)] = 64
+    kimg: Annotated[float, Field(gt=0, le=1e8)] = 36.0
+    batch_size: Annotated[int, Field(ge=2, le=10**6)] = 64
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 2e-3
 
 
 class EvaluationConfig(Frozen):
@@ -51,7 +51,7 @@ class EvaluationConfig(Frozen):
     """SHA-256 of `reference`; None: that of the file as it is when a run is planned."""
     inception_score: bool = False
     classifier: ClassifierConfig = ClassifierConfig()
-    kid_subsets: Annotated[int, Field(ge=1)] = 100
+    kid_subsets: Annotated[int, Field(ge=1, le=10**5)] = 100
     kid_subset_size: Annotated[int, Field(ge=2)] = 500
     prc_neighborhood: Annotated[int, Field(ge=1)] = 3
     metrics: tuple[str, ...] = ()

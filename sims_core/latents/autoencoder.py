@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
@@ -18,6 +17,7 @@ from sims_core.data.config import AutoencoderConfig, Contents
 from sims_core.data.image_set import Scaling
 from sims_core.engine.stage import StageContext
 from sims_core.nets.diffusers_files import (
+    check_depth,
     find_weights,
     own_arguments,
     read_json,
@@ -25,6 +25,7 @@ from sims_core.nets.diffusers_files import (
     weights_sha256,
 )
 from sims_core.nets.files import WEIGHTS_FILE
+from sims_core.nets.foreign import built_without_numbers, check_weights
 from sims_core.nets.saved import load_weights
 
 CONFIG_FILE = "autoencoder.json"
@@ -56,23 +57,23 @@ def find_autoencoder(folder: Path) -> AutoencoderConfig:
     if (name := found.get("_class_name", "AutoencoderKL")) != "AutoencoderKL":
         raise BadInput(f"{path} describes a {name}: only AutoencoderKL can be imported")
     config = own_arguments(found, AutoencoderKL, path)
-    try:
-        with torch.device("meta"):  # builds it without its numbers
-            network: Any = AutoencoderKL(**config)  # type: ignore[no-untyped-call]
-    except (TypeError, ValueError, IndexError) as error:
-        raise BadInput(f"{path}: no AutoencoderKL can be built of it: {error}") from None
+    check_depth(config, path)
+    make: Any = AutoencoderKL  # diffusers' class is untyped
+    network: Any = built_without_numbers(lambda: make(**config), path)
     whole = dict(network.config)
     if whole["in_channels"] != whole["out_channels"]:
         raise BadInput(
             f"{path}: out_channels {whole['out_channels']} are not in_channels "
             f"{whole['in_channels']}"
         )
+    files = find_weights(folder)
+    check_weights(network, files)
     return AutoencoderConfig(
         config=config,
         in_channels=whole["in_channels"],
         latent_channels=whole["latent_channels"],
         downsampling=2 ** (len(whole["block_out_channels"]) - 1),
-        weights_sha256=weights_sha256(find_weights(folder)),
+        weights_sha256=weights_sha256(files),
     )
 
 

@@ -16,7 +16,7 @@ class Guided(Method):
 
     STRENGTHS: ClassVar[str | None] = "omegas"
 
-    omega: Annotated[float, Field(gt=0)] = 1.0
+    omega: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Guidance strength; omega = 0 is standard training."""
     interval: SigmaInterval | None = None
     """Noise levels [low, high] that are guided; at others only the base is evaluated (arXiv

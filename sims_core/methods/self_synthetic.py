@@ -33,8 +33,8 @@ class SelfSynthetic(Method):
     """Size of the self-synthetic set S."""
     budget_mimg: Annotated[float, Field(gt=0, le=MOST_KIMG / 1000)] = 0.0128
     """B, the auxiliary's training length in million images seen."""
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 128
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 1e-4
     aux_data: AuxData = AuxData.synthetic
 
     @property

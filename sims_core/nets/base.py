@@ -58,9 +58,9 @@ class ImageNet(Net):
 
     TRAINED_BY: ClassVar[str] = "sims_core.training.compute:train_images"
 
-    image_size: Annotated[int, Field(ge=4)]
-    channels: Annotated[int, Field(ge=1)]
-    num_classes: Annotated[int, Field(ge=0)] = 0
+    image_size: Annotated[int, Field(ge=4, le=4096)]
+    channels: Annotated[int, Field(ge=1, le=1024)]
+    num_classes: Annotated[int, Field(ge=0, le=10**6)] = 0
     """Classes that the network is conditioned on; 0 is unconditional."""
 
     @property

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from sims_core.common.frozen import Frozen, Grown
 from sims_core.diffusion.config import NoiseSchedule, SamplerConfig
 from sims_core.nets.base import NETS, ImageNet, Net, NetConfig, PointNet
-from sims_core.nets.edm_config import ADMConfig, EDM2Config, SongUNetConfig
+from sims_core.nets.edm_config import ADMConfig, EDM2Config, SongUNetConfig, Width
 from sims_core.nets.preconditioning_config import (
     EDM2Preconditioning,
     LossConfig,
@@ -47,11 +47,11 @@ class MLPConfig(PointNet):
     BUILT_BY: ClassVar[str] = "sims_core.nets.mlp:MLP"
 
     kind: Literal["mlp"] = "mlp"
-    replicates: Annotated[int, Field(ge=1)] = 1
+    replicates: Annotated[int, Field(ge=1, le=10**6)] = 1
     """In an experiment the data's `replicates` count, whatever stands here."""
-    dim: Annotated[int, Field(ge=1)] = 2
-    hidden_features: Annotated[int, Field(ge=1)] = 32
-    hidden_layers: Annotated[int, Field(ge=1)] = 3
+    dim: Annotated[int, Field(ge=1, le=10**5)] = 2
+    hidden_features: Annotated[int, Field(ge=1, le=10**5)] = 32
+    hidden_layers: Annotated[int, Field(ge=1, le=100)] = 3
 
     def for_data(self, dim: int, replicates: int) -> Self:
         if self.dim != dim:
@@ -67,13 +67,10 @@ class UNetConfig(Grown, ImageNet):
     BUILT_BY: ClassVar[str] = "sims_core.nets.unet:UNet"
 
     kind: Literal["unet"] = "unet"
-    image_size: Annotated[int, Field(ge=4)] = 8
-    channels: Annotated[int, Field(ge=1)] = 1
-    block_out_channels: Annotated[tuple[Annotated[int, Field(ge=2)], ...], Field(min_length=1)] = (
-        32,
-        64,
-    )
-    layers_per_block: Annotated[int, Field(ge=1)] = 1
+    image_size: Annotated[int, Field(ge=4, le=4096)] = 8
+    channels: Annotated[int, Field(ge=1, le=1024)] = 1
+    block_out_channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=16)] = (32, 64)
+    layers_per_block: Annotated[int, Field(ge=1, le=100)] = 1
     attention_levels: tuple[int, ...] = ()
     """Which resolution levels have self-attention, 0 the finest; the middle has it too, then."""
     attention_head_dim: Annotated[int, Field(ge=1)] | None = 8

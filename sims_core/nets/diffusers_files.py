@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffusers import UNet2DModel
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sims_core.common.digest import digest_of, file_sha256
+from sims_core.common.digest import canonical_json, digest_of, file_sha256
 from sims_core.common.errors import BadInput
+from sims_core.common.frozen import one_line
+from sims_core.common.hostile import parse_json, read_bounded, regular
 from sims_core.nets.config import DiffusersUNetConfig
 from sims_core.nets.files import WEIGHTS_FILE
 
+MAX_JSON = 1 << 24
+MOST_LAYERS = 100
+"""Of each block. diffusers' own networks have two."""
+MOST_LEVELS = 16
 OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """What diffusers called the parts of attention before 0.15, to what it calls them."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises BadInput unless the file is a JSON object."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is not readable JSON: {error}") from None
+    """Raises BadInput unless the file is a JSON object with finite numbers, of at most 16 MiB."""
+    content = parse_json(read_bounded(path, MAX_JSON), path)
     if not isinstance(content, dict):
         raise BadInput(f"{path} must be a JSON object")
+    try:
+        canonical_json(content)
+    except ValueError:
+        raise BadInput(f"{path}: a number is not finite") from None
     return content
+
+
+def check_depth(config: Mapping[str, Any], path: Path) -> None:
+    """Raises BadInput if a network of diffusers has so many layers that building it never ends."""
+    layers, levels = config.get("layers_per_block", 1), config.get("block_out_channels", ())
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise BadInput(f"{path}: layers_per_block must be at most {MOST_LAYERS}, got {layers}")
+    if isinstance(levels, list) and len(levels) > MOST_LEVELS:
+        raise BadInput(
+            f"{path}: block_out_channels are {len(levels)}, at most {MOST_LEVELS} can be"
+        )
 
 
 def own_arguments(found: Mapping[str, Any], network: type, path: Path) -> dict[str, Any]:
@@ -62,14 +81,14 @@ def read_net_config(path: Path, num_classes: int | None = None) -> DiffusersUNet
     known = inspect.signature(UNet2DModel.__init__).parameters
     config = own_arguments(found, UNet2DModel, path)
     channels, out = (config.get(key, known[key].default) for key in ("in_channels", "out_channels"))
-    if out not in (channels, 2 * channels):
+    if not isinstance(channels, int) or out not in (channels, 2 * channels):
         raise BadInput(
             f"{path}: out_channels {out} are neither in_channels {channels} nor twice as many "
             "(mean and learned variance)"
         )
     size = config.get("sample_size")
-    sizes = {*size} if isinstance(size, list) else {size}
-    if len(sizes) != 1 or not isinstance(size := sizes.pop(), int):
+    first, *others = size if isinstance(size, list) and size else [size]
+    if not isinstance(first, int) or any(other != first for other in others):
         raise BadInput(f"{path}: sample_size must be the size of square images, got {size}")
     embedding = config.get("time_embedding_type", "positional")
     if embedding != "positional":
@@ -77,17 +96,21 @@ def read_net_config(path: Path, num_classes: int | None = None) -> DiffusersUNet
             f"{path}: time_embedding_type must be positional, got {embedding!r}: only such a "
             "network knows the noise between two timesteps"
         )
-    return DiffusersUNetConfig(
-        image_size=size,
-        channels=channels,
-        num_classes=_classes(path, config, num_classes),
-        config=config,
-    )
+    check_depth(config, path)
+    classes = _classes(path, config, num_classes)
+    try:
+        return DiffusersUNetConfig(
+            image_size=first, channels=channels, num_classes=classes, config=config
+        )
+    except ValidationError as error:
+        raise BadInput(f"{path}: {one_line(error)}") from None
 
 
 def _classes(path: Path, config: Mapping[str, Any], wanted: int | None) -> int:
     """Classes that the network is told, as an embedding each or as numbers that are projected."""
     embeddings, kind = config.get("num_class_embeds"), config.get("class_embed_type")
+    if embeddings is not None and not isinstance(embeddings, int):
+        raise BadInput(f"{path}: num_class_embeds must be a number, got {embeddings!r}")
     if kind not in (None, "timestep"):
         raise BadInput(
             f"{path}: class_embed_type {kind!r} takes vectors, not classes: only a table "
@@ -129,7 +152,7 @@ def find_weights(folder: Path) -> tuple[Path, ...]:
     if len(picked) > 1:
         raise BadInput(f"{folder} has {' and '.join(picked)}: leave one of them")
     if picked and not picked[0].endswith(".json"):
-        return (folder / picked[0],)
+        return (regular(folder / picked[0]),)
     if picked:
         return _parts(folder / picked[0])
     others = [name for name in names if name.endswith((".bin", ".pt", ".pth", ".index.json"))]
@@ -185,16 +208,32 @@ def read_weights(files: Sequence[Path]) -> dict[str, Tensor]:
     return {_new_name(name): _widened(tensor) for name, tensor in weights.items()}
 
 
-def stored_precisions(files: Sequence[Path]) -> set[str]:
-    """Which half precisions the files have tensors in; only their headers are read."""
-    found: set[str] = set()
+@dataclass(frozen=True)
+class StoredTensor:
+    """What the header of a file says of a tensor."""
+
+    precision: str
+    shape: tuple[int, ...]
+
+
+def stored_tensors(files: Sequence[Path]) -> dict[str, StoredTensor]:
+    """The tensors of safetensors files by the names that diffusers has for them now; only headers
+    are read.
+
+    Raises:
+        BadInput: a file is no whole safetensors file.
+    """
+    found: dict[str, StoredTensor] = {}
     for file in files:
         try:
-            with safe_open(file, "pt") as opened:
-                found |= {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118
+            with safe_open(regular(file), "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - it is no dict
+                    part = opened.get_slice(name)
+                    stored = StoredTensor(part.get_dtype(), tuple(part.get_shape()))
+                    found[_new_name(name)] = stored
         except (SafetensorError, OSError) as error:
             raise BadInput(f"{file} is no whole safetensors file: {error}") from None
-    return found & {"F16", "BF16"}
+    return found
 
 
 def _widened(tensor: Tensor) -> Tensor:

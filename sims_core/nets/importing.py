@@ -6,28 +6,34 @@ nothing: nothing is unpickled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
+from sims_core.common.hostile import reason
 from sims_core.engine.stage import StageContext
-from sims_core.nets.build import build_net, make_denoiser
-from sims_core.nets.config import ImageNet, ImportedModel, ModelConfig
+from sims_core.nets.build import build_net, image_net, make_denoiser
+from sims_core.nets.config import DiffusersUNetConfig, ImageNet, ImportedModel, ModelConfig
 from sims_core.nets.diffusers_files import (
+    check_depth,
     find_weights,
+    read_json,
     read_net_config,
     read_weights,
-    stored_precisions,
+    stored_tensors,
     weights_sha256,
 )
 from sims_core.nets.diffusers_schedules import read_training_noise
 from sims_core.nets.edm_source import read_pickled_model
 from sims_core.nets.files import MODEL_FILE, NET_FOLDER
+from sims_core.nets.foreign import built_without_numbers, check_weights
 from sims_core.nets.hub import fetch_model, is_hub_id
 from sims_core.nets.saved import (
     load_weights,
@@ -122,8 +128,9 @@ def _find_diffusers(
         preconditioning=noise.preconditioning,
     )
     weights = find_weights(net_folder)
+    _check(model, net_folder / "config.json", weights)
     said = [*noise.said]
-    if half := stored_precisions(weights):
+    if half := {tensor.precision for tensor in stored_tensors(weights).values()} - {"F32"}:
         said.append(f"weights are {' and '.join(sorted(half))}: they were widened to float32")
     if net.learns_variance:
         said.append(
@@ -147,13 +154,38 @@ def _is_file(path: Path) -> bool:
 
 def _find_ours(folder: Path) -> ModelSource:
     path = folder / MODEL_FILE
+    content = read_json(path)
     try:
-        model = ModelConfig.model_validate_json(path.read_bytes())
+        model = ModelConfig.model_validate(content)
     except ValidationError as error:
         raise BadInput(f"{path}: {one_line(error)}") from None
     if not isinstance(model.net, ImageNet):
         raise BadInput(f"{path}: a {model.net.kind} network is no model of images")
-    return ModelSource(model, find_weights(folder / NET_FOLDER))
+    if isinstance(model.net, DiffusersUNetConfig):
+        check_depth(model.net.config, path)
+    weights = find_weights(folder / NET_FOLDER)
+    _check(model, path, weights)
+    return ModelSource(model, weights)
+
+
+def _check(model: ModelConfig, described: Path, weights: Sequence[Path]) -> None:
+    """Before anything is allocated: the network can be built, the weights' headers have its shapes,
+    and it takes images of its size.
+
+    Raises:
+        BadInput: one of these does not hold.
+    """
+    net = built_without_numbers(lambda: build_net(model.net).eval(), described)
+    check_weights(net, weights)
+    size, channels = image_net(model).image_size, image_net(model).channels
+    try:
+        with torch.device("meta"), torch.no_grad():
+            labels = torch.zeros(1, dtype=torch.long) if image_net(model).num_classes else None
+            made = net(torch.zeros(1, channels, size, size), torch.zeros(1), labels)
+    except Exception as error:  # other people's code on values that nobody checked
+        raise BadInput(f"{described}: the network cannot be run: {reason(error)}") from None
+    if made.shape[2:] != (size, size):
+        raise BadInput(f"{described}: of {size} x {size} it makes {tuple(made.shape[2:])}")
 
 
 def import_model(context: StageContext[ImportedModel]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +25,34 @@ def stored_module(net: nn.Module) -> nn.Module:
     return module
 
 
+def check_shapes(
+    wanted: Mapping[str, Sequence[int]], found: Mapping[str, Sequence[int]], source: str
+) -> None:
+    """Raises BadInput unless weights have the names and shapes of a network's; names the first
+    difference."""
+    for name, shape in wanted.items():
+        if name not in found:
+            raise BadInput(f"{source}: weights of another architecture: {name} is missing")
+        if tuple(found[name]) != tuple(shape):
+            raise BadInput(
+                f"{source}: weights of another architecture: {name} is of shape "
+                f"{list(found[name])}, the network's is {list(shape)}"
+            )
+    if extra := [name for name in found if name not in wanted]:
+        raise BadInput(f"{source}: weights of another architecture: no {extra[0]} in the network")
+
+
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Copies `weights` into `module`.
 
     Raises:
         BadInput: they are of another architecture; names the first difference.
     """
-    wanted = module.state_dict()
-    for name, tensor in wanted.items():
-        if name not in weights:
-            raise BadInput(f"{source}: weights of another architecture: {name} is missing")
-        if weights[name].shape != tensor.shape:
-            raise BadInput(
-                f"{source}: weights of another architecture: {name} is of shape "
-                f"{list(weights[name].shape)}, the network's is {list(tensor.shape)}"
-            )
-    if extra := [name for name in weights if name not in wanted]:
-        raise BadInput(f"{source}: weights of another architecture: no {extra[0]} in the network")
+    shapes, found = (
+        {name: tensor.shape for name, tensor in each.items()}
+        for each in (module.state_dict(), weights)
+    )
+    check_shapes(shapes, found, source)
     module.load_state_dict(weights)
 
 

@@ -77,6 +77,9 @@ def _disk(store: Store) -> Iterator[Finding]:
 
 
 def _permissions(store: Store) -> Iterator[Finding]:
+    for folder in Store.FOLDERS:
+        if not (store.root / folder).is_dir():
+            yield Finding(f"{store.root / folder} is no folder: move what is there", amiss=True)
     shut = [
         path
         for folder in ("artifacts", "records", "runs", "datasets", "models")
@@ -112,7 +115,7 @@ def _locks(store: Store) -> Iterator[Finding]:
 
 
 def _unfinished(store: Store) -> Iterator[Finding]:
-    for path in sorted((store.root / "progress").iterdir()):
+    for path in sorted((store.root / "progress").glob("*")):
         size, changed = _size(path)
         days = (time.time() - changed) / DAY_S
         working = (store.root / "locks" / f"{path.name}.lock").exists()

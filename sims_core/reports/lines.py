@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from sims_core.common.errors import BadInput
 from sims_core.evaluation.metric import Figure, Neighborhoods, figures_in
 from sims_core.reports.estimates import Estimate, estimate
-from sims_core.reports.past_runs import PastRun
+from sims_core.reports.past_runs import METRICS_TABLE, PastRun
 
 AXES = {"t": "generation t", "pollution": "polluting samples |D_p|"}
 """Columns that a table may vary, and what an axis calls them."""
@@ -59,7 +60,17 @@ def lines_of(run: PastRun, label: str = "") -> list[Line]:
 
     A study's selection is left out: what it reports are its finals. Several measurements of one
     model with one seed are averaged.
+
+    Raises:
+        BadInput: the table has not the columns of a run's.
     """
+    try:
+        return _lines_of(run, label)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadInput(f"{run.folder / METRICS_TABLE} is no table of figures: {error}") from None
+
+
+def _lines_of(run: PastRun, label: str) -> list[Line]:
     lines: dict[str, Line] = {}
     gathered: dict[tuple[str, float, int], list[dict[str, float]]] = {}
     for row in _reported(run.rows):

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from sims_core.common.errors import BadInput
+from sims_core.common.files import read_regular
 from sims_core.evaluation.config import EvaluationConfig
 from sims_core.reports.files import METRICS_TABLE, PAGE, REPORT, SUMMARY_FILE
 from sims_core.store.store import Store
@@ -37,17 +38,17 @@ class PastRun:
     def content(self) -> dict[str, Any]:
         """Its run.json; empty where there is none, or none that can be read."""
         try:
-            found = json.loads((self.folder / SUMMARY_FILE).read_bytes())
-        except (OSError, ValueError):
+            found = json.loads(read_regular(self.folder / SUMMARY_FILE))
+        except (OSError, ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return _of_their_types(found) if isinstance(found, dict) else {}
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """Its table of figures; empty where there is none, or none that can be read."""
         try:
-            table = pq.read_table(self.folder / METRICS_TABLE)
-        except (OSError, pa.ArrowInvalid):
+            table = pq.read_table(pa.BufferReader(read_regular(self.folder / METRICS_TABLE)))
+        except (OSError, pa.ArrowException):
             return []
         found: list[dict[str, Any]] = table.to_pylist()
         return found
@@ -79,7 +80,8 @@ class PastRun:
     def parameters(self) -> dict[str, Any]:
         """Those of the flow, overrides among them by their dotted names, to the last leaf."""
         found = dict(self.provenance.get("parameters") or {})
-        return found | dict(flat(found.pop("overrides", None) or {}))
+        overrides = found.pop("overrides", None)
+        return found | dict(flat(overrides if isinstance(overrides, dict) else {}))
 
     @property
     def neighborhoods(self) -> dict[str, int]:
@@ -130,6 +132,25 @@ class PastRun:
     @property
     def report(self) -> Path:
         return self.folder / REPORT / PAGE
+
+
+OBJECTS = ("provenance", "stages")
+SAID = ("parameters", "experiment", "machine", "times", "libraries")
+"""Objects of `provenance`."""
+
+
+def _of_their_types(content: dict[str, Any]) -> dict[str, Any]:
+    """A run.json without the values that are of another type than is looked for there."""
+    found = {k: v for k, v in content.items() if k not in OBJECTS or isinstance(v, dict)}
+    if "arms" in found and not isinstance(found["arms"], list):
+        del found["arms"]
+    said = found.get("provenance", {})
+    said = {k: v for k, v in said.items() if k not in SAID or isinstance(v, dict)}
+    for place in (found, said):
+        seeds = place.get("seeds", [])
+        if not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
+            del place["seeds"]
+    return {**found, "provenance": said} if "provenance" in found else found
 
 
 def _bytes_in(folder: Path) -> int:

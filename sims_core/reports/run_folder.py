@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sims_core.common.digest import digest_of, file_sha256
-from sims_core.common.files import explain_disk_errors, write_atomically
+from sims_core.common.files import explain_disk_errors, read_regular, write_atomically
 from sims_core.common.sealed import Sealed
 from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.files import PAGE, REPORT, SUMMARY_FILE
@@ -112,7 +112,7 @@ def _keep(store: Store, run: RunToReport, inputs: str) -> RunSummary | None:
     folder = run.folder(store)
     with lock_run(store, folder):
         try:
-            drawn = Drawn.model_validate_json((folder / DRAWN_FILE).read_bytes())
+            drawn = Drawn.model_validate_json(read_regular(folder / DRAWN_FILE))
             if not drawn.is_intact() or drawn.inputs != inputs or drawn.files != _files(folder):
                 return None
         except (OSError, ValidationError):
@@ -132,7 +132,7 @@ def problems_of_run(folder: Path) -> list[str]:
         f"{name}: leads to nothing" for name in _links(folder) if not (folder / name).exists()
     ]
     try:
-        drawn = Drawn.model_validate_json((folder / DRAWN_FILE).read_bytes())
+        drawn = Drawn.model_validate_json(read_regular(folder / DRAWN_FILE))
     except FileNotFoundError:
         return [*dangling, f"{DRAWN_FILE}: missing"]
     except (OSError, ValidationError):
@@ -147,7 +147,7 @@ def problems_of_run(folder: Path) -> list[str]:
         elif sha256 != drawn.files[name]:
             lines.append(f"{name}: content differs from its SHA-256")
     try:
-        summary = RunSummary.model_validate_json((folder / SUMMARY_FILE).read_bytes())
+        summary = RunSummary.model_validate_json(read_regular(folder / SUMMARY_FILE))
         if summary.model_copy(update={"stages": drawn.summary.stages}) != drawn.summary:
             lines.append(f"{SUMMARY_FILE}: differs from what was found")
     except (OSError, ValidationError):
@@ -160,7 +160,7 @@ def artifacts_of_run(folder: Path) -> tuple[set[str], bool]:
     that it needs, which is not known where the folder is damaged or an older program drew it."""
     links = {"/".join(Path(target).parts[-3:]) for target in _links(folder).values()}
     try:
-        drawn = Drawn.model_validate_json((folder / DRAWN_FILE).read_bytes())
+        drawn = Drawn.model_validate_json(read_regular(folder / DRAWN_FILE))
     except FileNotFoundError:
         return links, True
     except (OSError, ValidationError):

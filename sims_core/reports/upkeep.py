@@ -6,10 +6,11 @@ import os
 import shutil
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from sims_core.common.errors import BadInput, DamagedArtifact
@@ -47,8 +48,12 @@ class Held:
 
     def alone(self, who: str) -> set[str]:
         """What nobody else needs."""
-        others = (locations for name, locations in self.needed.items() if name != who)
-        return self.needed[who].difference(*others)
+        return {location for location in self.needed[who] if self._needing[location] == 1}
+
+    @cached_property
+    def _needing(self) -> Counter[str]:
+        """How many need each."""
+        return Counter(location for needed in self.needed.values() for location in needed)
 
     @property
     def unneeded(self) -> set[str]:

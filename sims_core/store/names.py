@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from sims_core.common.errors import BadInput, StoreError
-from sims_core.common.files import write_atomically
+from sims_core.common.files import read_regular, write_atomically
 from sims_core.common.frozen import Frozen
 from sims_core.common.sealed import open_fields, seal_fields
 from sims_core.store.locks import locked
 from sims_core.store.store import Store
 
 T = TypeVar("T", bound=Frozen)
+GIVEN = re.compile(r"[a-z0-9][a-z0-9._-]*")
+"""What a name looks like; see `check_name` of data and of models."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Names(Generic[T]):
         """
         command = f"`{self.command} --name {name}`"
         try:
-            fields = open_fields(json.loads(self._path(store, name).read_bytes()))
+            fields = open_fields(json.loads(read_regular(self._path(store, name))))
             return self.kind.model_validate_json(json.dumps(fields))
         except FileNotFoundError:
             known = ", ".join(self.given(store)) or "none yet"
@@ -102,5 +105,6 @@ class Names(Generic[T]):
             return None
 
     def given(self, store: Store) -> list[str]:
-        """Every name that was given, in order."""
-        return sorted(path.stem for path in (store.root / self.folder).glob("*.json"))
+        """Every name that was given, in order; files that are called otherwise are none."""
+        stems = (path.stem for path in (store.root / self.folder).glob("*.json"))
+        return sorted(stem for stem in stems if GIVEN.fullmatch(stem))

@@ -39,6 +39,7 @@ from sims_core.common.errors import DamagedArtifact, StoreError
 from sims_core.common.files import (
     full_message,
     is_full,
+    read_regular,
     remove,
     sync,
     sync_name,
@@ -133,7 +134,7 @@ class Store:
         try:
             if path.is_symlink():  # what it points to could change unseen
                 raise FileNotFoundError
-            manifest = Manifest.model_validate_json(path.read_bytes())
+            manifest = Manifest.model_validate_json(read_regular(path))
         except FileNotFoundError:
             raise DamagedArtifact(f"{ref.location}/{MANIFEST_FILE}: missing") from None
         except (ValidationError, OSError) as error:
@@ -173,7 +174,7 @@ class Store:
         ]
         for name, entry in sorted(manifest.files.items()):
             path = folder / name
-            if name not in present or path.is_symlink():
+            if name not in present or path.is_symlink() or not path.is_file():
                 lines.append(f"{ref.location}/{name}: missing")
             elif path.stat().st_size != entry.size:
                 size = path.stat().st_size
@@ -325,7 +326,7 @@ class Store:
 def read_record(path: Path) -> Record | None:
     """What a record's file says; None if it is not there or not as it was written."""
     try:
-        record = Record.model_validate_json(path.read_bytes())
+        record = Record.model_validate_json(read_regular(path))
     except (OSError, ValidationError):
         return None
     return record.unsealed() if record.is_intact() else None

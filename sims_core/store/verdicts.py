@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sims_core.common.errors import StoreError
-from sims_core.common.files import write_atomically
+from sims_core.common.files import read_regular, write_atomically
 from sims_core.store.locks import locked
 
 VERDICTS_FILE = "verified"
@@ -84,6 +84,8 @@ class Verdicts:
 
     def remember(self, ref: Located, stamp: Stamp) -> None:
         """Every byte of the entry was right, and nothing of it has changed since `stamp`."""
+        if self.path.exists() and not self.path.is_file():  # to open a FIFO is to wait
+            return
         with suppress(OSError):  # a store that cannot be written is read all the same
             with self.path.open("a") as file:
                 os.utime(self.path)  # its time is now, by the clock that stamps the files
@@ -98,7 +100,7 @@ class Verdicts:
         if self._known is not None:
             self._known.pop(ref.location, None)
         with suppress(OSError, StoreError), self._exclusive():
-            if self.path.exists():
+            if self.path.is_file():
                 with self.path.open("a") as file:
                     file.write("\n" + _line(ref.location, DAMAGED))  # whatever was torn before it
 
@@ -119,7 +121,7 @@ class Verdicts:
     def _parsed(self) -> tuple[dict[str, str], int]:
         """What the file says, and in how many lines."""
         try:
-            lines = self.path.read_text(errors="replace").splitlines(keepends=True)
+            lines = read_regular(self.path).decode(errors="replace").splitlines(keepends=True)
         except OSError:
             return {}, 0
         known: dict[str, str] = {}

@@ -29,6 +29,9 @@ from sims_core.studies.planner import Planner, Pollution, Setup, plan_setup
 
 logger = logging.getLogger("sims_core.studies")
 
+MOST_ARMS = 1000
+"""Of one run, with all its seeds: each is a folder, a curve and rows of a table."""
+
 
 class LoopKind(StrEnum):
     """What D^t is made of for t >= 2 (MAD paper, arXiv 2307.01850)."""
@@ -270,11 +273,13 @@ def plan_loop(
         further_seeds: every arm is made once more for each of them, on the same real data.
 
     Raises:
-        BadInput: no arm, the same arm or seed twice, no generation, or real data to be drawn in a
-            loop that has none.
+        BadInput: no arm or too many, the same arm or seed twice, no generation, or real data to be
+            drawn in a loop that has none.
     """
     if generations < 1:
         raise BadInput(f"generations is {generations}; it must be at least 1")
+    if (count := (len(arms) + len(scan)) * (1 + len(further_seeds))) > MOST_ARMS:
+        raise BadInput(f"{count:,} arms are asked for, of at most {MOST_ARMS:,}: run them in parts")
     names = [arm.name for arm in arms]
     if not arms or len(set(names)) < len(names):
         raise BadInput(f"arms must be at least one and all different, got {names}")

@@ -24,14 +24,14 @@ class TrainingConfig(Frozen):
     """EDM training (arXiv 2206.00364, Table 1), its length in images seen."""
 
     kimg: Annotated[float, Field(gt=0, le=MOST_KIMG)] = 25.0
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    ramp_kimg: Annotated[float, Field(ge=0)] = 0.0
+    batch_size: Annotated[int, Field(ge=1, le=10**6)] = 64
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 1e-3
+    ramp_kimg: Annotated[float, Field(ge=0, le=MOST_KIMG)] = 0.0
     """Linear ramp of the learning rate from zero; EDM's 10,000 kimg starves a short fine-tune."""
     decay: Literal["constant", "cosine"] = "cosine"
-    P_mean: float = -1.2
-    P_std: Annotated[float, Field(gt=0)] = 1.2
-    ema_halflife_kimg: Annotated[float, Field(gt=0)] = 0.5
+    P_mean: Annotated[float, Field(ge=-20, le=20)] = -1.2
+    P_std: Annotated[float, Field(gt=0, le=20)] = 1.2
+    ema_halflife_kimg: Annotated[float, Field(gt=0, le=MOST_KIMG)] = 0.5
     """After a warm-up: diffusers' EMAModel caps the decay at (1 + n) / (10 + n) in step n."""
     ema_rampup_ratio: Annotated[float, Field(gt=0)] | None = None
     """Instead of that warm-up EDM's: the half-life is at most this times the images seen so far, so

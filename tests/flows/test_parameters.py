@@ -16,6 +16,7 @@ from flows.parameters import (
 from flows.presets import find_preset, load_presets
 from flows.registry import load_flow
 from flows.sims_loop import sims_loop
+from infra.cli.runs import check_run
 from sims_core.common.errors import BadInput
 from sims_core.data.config import ImportedSet
 from sims_core.data.names import DATASETS
@@ -341,3 +342,32 @@ def test_a_scan_is_every_omega_at_every_budget():
         *((0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2))
     ]
     assert all(len(arm.stages) in (4, 6) for arm in plan.scan)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("omegas=[1e308]", "less than or equal to 1000000"),
+        (f"omegas={[*range(1, 20_001)]}", "at most 1000 items"),
+        (f"seeds={[*range(600)]}", "1,200 arms are asked for, of at most 1,000"),
+        (f"pollution_sizes={[*range(1, 900)]}", "1,798 arms are asked for"),
+        ("sampler.num_steps=1" + "0" * 12, "less than or equal to 10000"),
+        ("sampler.sigma_max=1e308", "sampler.sigma_max"),
+        ("model.net.channels=1" + "0" * 12, "less than or equal to 1024"),
+        ("model.net.image_size=1" + "0" * 400, "model.net.image_size"),
+        ("model.net.block_out_channels=[4194304]", "model.net.block_out_channels"),
+        ("model.net.layers_per_block=10000", "less than or equal to 100"),
+        ("sims.n_s=1" + "0" * 30, "sims.n_s"),
+        ("training.batch_size=1" + "0" * 20, "training.batch_size"),
+        ("training.learning_rate=1e308", "training.learning_rate"),
+        ("training.kimg=1e300", "training.kimg"),
+        ("evaluation.num_images=1" + "0" * 30, "evaluation.num_images"),
+        ("data.num_images=" + "9" * 5000, "data.num_images"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_parameters_are_bounded(given, message):
+    with pytest.raises(BadInput, match=message) as caught:
+        check_run("sims-loop/digits", [given])
+    assert len(str(caught.value)) < 3000
+    assert len(str(caught.value).splitlines()) == 1

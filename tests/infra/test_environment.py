@@ -27,6 +27,7 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
         "MICRO_BATCH_SIZE": "64",
         "COMPILE": "inductor",
         "CHANNELS_LAST": "false",
+        "CPU_ISA": "avx2",
         "RECOMPUTE": "train",
         "FSYNC": "false",
     }
@@ -106,3 +107,12 @@ def test_what_the_user_set_for_prefect_stays(monkeypatch):
     apply_environment_defaults()
     assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "true"
     assert os.environ["DO_NOT_TRACK"] == "1"
+
+
+def test_too_few_addresses_are_said_before_torch_aborts(monkeypatch):
+    limit = settings.LEAST_ADDRESSES
+    monkeypatch.setattr(settings.resource, "getrlimit", lambda kind: (limit, limit))
+    Settings.read().execution()
+    monkeypatch.setattr(settings.resource, "getrlimit", lambda kind: (limit - 1, limit))
+    with pytest.raises(BadInput, match=r"GiB of addresses \(ulimit -v\), torch needs"):
+        Settings.read().execution()

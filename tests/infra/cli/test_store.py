@@ -216,3 +216,23 @@ def test_a_doctor_finds_what_is_amiss(store, monkeypatch):
     assert "SIMS_FSYNC is off" in amiss[0]
     assert "is no lock" in amiss[1]
     assert [each for each in found if "unfinished work, " in each["text"]]
+
+
+def test_names_in_a_store_are_shown_escaped(store):
+    """Folders and files that somebody else made there."""
+    hostile = "x\x1b[31m\x07\nerror: forged"
+    shutil.copytree(store.root / "runs" / "points", store.root / "runs" / hostile, symlinks=True)
+    for folder in ("datasets", "models", "records", "locks", "progress"):
+        (store.root / folder).mkdir(exist_ok=True)
+        (store.root / folder / f"{hostile}.json").write_text("{}")
+    for words in (
+        *(["runs", "ls"], ["runs", "show", hostile], ["runs", "show", "absent"]),
+        *(["runs", "compare", hostile, "points"], ["data", "ls"], ["model", "ls"]),
+        *(["store", what] for what in ("ls", "du", "verify", "doctor", "gc")),
+    ):
+        done = CliRunner().invoke(app, [*words, "--store", str(store.root)])
+        assert done.exception is None or isinstance(done.exception, SystemExit), words
+        shown = done.stdout + done.stderr
+        assert "\x1b" not in shown, words
+        assert "\x07" not in shown, words
+        assert not any(line.startswith("error: forged") for line in shown.splitlines()), words

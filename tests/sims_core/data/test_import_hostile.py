@@ -23,8 +23,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from sims_core.common.errors import BadInput
+from sims_core.common.hostile import parse_json
 from sims_core.data.formats import read_cifar_python, read_idx, read_npz
-from sims_core.data.hostile import parse_json
 from sims_core.data.sources import open_source
 
 

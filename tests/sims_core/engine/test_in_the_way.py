@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 
 import pytest
@@ -11,9 +12,12 @@ from safetensors.numpy import save_file
 from sims_core.catalog import STAGES, run_stage
 from sims_core.common.errors import StoreError
 from sims_core.common.frozen import Frozen
+from sims_core.data.names import DATASETS
 from sims_core.engine import run
 from sims_core.engine.execution import Execution
 from sims_core.engine.stage import Stage
+from sims_core.reports.past_runs import PastRun
+from sims_core.reports.verify import problems
 from sims_core.store.store import RECORD_FILE, Store
 
 EXECUTION = Execution(threads=1)
@@ -121,3 +125,38 @@ def test_whoever_may_read_the_manifest_may_read_everything(store, request_):
     files = [path for path in store.path(request_.ref).rglob("*") if path.is_file()]
     assert len(files) == 3
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o644}
+
+
+@pytest.mark.parametrize("folder", [".", "progress"])
+def test_a_store_that_is_removed_under_a_stage_is_one_clear_error(
+    store, request_, folder, monkeypatch
+):
+    def compute_without_it(context):
+        shutil.rmtree(store.root / folder)
+        return compute(context)
+
+    monkeypatch.setattr(Stage, "compute", property(lambda self: compute_without_it))
+    with pytest.raises(StoreError, match=r"the store .* is gone, or parts of it"):
+        run_stage(store, request_, EXECUTION)
+
+
+@pytest.mark.parametrize("name", ["manifest", "record", "execution", "name", "run", "verified"])
+def test_a_fifo_in_the_place_of_a_file_is_not_waited_for(store, request_, name):
+    run_stage(store, request_, EXECUTION)
+    path = {
+        "manifest": store.path(request_.ref) / "manifest.json",
+        "record": store.record_path(request_.ref),
+        "execution": store.progress_path(request_.ref) / "execution.json",
+        "name": store.root / "datasets" / "x.json",
+        "run": store.root / "runs" / "r" / "run.json",
+        "verified": store.root / "verified",
+    }[name]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    again = Store.open(store.root)
+    assert DATASETS.stands_for(again, "x") is None
+    assert PastRun(store.root / "runs" / "r").state == "unfinished"
+    assert bool(problems(again)) == (name in ("manifest", "record", "name", "run"))
+    run_stage(again, request_, EXECUTION)
+    assert again.is_whole(request_.ref)

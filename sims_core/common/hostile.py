@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sims_core.common.errors import BadInput, SimsError
+from sims_core.common.files import read_regular
 from sims_core.common.shown import shown
-from sims_core.data.types import Labels
 
 T = TypeVar("T")
 
 MAX_MEMBER = 1 << 28
-"""No file inside an archive may unpack to more bytes."""
-
-MAX_CLASSES = 1_000_000
+"""No file that is held in memory, and none inside an archive, may have more bytes."""
 
 
 def reason(error: BaseException) -> str:
@@ -75,17 +71,10 @@ def read_bounded(path: Path | str, limit: int = MAX_MEMBER) -> bytes:
     Raises:
         BadInput: it is no file, is unreadable or has more than `limit` bytes.
     """
-    try:  # a FIFO opened so does not wait for who writes to it
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BadInput(f"{shown(path)}: is no file")
-            content = file.read(limit + 1)
+    try:
+        return read_regular(Path(path), limit)
     except OSError as error:
         raise BadInput(f"{shown(path)}: unreadable: {error.strerror}") from None
-    if len(content) > limit:
-        raise BadInput(f"{shown(path)}: has more than {limit >> 20} MiB")
-    return content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -110,22 +99,3 @@ def parse_json(content: bytes, where: object) -> Any:
         raise BadInput(f"{shown(where)}: unreadable: nested too deeply") from None
     except (ValueError, MemoryError) as error:
         raise BadInput(f"{shown(where)}: unreadable: {reason(error)}") from None
-
-
-def class_of(value: Any) -> int | None:
-    """A class label of JSON, CSV or a table: an integer from 0, also as text; None: it is none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, bytes):
-        value = value.decode("ascii", "replace")
-    if isinstance(value, int):
-        return value if value >= 0 else None
-    text = value.strip() if isinstance(value, str) else ""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
-
-
-def check_classes(labels: Labels, where: object) -> Labels:
-    """Raises BadInput unless every class is in 0 .. MAX_CLASSES - 1."""
-    if len(labels) and not (labels.min() >= 0 and labels.max() < MAX_CLASSES):
-        raise BadInput(f"{shown(where)}: a class is not in 0 .. {MAX_CLASSES - 1}")
-    return labels
