@@ -13,6 +13,7 @@ from flows.planned import PlannedRun
 from flows.presets import Preset, find_preset
 from flows.registry import load_flow, load_signature
 from infra.cli.arguments import parse_parameters
+from infra.cli.shell import worded
 from infra.server.named import names_a_server
 from sims_core.reports.run_folder import write_run
 from sims_core.reports.summary import RunSummary
@@ -67,7 +68,7 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     rows, plan = [], run.plan
     if all(store.is_whole(stage.ref) for stage in plan):
         plan = plan.completed(store)
-    notes = notices(store, (stage.request for stage in plan))
+    notes = [worded(line) for line in notices(store, (stage.request for stage in plan))]
     for arm, stages in plan.groups:
         for stage in stages:
             cached = stage.ref in seen or recompute.takes(store, stage.request)

@@ -15,6 +15,8 @@ from sims_core.common.errors import StoreError
 
 FSYNC = "SIMS_FSYNC"
 """Set to 0, nothing waits for the disk: for stores whose loss in a power failure is no loss."""
+OFF = ("0", "false", "no", "off", "f", "n")
+"""What turns a setting off, as `Settings` reads it."""
 IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -71,9 +73,14 @@ def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> 
         partial.unlink(missing_ok=True)
 
 
+def waits_for_disk() -> bool:
+    """What SIMS_FSYNC says; it is read anew each time."""
+    return os.environ.get(FSYNC, "1").lower() not in OFF
+
+
 def sync(path: Path) -> None:
     """Waits until a file, or everything under a folder, is on the disk; see SIMS_FSYNC."""
-    if os.environ.get(FSYNC, "1").lower() in ("0", "false", "no", "off"):
+    if not waits_for_disk():
         return
     if path.is_dir():
         for parent, _, files in os.walk(path, topdown=False):
@@ -87,7 +94,7 @@ def sync(path: Path) -> None:
 
 def sync_name(path: Path) -> None:
     """Waits until the name of a file or folder, just given by a rename, is on the disk."""
-    if os.environ.get(FSYNC, "1").lower() not in ("0", "false", "no", "off"):
+    if waits_for_disk():
         _sync(path.parent)
 
 
