@@ -5,12 +5,13 @@ PYTHON ?= python3
 STORE ?= store
 INSTALLED := $(VENV)/installed
 
-.PHONY: help install run test test-slow test-containers check bench docs clean
+.PHONY: help install run test test-slow test-containers chaos check bench docs clean
 
 help:
 	@echo "make run        a whole self-consuming loop on real handwritten digits, with a report"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
 	@echo "make test-containers   the stack in real containers: 12 minutes, 30 GB of free disk"
+	@echo "make chaos      kills real commands at random instants: KILLS=40 SEED=0 MINUTES=18"
 	@echo "make check      linters, types, import layers"
 	@echo "make bench      the benchmarks"
 	@echo "make docs       the documentation as a site, with the reference; every link checked"
@@ -35,6 +36,13 @@ test-slow: install
 
 test-containers: install
 	$(BIN)/pytest -m containers --capture no --verbose --exitfirst tests/containers
+
+KILLS ?= 40
+SEED ?= 0
+MINUTES ?= 18
+
+chaos: install
+	$(BIN)/python tests/chaos/chaos.py --kills $(KILLS) --seed $(SEED) --minutes $(MINUTES)
 
 check: install
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ def self_improvement(parameters: dict[str, Any]) -> RunSummary:
     """Plans the run of these flat parameters, runs its phases as flat tasks, and reports."""
     store = open_store()
     run = PlannedRun.of("self-improvement", checked(signature, parameters), store)
-    whole, outcomes = task_runner(store, run.plan).run_plan(run.plan)
-    summary = report_run(store, run.ended(whole, outcomes))
-    show_report(store, summary, whole)
+    with task_runner(store, run.plan).ran_plan(run.plan) as (whole, outcomes):
+        summary = report_run(store, run.ended(whole, outcomes))
+        show_report(store, summary, whole)
     return summary

@@ -44,8 +44,8 @@ def sims_loop(parameters: dict[str, Any]) -> RunSummary:
         return runner.run(name, stages)
 
     # A sub-flow's heartbeat thread costs 0.9 s to join; the run's own heartbeat goes on.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        whole, outcomes = runner.run_plan(plan, run_group)
-    summary = report_run(store, run.ended(whole, outcomes))
-    show_report(store, summary, whole)
+    without_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with without_heartbeat, runner.ran_plan(plan, run_group) as (whole, outcomes):
+        summary = report_run(store, run.ended(whole, outcomes))
+        show_report(store, summary, whole)
     return summary

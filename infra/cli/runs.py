@@ -179,5 +179,5 @@ def _execute_here(store: Store, run: CheckedRun) -> RunSummary:
         execution = execution_of(run.plan.experiment, settings.execution())
         recompute = Recompute.of(settings.recompute)
         runner = Runner(store, execution, progress, recompute=recompute)
-        whole, outcomes = runner.run_plan(run.plan)
-    return write_run(store, run.planned.ended(whole, outcomes))
+        with runner.ran_plan(run.plan) as (whole, outcomes):
+            return write_run(store, run.planned.ended(whole, outcomes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -55,6 +56,15 @@ def full_message(root: Path) -> str:
         f"the disk of the store {root} is full ({free:.1f} MiB free): make room or pass another "
         "`store`, then run the same command again: it goes on where it stopped"
     )
+
+
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}|probe-[0-9a-f]{32}")
+
+
+def is_partial(path: Path) -> bool:
+    """Whether it is named as a file that has no name yet, or that was written to try the disk: one
+    that is older than the moment it takes was left by a kill."""
+    return PARTIAL.fullmatch(path.name) is not None
 
 
 def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:

@@ -16,6 +16,7 @@ from sims_core.engine.source import made_by
 from sims_core.store.leases import GATE, is_held
 from sims_core.store.locks import condition, holder
 from sims_core.store.store import Store
+from sims_core.store.version import VERSION
 
 LITTLE_FREE = 1 << 30
 MOST_SKEW_S = 2.0
@@ -46,7 +47,7 @@ def examine(store: Store) -> list[Finding]:
 def _versions() -> Iterator[Finding]:
     made = made_by()
     commit = f", commit {made['commit']}" if made["commit"] else ", not in a clone"
-    yield Finding(f"sims-loop {made['version']}{commit}")
+    yield Finding(f"sims-loop {made['version']}{commit}, for stores of version {VERSION}")
     for name in LIBRARIES:
         try:
             yield Finding(f"{name} {version(name)}")

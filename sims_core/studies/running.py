@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -177,13 +178,22 @@ class Runner:
         return outcomes
 
     def run_plan(self, plan: P, run_group: RunGroup | None = None) -> tuple[P, list[Outcome]]:
+        """As `ran_plan`, for who needs the artifacts no more than anybody."""
+        with self.ran_plan(plan, run_group) as done:
+            return done
+
+    @contextmanager
+    def ran_plan(
+        self, plan: P, run_group: RunGroup | None = None
+    ) -> Iterator[tuple[P, list[Outcome]]]:
         """Runs a plan, and what it plans anew from the findings of its first groups.
 
         Args:
             run_group: Runs a group, given its name and stages; `run` if not given.
 
-        Returns:
-            The whole plan, and how each of its stages came about.
+        Yields:
+            The whole plan, and how each of its stages came about; until the context is left nobody
+            tidies away what was taken or made.
         """
         run_group, outcomes = run_group or self.run, []
         self._say_what_is_not_fresh(plan.groups)
@@ -196,7 +206,7 @@ class Runner:
             self._say_what_is_not_fresh(added)
             for name, stages in added:
                 outcomes += run_group(name, stages)
-        return whole, outcomes
+            yield whole, outcomes
 
     def _say_what_is_not_fresh(self, groups: Sequence[Group]) -> None:
         """One line for each stage's name. What is computed anew needs none."""

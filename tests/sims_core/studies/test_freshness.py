@@ -119,7 +119,9 @@ def test_a_run_that_ends_early_leaves_nothing_unsaid(run_plan, changed, caplog, 
         run_plan(caplog, "train")
     monkeypatch.setattr(run, "_compute", real)
     _, said = run_plan(caplog)
-    told = "generate_points: cached, made of inputs that were computed again since: pass `recompute`"
+    told = (
+        "generate_points: cached, made of inputs that were computed again since: pass `recompute`"
+    )
     assert f"{told} generate_points" in said
     computed, said = run_plan(caplog, "train")
     assert computed.count("generate_points") == 2
