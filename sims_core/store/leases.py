@@ -72,12 +72,16 @@ def needing(store: Store, refs: Iterable[ArtifactRef]) -> Iterator[Lease]:
 def _end_those_gone_on_with(store: Store, mine: Path) -> None:
     """Removes the leases of killed processes that needed nothing but what this one has needed: its
     work has ended, and so has theirs."""
-    leases = set((store.root / "locks").glob(f"{LEASE}*")) - {mine}
-    if not leases:
+    dead = []
+    for path in set((store.root / "locks").glob(f"{LEASE}*")) - {mine}:
+        with suppress(OSError):
+            if not is_held(path):
+                dead.append(path)
+    if not dead:
         return
-    with suppress(OSError), gate(store):
+    with suppress(OSError), gate(store):  # one that is just being made is not held yet
         needed = set(mine.read_text().splitlines())
-        for path in leases:
+        for path in dead:
             with suppress(FileNotFoundError):
                 if not is_held(path) and needed.issuperset(path.read_text().splitlines()):
                     path.unlink()

@@ -25,10 +25,10 @@ STUDY = {
     **{"final_images": "48", "finalists": "1", "run_name": "study"},
 }
 POINTS = {
-    **{"generations": "3", "omegas": "1", "pollution_sizes": "20", "scan_omegas": "[]"},
+    **{"generations": "2", "omegas": "1", "pollution_sizes": "20", "scan_omegas": "[]"},
     **{"data.replicates": "2", "data.num_points": "50", "sims.n_s": "50", "run_name": "points"},
     **{"point_evaluation.num_points": "50", "point_evaluation.empirical_points": "10"},
-    **{"training.kimg": "20", "model.net.hidden_features": "16"},
+    **{"training.kimg": "8", "model.net.hidden_features": "16"},
 }
 LATENTS = {
     **{"pollution_sizes": "100", "evaluation.num_images": "200", "sims.n_s": "64"},
