@@ -38,6 +38,7 @@ from sims_core.reports.run_folder import DRAWN_FILE, artifacts_of_run, lock_run,
 from sims_core.reports.upkeep import named
 from sims_core.store.artifacts import ArtifactRef, FileEntry, Manifest
 from sims_core.store.leases import needing
+from sims_core.store.names import Names
 from sims_core.store.store import Store, read_record
 
 LONGEST_LIST = 1 << 25
@@ -186,7 +187,7 @@ def _check(listed: Listed, manifests: dict[ArtifactRef, Manifest], place: Path) 
 def _check_names(store: Store, listed: Listed, place: Path) -> None:
     """Raises BadInput if the store has another run, data set or model of the same name."""
     brought = Store(place)
-    kinds: dict[str, Any] = {names.folder: names for names in (DATASETS, MODELS)}
+    kinds: dict[str, Names[Any]] = {DATASETS.folder: DATASETS, MODELS.folder: MODELS}
     for path in listed.members:
         if (match := NAME.fullmatch(path)) is None:
             continue

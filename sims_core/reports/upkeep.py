@@ -194,8 +194,7 @@ def _useless_sets(store: Store, kept: set[str], before: float) -> list[Path]:
     return [
         folder
         for folder in found
-        if _is_older(folder, before)
-        and not _is_busy(decoding_lock(store.root, folder.name))
+        if _is_older(folder, before) and not _is_busy(decoding_lock(store.root, folder.name))
     ]
 
 

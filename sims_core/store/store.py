@@ -97,13 +97,13 @@ class Store:
             return store
         probe = root / "locks" / f"probe-{uuid.uuid4().hex}"
         try:
-            there = root.is_dir() and {path.name for path in root.iterdir()}
+            there = {path.name for path in root.iterdir()} if root.is_dir() else set()
             for folder in cls.FOLDERS:
                 (root / folder).mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"probe")
             if not store._has_version:
                 mark_version(root)
-            if not there or not there.issuperset((*cls.FOLDERS, VERSION_FILE)):
+            if not there.issuperset((*cls.FOLDERS, VERSION_FILE)):
                 sync_name(root / VERSION_FILE)
                 with suppress(PermissionError):  # a folder of somebody else's
                     sync_name(root)

@@ -276,7 +276,8 @@ class Round:
         old = time.time() - OLD_S
         for name in extra:
             os.utime(self.store / name, (old, old), follow_symlinks=False)
-        named = self._sims("store", "gc", "--dry-run").get("leftovers", [])
+        told = self._sims("store", "gc", "--dry-run")
+        named = [*told.get("leftovers", []), *told.get("decoded", [])]
         self.left = sorted(
             name for name in extra if not any(f"{name}/".startswith(f"{n}/") for n in named)
         )
