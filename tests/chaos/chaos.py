@@ -13,7 +13,8 @@ next store, until it has had its share of the kills. After each end
 - nothing is in the store that was not in the undisturbed one's but what `sims store gc` names, and
   nothing when that has removed it; and no process is left.
 
-Prints a table and exits 1 if any of it is not so. Begins no round after so many minutes.
+Prints a table and exits 1 if any of it is not so. Begins no round after so many minutes. The clone
+must not change meanwhile: manifests name its commit.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ from typing import Any
 
 from scenarios import CHECKPOINT_IMAGES, Command, Scenario
 
+from sims_core.engine.source import code_commit
+
 WATCHED = Path(__file__).with_name("watched.py")
 ROOT = Path(__file__).parents[2]
 LONGEST_S = 600
@@ -135,7 +137,7 @@ class Quiet:
                     sys.exit(f"error: {scenario.name}, undisturbed: {started.last_words()}")
                 self.seconds[tuple(command)] = time.monotonic() - began
                 self.operations[tuple(command)] = started.said()[-1]["operations"]
-        self.sums, self.names = sums(store), names(store)
+        self.sums, self.names, self.commit = sums(store), names(store), code_commit()
         shutil.rmtree(folder)
 
 
@@ -239,7 +241,9 @@ class Round:
             for name in found.keys() | quiet.sums.keys()
             if found.get(name) != quiet.sums.get(name)
         )
-        if self.different:
+        if code_commit() != self.quiet.commit:
+            self.problems.append("the clone has changed meanwhile, and manifests say so: try again")
+        elif self.different:
             self.problems.append(f"other bytes: {', '.join(self.different[:4])}")
         self._count_work()
         self._sims("store", "verify")
