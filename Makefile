@@ -7,13 +7,14 @@ INSTALLED := $(VENV)/installed
 
 TOOLS := $(VENV)-tools/bin
 
-.PHONY: help install run test test-slow test-containers fuzz check bench docs lock audit licences clean
+.PHONY: help install run test test-slow test-containers chaos fuzz check bench docs lock audit licences clean
 
 help:
 	@echo "make run        a whole self-consuming loop on real handwritten digits, with a report"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
 	@echo "make test-containers   the stack in real containers: 12 minutes, 30 GB of free disk"
 	@echo "make fuzz       hostile files into every importer and reader, for 10 minutes"
+	@echo "make chaos      kills real commands at random instants: KILLS=40 SEED=0 MINUTES=18"
 	@echo "make check      linters, types, import layers"
 	@echo "make bench      the benchmarks"
 	@echo "make docs       the documentation as a site, with the reference; every link checked"
@@ -42,6 +43,13 @@ test-containers: install
 
 fuzz: install
 	SIMS_FUZZ_S=600 OMP_NUM_THREADS=1 $(BIN)/pytest -q tests/sims_core/fuzz
+
+KILLS ?= 40
+SEED ?= 0
+MINUTES ?= 18
+
+chaos: install
+	$(BIN)/python tests/chaos/chaos.py --kills $(KILLS) --seed $(SEED) --minutes $(MINUTES)
 
 check: install
 	$(BIN)/ruff check .

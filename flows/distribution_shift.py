@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.parameters import checked
 from flows.planned import PlannedRun
-from flows.pool import run_stages
+from flows.pool import ran_stages
 from flows.registry import takes
 from flows.signatures.distribution_shift import distribution_shift as signature
 from sims_core.reports.summary import RunSummary
@@ -29,7 +29,7 @@ def distribution_shift(parameters: dict[str, Any]) -> RunSummary:
     """Plans the run of these flat parameters, runs its models as flat tasks, and reports."""
     store = open_store()
     run = PlannedRun.of("distribution-shift", checked(signature, parameters), store)
-    whole, outcomes = run_stages(store, run)
-    summary = report_run(store, run.ended(whole, outcomes))
-    show_report(store, summary, whole)
+    with ran_stages(store, run) as (whole, outcomes):
+        summary = report_run(store, run.ended(whole, outcomes))
+        show_report(store, summary, whole)
     return summary

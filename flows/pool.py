@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
@@ -85,26 +86,27 @@ def _shows(store: Store, run: PlannedRun, plan: Plan, part: str) -> Callable[[in
 RunGroup = Callable[[Runner, str, Sequence[PlannedStage]], list[Outcome]]
 
 
-def run_stages(
+def ran_stages(
     store: Store, run: PlannedRun, run_group: RunGroup = Runner.run
-) -> tuple[Plan, list[Outcome]]:
+) -> AbstractContextManager[tuple[Plan, list[Outcome]]]:
     """Runs a plan where the run's parameter `arms` says.
 
     Args:
         run_group: How a group of stages runs in this process.
 
     Returns:
-        The whole plan, and how each of its stages came about.
+        A context with the whole plan, and how each of its stages came about; until it is left
+        nobody tidies away what was taken or made.
     """
     runner = task_runner(store, run.plan)
     if run.parameters["arms"] == "pool":
         require_pool()
-        return runner.run_plan(run.plan, Pool(store, run, runner))
+        return runner.ran_plan(run.plan, Pool(store, run, runner))
 
     def here(plan: Plan, groups: Sequence[Group]) -> list[Outcome]:
         return [each for name, stages in groups for each in run_group(runner, name, stages)]
 
-    return runner.run_plan(run.plan, here)
+    return runner.ran_plan(run.plan, here)
 
 
 class Pool:

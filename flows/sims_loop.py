@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from flows.arm import run_arm
 from flows.parameters import checked
 from flows.planned import PlannedRun
-from flows.pool import run_stages
+from flows.pool import ran_stages
 from flows.registry import takes
 from flows.signatures.sims_loop import sims_loop as signature
 from sims_core.reports.summary import RunSummary
@@ -47,8 +47,8 @@ def sims_loop(parameters: dict[str, Any]) -> RunSummary:
         return runner.run(name, stages)
 
     # A sub-flow's heartbeat thread costs 0.9 s to join; the run's own heartbeat goes on.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        whole, outcomes = run_stages(store, run, run_group)
-    summary = report_run(store, run.ended(whole, outcomes))
-    show_report(store, summary, whole)
+    without_heartbeat = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with without_heartbeat, ran_stages(store, run, run_group) as (whole, outcomes):
+        summary = report_run(store, run.ended(whole, outcomes))
+        show_report(store, summary, whole)
     return summary

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -204,25 +205,8 @@ def tiny_store(tiny_run: TinyRun, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def autoencoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random AutoencoderKL for grey images, 2 pixels a latent, as diffusers saves one."""
-    import torch
-    from diffusers import AutoencoderKL
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        autoencoder = AutoencoderKL(
-            in_channels=1,
-            out_channels=1,
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=4,
-            latent_channels=2,
-            sample_size=8,
-        )
-        # So that a draw from the posterior is far from its mean.
-        torch.nn.init.normal_(autoencoder.quant_conv.weight, std=0.7)
     folder = tmp_path_factory.mktemp("pipeline")
-    autoencoder.save_pretrained(folder / "vae")
+    runpy.run_path(str(Path(__file__).with_name("autoencoder.py")))["save"](folder)
     return folder
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 import shlex
 import webbrowser
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.shell import JsonOption, StoreOption, errors, existing_store, print_list
+from infra.cli.shell import (
+    JsonOption,
+    StoreOption,
+    errors,
+    existing_store,
+    print_list,
+    use_store,
+)
 from sims_core.common.errors import BadInput
 from sims_core.common.shown import shown
 
@@ -83,6 +91,52 @@ def runs_rm(
         for run in found:
             freed = remove_run(opened, run.folder)
             print(f"removed {run.folder}; {freed} bytes of artifacts were needed by it alone")
+
+
+@runs_app.command("export")
+def runs_export(
+    run: RunArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new one, for example run.tar.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run and all that it was made of to one file, from which another machine goes on."""
+    with errors():
+        from sims_core.reports.past_runs import find_run
+        from sims_core.reports.run_archive import export_run
+        from sims_core.settings import writable_store
+
+        existing_store(store)
+        opened = writable_store()
+        target = file.expanduser().absolute()
+        moved = export_run(opened, find_run(opened, run).folder, target)
+        if as_json:
+            print(json.dumps({"file": str(target), **asdict(moved)}))
+            return
+        print(f"wrote {target}: {moved.artifacts} artifacts, {moved.bytes} bytes")
+
+
+@runs_app.command("import")
+def runs_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `sims runs export` wrote.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a run from another store: every byte is checked before anything of it has a name."""
+    with errors():
+        from sims_core.reports.run_import import import_run
+        from sims_core.settings import writable_store
+
+        use_store(store)
+        opened = writable_store()
+        moved = import_run(opened, file.expanduser().absolute())
+        if as_json:
+            print(json.dumps({"store": str(opened.root), **asdict(moved)}))
+            return
+        print(
+            f"run {shown(moved.run)} is in {opened.root}: {moved.new} of its {moved.artifacts} "
+            f"artifacts are new{''.join(f', {shown(name)}' for name in moved.names)}"
+        )
 
 
 @runs_app.command("compare")

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from infra.cli.shell import worded
 from sims_core.engine.execution import Execution
 from sims_core.store.artifacts import StageRequest
 from sims_core.store.store import Store
@@ -30,6 +31,13 @@ PLAIN_INTERVAL_S = 10.0
 
 def describe(cached: bool, seconds: float) -> str:
     return "cached" if cached else f"{seconds:.1f} s"
+
+
+class Worded(logging.Formatter):
+    """Messages with their options as a command line writes them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return worded(super().format(record))
 
 
 class PlainProgress:
@@ -121,7 +129,7 @@ def shown(progress: RunProgress) -> Iterator[None]:
     put away at the end.
     """
     messages = logging.StreamHandler(sys.stderr)
-    messages.setFormatter(logging.Formatter("%(message)s"))
+    messages.setFormatter(Worded("%(message)s"))
     logger = logging.getLogger("sims_core")
     logger.addHandler(messages)
     logger.setLevel(logging.INFO)

@@ -13,6 +13,7 @@ from flows.planned import PlannedRun
 from flows.presets import Preset, find_preset
 from flows.registry import load_flow, load_signature
 from infra.cli.arguments import parse_parameters
+from infra.cli.shell import worded
 from infra.server.named import names_a_server
 from sims_core.common.errors import BadInput
 from sims_core.reports.run_folder import write_run
@@ -69,7 +70,7 @@ def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     rows, to_compute, plan = [], list[StageRequest](), run.plan
     if all(store.is_whole(stage.ref) for stage in plan):
         plan = plan.completed(store)
-    notes = notices(store, (stage.request for stage in plan))
+    notes = [worded(line) for line in notices(store, (stage.request for stage in plan))]
     for arm, stages in plan.groups:
         for stage in stages:
             cached = stage.ref in seen or recompute.takes(store, stage.request)
@@ -191,5 +192,5 @@ def _execute_here(store: Store, run: CheckedRun) -> RunSummary:
         execution = execution_of(run.plan.experiment, settings.execution())
         recompute = Recompute.of(settings.recompute)
         runner = Runner(store, execution, progress, recompute=recompute)
-        whole, outcomes = runner.run_plan(run.plan)
-    return write_run(store, run.planned.ended(whole, outcomes))
+        with runner.ran_plan(run.plan) as (whole, outcomes):
+            return write_run(store, run.planned.ended(whole, outcomes))

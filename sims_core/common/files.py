@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -16,6 +17,8 @@ from sims_core.common.errors import SimsError, StoreError
 
 FSYNC = "SIMS_FSYNC"
 """Set to 0, nothing waits for the disk: for stores whose loss in a power failure is no loss."""
+OFF = ("0", "false", "no", "off", "f", "n")
+"""What turns a setting off, as `Settings` reads it."""
 IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -72,6 +75,15 @@ def full_message(root: Path) -> str:
     )
 
 
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}|probe-[0-9a-f]{32}")
+
+
+def is_partial(path: Path) -> bool:
+    """Whether it is named as a file that has no name yet, or that was written to try the disk: one
+    that is older than the moment it takes was left by a kill."""
+    return PARTIAL.fullmatch(path.name) is not None
+
+
 def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> None:
     """Whole or not at all: written beside `path`, brought to the disk, then renamed.
 
@@ -88,9 +100,14 @@ def write_atomically(path: Path, content: str | bytes, durable: bool = True) -> 
         partial.unlink(missing_ok=True)
 
 
+def waits_for_disk() -> bool:
+    """What SIMS_FSYNC says; it is read anew each time."""
+    return os.environ.get(FSYNC, "1").lower() not in OFF
+
+
 def sync(path: Path) -> None:
     """Waits until a file, or everything under a folder, is on the disk; see SIMS_FSYNC."""
-    if os.environ.get(FSYNC, "1").lower() in ("0", "false", "no", "off"):
+    if not waits_for_disk():
         return
     if path.is_dir():
         for parent, _, files in os.walk(path, topdown=False):
@@ -104,7 +121,7 @@ def sync(path: Path) -> None:
 
 def sync_name(path: Path) -> None:
     """Waits until the name of a file or folder, just given by a rename, is on the disk."""
-    if os.environ.get(FSYNC, "1").lower() not in ("0", "false", "no", "off"):
+    if waits_for_disk():
         _sync(path.parent)
 
 

@@ -7,9 +7,7 @@ import time
 
 from sims_core.common.digest import digest_of, file_sha256
 from sims_core.data.raw import Source
-
-SETTLED_NS = 2_000_000_000
-"""A file that was changed so long ago would show a further change in its times."""
+from sims_core.store.verdicts import SETTLED_NS
 
 _digests: dict[str, str] = {}
 """Of the sources that this process has read, by how they looked."""

@@ -81,7 +81,7 @@ def _how_to_go_on(progress_path: Path, stage: str, wanted: Begun, anew: bool) ->
             kept = None
         else:
             logger.warning(
-                "%s: goes on with work that other code began; --recompute %s begins anew",
+                "%s: goes on with work that other code began; `recompute` %s begins anew",
                 *(stage, stage),
             )
     now = wanted.execution

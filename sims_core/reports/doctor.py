@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from sims_core.common.files import FSYNC, full_message
+from sims_core.common.files import FSYNC, full_message, waits_for_disk
 from sims_core.engine.source import made_by
 from sims_core.store.leases import GATE, is_held
 from sims_core.store.locks import condition, holder
 from sims_core.store.store import Store
+from sims_core.store.version import VERSION
 
 LITTLE_FREE = 1 << 30
 MOST_SKEW_S = 2.0
@@ -46,7 +47,7 @@ def examine(store: Store) -> list[Finding]:
 def _versions() -> Iterator[Finding]:
     made = made_by()
     commit = f", commit {made['commit']}" if made["commit"] else ", not in a clone"
-    yield Finding(f"sims-loop {made['version']}{commit}")
+    yield Finding(f"sims-loop {made['version']}{commit}, for stores of version {VERSION}")
     for name in LIBRARIES:
         try:
             yield Finding(f"{name} {version(name)}")
@@ -60,7 +61,7 @@ def _disk(store: Store) -> Iterator[Finding]:
         yield Finding(full_message(store.root), amiss=True)
     else:
         yield Finding(f"{free / 2**30:.1f} GiB free at {store.root}")
-    if os.environ.get(FSYNC, "1").lower() in ("0", "false", "no", "off"):
+    if not waits_for_disk():
         yield Finding(f"{FSYNC} is off: a power cut may lose what was just made", amiss=True)
     probe = store.root / "locks" / f"probe-{uuid.uuid4().hex}"
     try:

@@ -10,7 +10,8 @@ from typing import Any
 from sims_core.common.errors import BadInput
 from sims_core.evaluation.metric import Figure, Neighborhoods, figures_in
 from sims_core.reports.estimates import Estimate, estimate
-from sims_core.reports.past_runs import METRICS_TABLE, PastRun
+from sims_core.reports.files import METRICS_TABLE
+from sims_core.reports.past_runs import PastRun
 
 AXES = {"t": "generation t", "pollution": "polluting samples |D_p|"}
 """Columns that a table may vary, and what an axis calls them."""

@@ -117,7 +117,7 @@ def _keep(store: Store, run: RunToReport, inputs: str) -> RunSummary | None:
                 return None
         except (OSError, ValidationError):
             return None
-        if _links(folder) != _wanted_links(store, run):
+        if links_of_run(folder) != _wanted_links(store, run):
             return None
         counts = count_stages(run.outcomes)
         summary = drawn.summary.model_copy(update={"stages": counts})
@@ -129,7 +129,7 @@ def problems_of_run(folder: Path) -> list[str]:
     """One line for each file of a run's folder that is not as it was drawn, and each link that
     leads nowhere, by their paths in the folder."""
     dangling = [
-        f"{name}: leads to nothing" for name in _links(folder) if not (folder / name).exists()
+        f"{name}: leads to nothing" for name in links_of_run(folder) if not (folder / name).exists()
     ]
     try:
         drawn = Drawn.model_validate_json(read_regular(folder / DRAWN_FILE))
@@ -158,7 +158,7 @@ def problems_of_run(folder: Path) -> list[str]:
 def artifacts_of_run(folder: Path) -> tuple[set[str], bool]:
     """Where each artifact lies that a run's folder tells of, or leads to; and whether that is all
     that it needs, which is not known where the folder is damaged or an older program drew it."""
-    links = {"/".join(Path(target).parts[-3:]) for target in _links(folder).values()}
+    links = {"/".join(Path(target).parts[-3:]) for target in links_of_run(folder).values()}
     try:
         drawn = Drawn.model_validate_json(read_regular(folder / DRAWN_FILE))
     except FileNotFoundError:
@@ -182,7 +182,7 @@ def _files(folder: Path) -> dict[str, str]:
     }
 
 
-def _links(folder: Path) -> dict[str, str]:
+def links_of_run(folder: Path) -> dict[str, str]:
     """Where each link of a run's folder leads, by its relative path."""
     found: dict[str, str] = {}
     for parent, folders, files in os.walk(folder):

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from sims_core.common.errors import BadInput, DamagedArtifact
-from sims_core.common.files import remove
+from sims_core.common.files import is_partial, remove
 from sims_core.data.names import DATASETS, images_of
 from sims_core.latents.stages import IMPORT_AUTOENCODER, modelled_by
 from sims_core.nets.names import MODELS
@@ -23,9 +23,11 @@ from sims_core.reports.run_folder import artifacts_of_run, lock_run
 from sims_core.store.artifacts import ArtifactRef, Manifest
 from sims_core.store.cache import decoded_folders, decoding, decoding_lock, disk_bytes
 from sims_core.store.leases import gate, is_held, leased, sweep_locks
-from sims_core.store.store import Store
+from sims_core.store.store import TEMPORARY, Store
 
 DAY_S = 86_400.0
+WRITTEN_IN = (".", "records", "results", "datasets", "models", "runs/*", "locks", "cache/decoded/*")
+"""Folders in which single files are given their names, or tried for whether they can be written."""
 NAMES = "(names)"
 """Who needs what was imported under a name, beside the runs; no run can be called that."""
 
@@ -83,7 +85,8 @@ def look(store: Store) -> Held:
         except DamagedArtifact:
             manifests[ref.location] = None
     held = Held(manifests, {})
-    held.needed[NAMES] = held.with_origins(ref.location for ref in _named(store))
+    refs = (ref for found in named(store).values() for ref in found)
+    held.needed[NAMES] = held.with_origins(ref.location for ref in refs)
     for folder in sorted((store.root / "runs").glob("*")):
         if folder.is_dir():
             told, is_all = artifacts_of_run(folder)
@@ -93,19 +96,22 @@ def look(store: Store) -> Held:
     return held
 
 
-def _named(store: Store) -> list[ArtifactRef]:
-    """What the names stand for.
+def named(store: Store) -> dict[str, list[ArtifactRef]]:
+    """What each name stands for, by its file in the store.
 
     Raises:
         BadInput: a name's file is damaged: what it stands for is not known, and must not go.
     """
-    sets = list[ArtifactRef]()
-    for dataset in (DATASETS.find(store, name) for name in DATASETS.given(store)):
-        sets += [images_of(dataset), modelled_by(dataset)]  # also where the latents are damaged
+    found = dict[str, list[ArtifactRef]]()
+    for name in DATASETS.given(store):
+        dataset = DATASETS.find(store, name)
+        refs = [images_of(dataset), modelled_by(dataset)]  # also where the latents are damaged
         if dataset.encoding is not None:
-            sets.append(IMPORT_AUTOENCODER.request(dataset.encoding.autoencoder).ref)
-    models = (MODELS.find(store, name) for name in MODELS.given(store))
-    return [*sets, *(IMPORT_MODEL.request(model).ref for model in models)]
+            refs.append(IMPORT_AUTOENCODER.request(dataset.encoding.autoencoder).ref)
+        found[DATASETS.file(name)] = refs
+    for name in MODELS.given(store):
+        found[MODELS.file(name)] = [IMPORT_MODEL.request(MODELS.find(store, name)).ref]
+    return found
 
 
 def by(held: Held, what: str) -> dict[str, tuple[int, int]]:
@@ -146,9 +152,8 @@ def collect(store: Store, older_than_days: float, dry_run: bool) -> Gone:
     """
     gone, trash = Gone(), list[Path]()
     with gate(store):
-        if not dry_run:
-            swept = sweep_locks(store)
-            gone.leftovers += [path.relative_to(store.root).as_posix() for path in swept]
+        swept = sweep_locks(store, dry_run)
+        gone.leftovers += [path.relative_to(store.root).as_posix() for path in swept]
         running = leased(store)
         held = look(store)
         if held.unclear:
@@ -161,7 +166,7 @@ def collect(store: Store, older_than_days: float, dry_run: bool) -> Gone:
         for location in sorted(candidates):
             path = store.root / location
             lock = store.root / "locks" / f"{path.name}.lock"
-            if path.lstat().st_mtime > before or _is_busy(lock):
+            if not _is_older(path, before) or _is_busy(lock):
                 continue
             gone.artifacts.append(location)
             gone.bytes += held.bytes_of([location])
@@ -194,8 +199,7 @@ def _useless_sets(store: Store, kept: set[str], before: float) -> list[Path]:
     return [
         folder
         for folder in found
-        if folder.lstat().st_mtime <= before
-        and not _is_busy(decoding_lock(store.root, folder.name))
+        if _is_older(folder, before) and not _is_busy(decoding_lock(store.root, folder.name))
     ]
 
 
@@ -215,20 +219,32 @@ def _throw(store: Store, path: Path) -> Path:
 
 
 def _leftovers(store: Store, present: set[str], before: float) -> list[Path]:
-    """Records and Prefect's results of artifacts that are gone; what kills left of renamings."""
+    """Records and Prefect's results of artifacts that are gone; what kills left of renamings, and
+    of files that were written beside their names."""
     digests = {location.rpartition("/")[2] for location in present}
     found = [
         path
         for path in (*(store.root / "records").glob("*.json"), *(store.root / "results").glob("*"))
         if len(path.stem) == 64 and path.stem not in digests and path.is_file()
     ]
-    made = [p for pattern in ("trash-*", "run-*") for p in (store.root / "progress").glob(pattern)]
+    made = [p for pattern in TEMPORARY for p in (store.root / "progress").glob(pattern)]
+    for pattern in WRITTEN_IN:
+        with suppress(FileNotFoundError):  # a run's folder has been drawn anew meanwhile
+            made += [path for path in store.root.glob(f"{pattern}/*") if is_partial(path)]
     # These are in use for moments while somebody works, whatever is asked for.
     settled = min(before, time.time() - DAY_S)
     return [
-        *(path for path in found if path.lstat().st_mtime <= before),
-        *(path for path in made if path.lstat().st_mtime <= settled),
+        *(path for path in found if _is_older(path, before)),
+        *(path for path in made if _is_older(path, settled)),
     ]
+
+
+def _is_older(path: Path, moment: float) -> bool:
+    """Whether it is there, and has not changed since."""
+    try:
+        return path.lstat().st_mtime <= moment
+    except FileNotFoundError:
+        return False
 
 
 def remove_run(store: Store, folder: Path) -> int:

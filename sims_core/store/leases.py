@@ -62,27 +62,48 @@ def needing(store: Store, refs: Iterable[ArtifactRef]) -> Iterator[Lease]:
         lease.write(refs)
     try:
         yield lease
+        _end_those_gone_on_with(store, path)
     finally:
         with suppress(OSError):
             path.unlink(missing_ok=True)
         os.close(lease.file)
 
 
+def _end_those_gone_on_with(store: Store, mine: Path) -> None:
+    """Removes the leases of killed processes that needed nothing but what this one has needed: its
+    work has ended, and so has theirs."""
+    dead = []
+    for path in set((store.root / "locks").glob(f"{LEASE}*")) - {mine}:
+        with suppress(OSError):
+            if not is_held(path):
+                dead.append(path)
+    if not dead:
+        return
+    with suppress(OSError), gate(store):  # one that is just being made is not held yet
+        needed = set(mine.read_text().splitlines())
+        for path in dead:
+            with suppress(FileNotFoundError):
+                if not is_held(path) and needed.issuperset(path.read_text().splitlines()):
+                    path.unlink()
+
+
 def leased(store: Store) -> set[str]:
     """Locations of all artifacts that work needs which is running, or was killed of late and may go
-    on; older leases of the dead are removed.
+    on.
 
     The caller holds the gate.
     """
     needed: set[str] = set()
-    long_ago = time.time() - KILLED_KEPT_S
     for path in (store.root / "locks").glob(f"{LEASE}*"):
         with suppress(FileNotFoundError):  # it has ended meanwhile
-            if is_held(path) or path.lstat().st_mtime > long_ago:
+            if not _is_of_long_ago(path):
                 needed.update(path.read_text().splitlines())
-            else:
-                path.unlink()
     return needed
+
+
+def _is_of_long_ago(lease: Path) -> bool:
+    """Whether its process was killed, and nobody will go on with its work any more."""
+    return not is_held(lease) and lease.lstat().st_mtime <= time.time() - KILLED_KEPT_S
 
 
 def is_held(path: Path) -> bool:
@@ -97,11 +118,12 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def sweep_locks(store: Store) -> list[Path]:
-    """Removes the files of locks that a kill left behind; those that are held stay.
+def sweep_locks(store: Store, dry_run: bool) -> list[Path]:
+    """Removes the files of locks that a kill left behind, and leases that count no more; what is
+    held stays. The caller holds the gate.
 
     Returns:
-        What was removed.
+        What was removed, or would be.
     """
     removed = []
     for path in (store.root / "locks").glob("*.lock"):
@@ -111,8 +133,15 @@ def sweep_locks(store: Store) -> list[Path]:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if is_named(file, path):  # else somebody has made and locked another meanwhile
-                        path.unlink()
+                        if not dry_run:
+                            path.unlink()
                         removed.append(path)
                 finally:
                     os.close(file)
+    for path in (store.root / "locks").glob(f"{LEASE}*"):
+        with suppress(OSError):
+            if _is_of_long_ago(path):
+                if not dry_run:
+                    path.unlink()
+                removed.append(path)
     return removed

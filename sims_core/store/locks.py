@@ -36,6 +36,8 @@ LONGEST_POLL_S = 0.25
 COMPUTING = "which another run is computing"
 MARK = b'{"lock"'
 """What the content of a lock's file begins with."""
+LONGEST = 4096
+"""Bytes of it that are read."""
 
 
 @contextmanager
@@ -114,14 +116,19 @@ def _opened(path: Path) -> int:
         raise
     try:
         found = os.fstat(file)
-        head = os.pread(file, len(MARK), 0) if stat.S_ISREG(found.st_mode) else b"?"
+        head = os.pread(file, LONGEST, 0) if stat.S_ISREG(found.st_mode) else b"?"
     except BaseException:
         os.close(file)
         raise
-    if found.st_nlink > 1 or (head and head != MARK):  # another file, which must stay as it is
+    if found.st_nlink > 1 or not _is_of_a_lock(head):  # another file, which must stay as it is
         os.close(file)
         raise StoreError(f"{path} is in the way of a lock: remove it")
     return file
+
+
+def _is_of_a_lock(content: bytes) -> bool:
+    """Whether a holder wrote it, or a power cut has cut or emptied what one wrote."""
+    return content.startswith(MARK) or MARK.startswith(content.rstrip(b"\0"))
 
 
 def is_named(file: int, path: Path) -> bool:
@@ -149,7 +156,7 @@ def holder(path: Path) -> dict[str, Any] | None:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            said = json.loads(os.pread(file, 4096, 0))
+            said = json.loads(os.pread(file, LONGEST, 0))
         finally:
             os.close(file)
         return {"host": str(said["host"]), "pid": int(said["pid"]), "since": str(said["since"])}

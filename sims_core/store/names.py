@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from sims_core.common.errors import BadInput, StoreError
-from sims_core.common.files import read_regular, write_atomically
+from sims_core.common.files import read_regular, sync_name, write_atomically
 from sims_core.common.frozen import Frozen
 from sims_core.common.sealed import open_fields, seal_fields
 from sims_core.store.locks import locked
@@ -46,9 +46,12 @@ class Names(Generic[T]):
         """Lets `name` stand for `thing` from now on."""
         path = self._path(store, name)
         try:
-            path.parent.mkdir(exist_ok=True)
+            if not path.parent.is_dir():
+                path.parent.mkdir(exist_ok=True)
+                sync_name(path.parent)
             fields = seal_fields(thing.model_dump(mode="json"))
             write_atomically(path, json.dumps(fields, ensure_ascii=False))
+            sync_name(path)
         except (IsADirectoryError, FileExistsError, NotADirectoryError) as error:
             raise StoreError(
                 f"{error.filename2 or error.filename} is in the way: move it"

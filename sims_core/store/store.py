@@ -12,6 +12,7 @@ Layout under the root:
     results/                    Prefect's results: references, a few hundred bytes each
     runs/<run name>/            what people look at: report, metrics, links into artifacts/
     cache/decoded/<digest>/     decoded images, which trainings map (see data/decoded.py)
+    version                     of this layout (see version.py)
     verified                    which entries were read to the last byte, and looked how then
 
 No manifest, no artifact: an entry is made under progress/ and renamed when whole. A reader checks
@@ -55,9 +56,14 @@ from sims_core.store.artifacts import (
 )
 from sims_core.store.locks import locked
 from sims_core.store.verdicts import Stamp, Verdicts
+from sims_core.store.version import VERSION_FILE, check_version, mark_version
 
 RECORD_FILE = "record.json"
 """Under progress/<digest>: the record of an entry whose folder may have its name already."""
+
+
+TEMPORARY = ("trash-*", "run-*", "import-*")
+"""Under progress/: replaced entries, half-made views, half-read archives."""
 
 
 class Store:
@@ -66,7 +72,12 @@ class Store:
     FOLDERS = ("artifacts", "progress", "locks", "records", "datasets", "results", "runs")
 
     def __init__(self, root: Path) -> None:
+        """
+        Raises:
+            StoreError: a newer program made the store.
+        """
         self.root = root
+        self._has_version = check_version(root)
         self._verified: dict[ArtifactRef, str] = {}
         self._verdicts = Verdicts(root)
         self._writable = False
@@ -76,7 +87,8 @@ class Store:
         """Opens a store, making its folders, and proves that it can be written.
 
         Raises:
-            StoreError: the path is a file, cannot be made or written, or (create=False) is absent.
+            StoreError: the path is a file, cannot be made or written, (create=False) is absent, or
+                is a newer program's.
         """
         root = Path(root).expanduser().absolute()
         store = cls(root)
@@ -86,9 +98,16 @@ class Store:
             return store
         probe = root / "locks" / f"probe-{uuid.uuid4().hex}"
         try:
+            there = {path.name for path in root.iterdir()} if root.is_dir() else set()
             for folder in cls.FOLDERS:
                 (root / folder).mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"probe")
+            if not store._has_version:
+                mark_version(root)
+            if not there.issuperset((*cls.FOLDERS, VERSION_FILE)):
+                sync_name(root / VERSION_FILE)
+                with suppress(PermissionError):  # a folder of somebody else's
+                    sync_name(root)
         except OSError as error:
             if is_full(error):
                 raise StoreError(full_message(root)) from error
@@ -104,9 +123,9 @@ class Store:
         return store
 
     def _sweep(self) -> None:
-        """Removes replaced entries and half-made views that a kill left behind over a day ago."""
+        """Removes what a kill left behind over a day ago of what has no name yet, or any more."""
         yesterday = time.time() - 86_400
-        for pattern in ("trash-*", "run-*"):
+        for pattern in TEMPORARY:
             for path in (self.root / "progress").glob(pattern):
                 with suppress(FileNotFoundError):  # another process sweeps too
                     if path.lstat().st_mtime < yesterday:
@@ -312,7 +331,9 @@ class Store:
 
         Two callers for one target must hold a lock.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sync_name(target.parent)
         if target.is_symlink() or target.is_file():
             target.unlink()
         elif target.exists():

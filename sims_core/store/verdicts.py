@@ -25,7 +25,8 @@ from sims_core.store.locks import locked
 
 VERDICTS_FILE = "verified"
 SETTLED_NS = 2_000_000_000
-"""The coarsest clock of a file system in use (FAT) counts in steps of two seconds."""
+"""A file that was changed so long ago would show a further change in its times: the coarsest clock
+of a file system in use (FAT) counts in steps of two seconds."""
 DAMAGED = "-"
 """Stands in a line for the digest: the entry is no longer believed."""
 COMPACT_ABOVE = 1000

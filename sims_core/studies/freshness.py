@@ -18,8 +18,8 @@ from sims_core.engine.source import code_digest, source_digest
 from sims_core.store.artifacts import ArtifactRef, Record, StageRequest
 from sims_core.store.store import Store
 
-BY_OTHER_CODE = "cached, made by other code: raise its version, or --recompute"
-FROM_OTHER_INPUTS = "cached, made of inputs that were computed again since: --recompute"
+BY_OTHER_CODE = "cached, made by other code: raise its version, or pass `recompute`"
+FROM_OTHER_INPUTS = "cached, made of inputs that were computed again since: pass `recompute`"
 
 
 def _is_by_other_code(request: StageRequest, record: Record) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -177,13 +178,22 @@ class Runner:
         return outcomes
 
     def run_plan(self, plan: P, run_groups: RunGroups[P] | None = None) -> tuple[P, list[Outcome]]:
+        """As `ran_plan`, for who needs the artifacts no more than anybody."""
+        with self.ran_plan(plan, run_groups) as done:
+            return done
+
+    @contextmanager
+    def ran_plan(
+        self, plan: P, run_groups: RunGroups[P] | None = None
+    ) -> Iterator[tuple[P, list[Outcome]]]:
         """Runs a plan, and what it plans anew from the findings of its first groups.
 
         Args:
             run_groups: Runs groups of a plan, given both; one after the other if not given.
 
-        Returns:
-            The whole plan, and how each of its stages came about.
+        Yields:
+            The whole plan, and how each of its stages came about; until the context is left nobody
+            tidies away what was taken or made.
         """
         run_groups = run_groups or self.run_groups
         self._say_what_is_not_fresh(plan.groups)
@@ -194,7 +204,7 @@ class Runner:
             lease.add(_taken_or_made(whole))
             self._say_what_is_not_fresh(added)
             outcomes += run_groups(whole, added)
-        return whole, outcomes
+            yield whole, outcomes
 
     def run_groups(self, plan: Plan, groups: Sequence[Group]) -> list[Outcome]:
         """Runs groups one after the other, here."""

@@ -53,7 +53,7 @@ PARENT = """
 import sys, time
 from prefect import flow
 from flows.planned import PlannedRun
-from flows.pool import run_stages
+from flows.pool import ran_stages
 from infra.cli.runs import check_run
 from sims_core.settings import open_store
 
@@ -61,7 +61,8 @@ from sims_core.settings import open_store
 def bench():
     checked = check_run("sims-loop/digits", sys.argv[1:])
     began = time.monotonic()
-    run_stages(open_store(), checked.planned)
+    with ran_stages(open_store(), checked.planned):
+        pass
     assert "torch" not in sys.modules
     print("WALL", time.monotonic() - began)
 

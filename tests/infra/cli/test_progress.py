@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 
 import pytest
@@ -55,3 +56,9 @@ def test_bars_on_a_terminal(columns, monkeypatch):
     printed = " ".join(terminal.getvalue().split())
     assert "sims omega=1 |D_s|=32: t=0: 1.0 s" in printed
     assert "t=1: cached" not in printed
+
+
+def test_options_in_what_stages_say_are_worded_as_the_command_line_writes_them(capsys):
+    with progress.shown(PlainProgress(1)):
+        logging.getLogger("sims_core.studies").warning("%s: pass `recompute` %s", "train", "train")
+    assert "train: pass --recompute train\n" in capsys.readouterr().err

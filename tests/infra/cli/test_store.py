@@ -12,48 +12,7 @@ from infra.cli.main import app
 from sims_core.common.errors import BadInput
 from sims_core.data.config import Contents, ImportConfig, ImportedSet
 from sims_core.data.names import DATASETS, images_of
-from sims_core.store.store import Store, read_record
-
-POINTS = {
-    **{"generations": "1", "pollution_sizes": "50", "omegas": "1", "run_name": "points"},
-    **{"scan_omegas": "[]", "scan_budgets": "[]"},
-    "model.net": '{"kind": "exact_gaussian"}',
-    "data.num_points": "50",
-    "data.replicates": "2",
-    "point_evaluation.num_points": "50",
-    "point_evaluation.empirical_points": "10",
-    "point_evaluation.bootstrap": "100",
-}
-
-
-def arguments(store, *options):
-    parameters = [word for name, value in POINTS.items() for word in ("-p", f"{name}={value}")]
-    words = ["run", "sims-loop/gaussian2d-quick", *parameters, "--direct", *options]
-    return [*words, "--store", str(store)]
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    for name in ("SIMS_STORE", "SIMS_RECOMPUTE"):
-        monkeypatch.setenv(name, "")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMS_STORE", "")
-        patch.setenv("SIMS_THREADS", "1")
-        root = tmp_path_factory.mktemp("made") / "store"
-        done = CliRunner().invoke(app, arguments(root))
-        assert done.exit_code == 0, done.output
-    return root
-
-
-@pytest.fixture
-def store(made, tmp_path):
-    """A copy that a test may damage."""
-    shutil.copytree(made, tmp_path / "store", symlinks=True)
-    return Store.open(tmp_path / "store")
+from sims_core.store.store import read_record
 
 
 @pytest.fixture
@@ -160,13 +119,13 @@ def test_no_bit_of_a_record_turns_it_into_another(store, verify):
     assert verify(store) == [f"records/{path.name}: unreadable, or differs from its checksum"]
 
 
-def test_an_unknown_stage_is_not_computed_again(store):
+def test_an_unknown_stage_is_not_computed_again(store, arguments):
     done = CliRunner().invoke(app, arguments(store.root, "--recompute", "trian"))
     assert done.exit_code == 2
     assert "error: no stage 'trian' to compute again; stages: prepare," in done.stderr
 
 
-def test_recompute_computes_anew_and_is_shown_by_a_dry_run(store):
+def test_recompute_computes_anew_and_is_shown_by_a_dry_run(store, arguments):
     options = ("--recompute", "evaluate_points")
     plan = CliRunner().invoke(app, arguments(store.root, *options, "--dry-run", "--json"))
     rows = json.loads(plan.stdout)

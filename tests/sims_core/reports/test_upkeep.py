@@ -12,6 +12,7 @@ import time
 import pytest
 
 from sims_core.common.errors import BadInput
+from sims_core.common.files import is_partial, write_atomically
 from sims_core.data.config import Contents, GaussianData, ImportConfig, ImportedSet
 from sims_core.data.names import DATASETS, images_of
 from sims_core.data.stages import IMPORT
@@ -150,6 +151,47 @@ def test_what_a_process_needs_stays_while_it_runs_and_for_a_month_where_it_was_k
     os.utime(lease, (long_ago, long_ago))
     assert len(collect(store, 0, dry_run=False).artifacts) == 2
     assert list((store.root / "locks").iterdir()) == []
+
+
+def test_the_lease_of_a_killed_process_ends_when_its_work_has_been_gone_on_with(store, chain):
+    words = [sys.executable, "-c", HOLD, str(store.root), chain["f"].model_dump_json()]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"needed\n"
+        process.kill()
+    with needing(store, [chain["e"]]):
+        pass
+    assert leased(store) == {chain["f"].location}, "other work has ended"
+    with pytest.raises(KeyError), needing(store, [chain["e"], chain["f"]]):
+        raise KeyError
+    assert leased(store) == {chain["f"].location}, "it has failed"
+    with needing(store, [chain["e"], chain["f"]]):
+        pass
+    assert list((store.root / "locks").iterdir()) == []
+
+
+def test_what_kills_left_of_files_that_were_being_written_goes_after_a_day(store, chain):
+    names = [
+        write_partial(store.root / folder)
+        for folder in ("records", "datasets", "models", "results", "runs/one", "locks", ".")
+    ]
+    left = [path.relative_to(store.root).as_posix() for path in names]
+    assert not set(left) & set(collect(store, 0, dry_run=True).leftovers), "it may be in use"
+    for path in names:
+        os.utime(path, (0, 0))
+    assert set(left) <= set(collect(store, 0, dry_run=True).leftovers)
+    collect(store, 0, dry_run=False)
+    assert not any(path.exists() for path in names)
+
+
+def write_partial(folder):
+    """The file that `write_atomically` leaves when it is killed before its renaming."""
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", lambda *names: None)
+        patch.setattr(type(folder), "unlink", lambda path, missing_ok: None)
+        write_atomically(folder / "a.json", "{}")
+    (path,) = (path for path in folder.iterdir() if is_partial(path))
+    return path
 
 
 def test_leftovers_of_kills_go(store, chain):

@@ -187,3 +187,14 @@ def test_what_a_killed_holder_wrote_is_no_obstacle(tmp_path):
         assert holder(path) is None
         with locked(path, "it"):
             assert holder(path)["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", bytes(90), b'{"lo', b'{"lock": 1, "host": "gpu1", "p' + bytes(60)]
+)
+def test_what_a_power_cut_left_of_a_locks_file_locks_nobody_out(content, tmp_path):
+    path = tmp_path / "a.lock"
+    path.write_bytes(content)
+    with locked(path, "a"):
+        assert holder(path)["pid"] == os.getpid()
+    assert not path.exists()

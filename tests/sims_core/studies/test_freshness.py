@@ -29,7 +29,7 @@ EXPERIMENT = Experiment(
     point_evaluation=PointEvaluationConfig(num_points=50, empirical_points=10, bootstrap=100),
 )
 ARMS = (Arm(method=Standard(), loop=LoopKind.fresh_data, pollution_size=20),)
-BY_OTHER_CODE = "train: cached, made by other code: raise its version, or --recompute train"
+BY_OTHER_CODE = "train: cached, made by other code: raise its version, or pass `recompute` train"
 
 
 @pytest.fixture
@@ -119,7 +119,9 @@ def test_a_run_that_ends_early_leaves_nothing_unsaid(run_plan, changed, caplog, 
         run_plan(caplog, "train")
     monkeypatch.setattr(run, "_compute", real)
     _, said = run_plan(caplog)
-    told = "generate_points: cached, made of inputs that were computed again since: --recompute"
+    told = (
+        "generate_points: cached, made of inputs that were computed again since: pass `recompute`"
+    )
     assert f"{told} generate_points" in said
     computed, said = run_plan(caplog, "train")
     assert computed.count("generate_points") == 2
