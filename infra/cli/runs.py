@@ -16,7 +16,7 @@ from infra.cli.arguments import parse_parameters
 from infra.server.named import names_a_server
 from sims_core.reports.run_folder import write_run
 from sims_core.reports.summary import RunSummary
-from sims_core.settings import Settings, writable_store
+from sims_core.settings import Settings, with_bucket, writable_store
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.freshness import Recompute, notices
@@ -61,7 +61,7 @@ def check_run(full_name: str, texts: list[str]) -> CheckedRun:
 def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     """Every stage of the plan and whether the store holds it; writes nothing."""
     settings = Settings.read()
-    store = Store(settings.store.expanduser().absolute())
+    store = with_bucket(Store(settings.store.expanduser().absolute()))
     recompute = Recompute.of(settings.recompute)
     seen: set[ArtifactRef] = set()
     rows, plan = [], run.plan
@@ -166,7 +166,7 @@ def execute_directly(run: CheckedRun) -> RunSummary:
     Raises:
         SimsError: a stage failed; what was finished stays.
     """
-    return _execute_here(Store.open(Settings.read().store), run)
+    return _execute_here(with_bucket(Store.open(Settings.read().store)), run)
 
 
 def _execute_here(store: Store, run: CheckedRun) -> RunSummary:
