@@ -31,7 +31,7 @@ class Behind(Protocol):
         """Brings every byte of the entry into the store, if it has them."""
 
     def publish(self, ref: ArtifactRef) -> None:
-        """Brings a whole entry of the store there, unless it is there. The caller holds its lock."""
+        """Brings a whole entry there, unless it is there already. The caller holds its lock."""
 
     def publish_run(self, folder: Path) -> None:
         """Brings there what people look at of a run."""

@@ -157,7 +157,7 @@ class Bucket:
     def _clear(self, lease: Lease) -> None:
         """The artifact is in the bucket: its unfinished work and its leases go."""
         try:
-            unfinished.forget(self.client, lease.ref)
+            unfinished.forget(self.client, self.store, lease.ref)
         except StoreError as error:  # the artifact is there: this is no more than room
             logger.warning("%s", error)
         lease.end()

@@ -78,8 +78,10 @@ def touch(store: Store, ref: ArtifactRef) -> None:
 
 def last_used(store: Store, ref: ArtifactRef) -> float:
     """Seconds since the epoch."""
-    found = [store.root / NOTES_FOLDER / ref.digest, store.path(ref) / MANIFEST_FILE]
-    return max((path.stat().st_mtime for path in found if path.exists()), default=0.0)
+    for path in (store.root / NOTES_FOLDER / ref.digest, store.path(ref) / MANIFEST_FILE):
+        if path.exists():
+            return path.stat().st_mtime
+    return 0.0
 
 
 def note(store: Store, ref: ArtifactRef, text: str) -> None:

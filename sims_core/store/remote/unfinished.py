@@ -21,6 +21,7 @@ from sims_core.common.errors import StoreError
 from sims_core.common.files import remove
 from sims_core.common.kept import SUFFIX, content_sha256
 from sims_core.store.artifacts import ArtifactRef, FileEntry
+from sims_core.store.behind import NOTES_FOLDER
 from sims_core.store.remote.client import Client
 from sims_core.store.remote.lease import Lease
 from sims_core.store.remote.names import PROGRESS, files_of, opened_json, sealed_json
@@ -31,8 +32,6 @@ logger = logging.getLogger("sims_core.store")
 BEGUN = "execution.json"
 """How the stage was begun (sims_core/engine/run.py): nothing is gone on with without it."""
 STATE = "state/"
-EPOCH_FILE = "epoch"
-"""Under progress/<digest>/ of a store: which epoch's work in which bucket it is."""
 
 
 def _folder(ref: ArtifactRef) -> str:
@@ -53,10 +52,10 @@ def _epoch_of(key: str) -> int:
     return int(text) if len(text) == 12 and text.isascii() and text.isdigit() else 0
 
 
-def forget(client: Client, ref: ArtifactRef, before: int | None = None) -> None:
-    """Removes unfinished work: all, or that of epochs before one."""
-    keys = [key for key, _ in client.list(_folder(ref))]
-    client.delete([key for key in keys if before is None or _epoch_of(key) < before])
+def forget(client: Client, store: Store, ref: ArtifactRef) -> None:
+    """Removes the bucket's unfinished work: the artifact is there."""
+    client.delete([key for key, _ in client.list(_folder(ref))])
+    _epoch_path(store, ref).unlink(missing_ok=True)
 
 
 def restore(client: Client, store: Store, ref: ArtifactRef, epoch: int) -> None:
@@ -65,7 +64,7 @@ def restore(client: Client, store: Store, ref: ArtifactRef, epoch: int) -> None:
     keys = [key for key, _ in client.list(_folder(ref)) if key.endswith(".json")]
     latest = max((e for e in map(_epoch_of, keys) if e < epoch), default=0)
     target = store.progress_path(ref)
-    if not latest or _own_epoch(client, target) >= latest:
+    if not latest or ((target / BEGUN).is_file() and _own_epoch(client, store, ref) >= latest):
         return
     found = client.get(_index_key(ref, latest))
     fields = opened_json(found[0]) if found is not None else {}
@@ -102,9 +101,15 @@ def _bring(client: Client, key: str, path: Path, entry: FileEntry) -> bool:
     return True
 
 
-def _own_epoch(client: Client, progress: Path) -> int:
+def _epoch_path(store: Store, ref: ArtifactRef) -> Path:
+    """The file that says which epoch's work, in which bucket, the store's own is. It lies apart
+    from that work, which the stage removes when it likes to."""
+    return store.root / NOTES_FOLDER / f"{ref.digest}.epoch"
+
+
+def _own_epoch(client: Client, store: Store, ref: ArtifactRef) -> int:
     try:
-        bucket, epoch = (progress / EPOCH_FILE).read_text().split()
+        bucket, epoch = _epoch_path(store, ref).read_text().split()
         return int(epoch) if bucket == client.id else 0
     except (OSError, ValueError):
         return 0
@@ -139,6 +144,8 @@ class Upload:
         """Brings there what is whole now. What fails is tried again at the next time."""
         try:
             self._once()
+        except FileNotFoundError:  # the stage has taken it into the artifact
+            pass
         except (StoreError, OSError) as error:
             logger.warning("%s: unfinished work is not uploaded: %s", self.lease.ref.short, error)
 
@@ -161,12 +168,13 @@ class Upload:
         said = {name: entry.model_dump() for name, entry in entries.items()}
         index = {"host": os.uname().nodename, "files": said}
         self.client.put(_index_key(ref, epoch), sealed_json(index))
-        (progress / EPOCH_FILE).write_text(f"{self.client.id} {epoch}")
+        _epoch_path(self.store, ref).write_text(f"{self.client.id} {epoch}")
         gone = known - {entry.sha256 for entry in entries.values()}
         self.client.delete([_data_key(ref, epoch, sha256) for sha256 in sorted(gone)])
         self._sent = entries
         if self._is_first:  # this epoch's work has all that those before had
-            forget(self.client, ref, before=epoch)
+            keys = [key for key, _ in self.client.list(_folder(ref))]
+            self.client.delete([key for key in keys if _epoch_of(key) < epoch])
             self._is_first = False
 
 

@@ -77,9 +77,7 @@ DYING = """
     sys.path[:0] = [{modules!r}, {tests!r}]
     from pathlib import Path
     from sims_core.engine.execution import Execution
-    from sims_core.engine.execution import Execution
-from sims_core.engine.run import run_stage
-    from sims_core.engine.stage import Stage
+    from sims_core.engine.run import run_stage
     from sims_core.store.artifacts import StageRequest
     from sims_core.store.remote.bucket import attach
     from sims_core.store.store import Store
