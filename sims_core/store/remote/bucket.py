@@ -17,7 +17,7 @@ from sims_core.common.errors import DamagedArtifact, StoreError
 from sims_core.store.artifacts import MANIFEST_FILE, ArtifactRef, StageRequest
 from sims_core.store.behind import NOTES_FOLDER, is_evicted
 from sims_core.store.remote import holds, runs, unfinished
-from sims_core.store.remote.client import QUICK_S, Client, connect
+from sims_core.store.remote.client import QUICK_S, BucketError, Client, connect
 from sims_core.store.remote.entries import Entries
 from sims_core.store.remote.lease import Lease, Waiting
 from sims_core.store.store import Store
@@ -132,8 +132,8 @@ class Bucket:
                     raise
                 upload.stop()
                 self._publish(ref, replace=again)
-        except BaseException:
-            lease.release()
+        except BaseException as error:
+            lease.release(answers=not isinstance(error, BucketError))
             raise
         self._clear(lease)
         self._make_room(keep=ref)

@@ -26,7 +26,7 @@ except ImportError:
     ) from None
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ObjectStore, RetryConfig
 
 SCHEMES = ("s3", "gs", "az", "file")
 VALID = "s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or file:///folder"
@@ -208,15 +208,10 @@ def connect(url: str, retry_s: float = RETRY_S) -> Client:
                 "that can be written"
             ) from None
         return Client(LocalStore(folder), url)
+    # No client_options: those of the environment (AWS_ALLOW_HTTP) would count no more.
+    retries: RetryConfig = {"max_retries": 30, "retry_timeout": timedelta(seconds=retry_s)}
     try:
-        return Client(from_url(url, retry_config=_retries(retry_s), client_options=_WAITS), url)
+        return Client(from_url(url, retry_config=retries), url)
     except (exceptions.BaseError, ValueError) as error:
         said = str(error).split("\n")[0]
         raise BadInput(f"SIMS_REMOTE is {url!r}: {said}; want {VALID}") from None
-
-
-_WAITS: ClientConfig = {"connect_timeout": timedelta(seconds=5)}
-
-
-def _retries(seconds: float) -> RetryConfig:
-    return {"max_retries": 30, "retry_timeout": timedelta(seconds=seconds)}

@@ -79,7 +79,7 @@ class Entries:
             return None
         finally:
             remove(folder)
-        self._take_record(ref)
+        self._take_record(ref, manifest)
         size = sum(entry.size for entry in manifest.files.values())
         logger.info("%s: fetched from the bucket, %d bytes", ref.short, size)
         return manifest
@@ -103,9 +103,9 @@ class Entries:
             for _ in pool.map(bring, files.items()):
                 pass
 
-    def _take_record(self, ref: ArtifactRef) -> None:
+    def _take_record(self, ref: ArtifactRef, manifest: Manifest) -> None:
         """What the bucket says of how it was computed, in the place of what the store says."""
-        found, path = self.client.get(record_key(ref)), self.store.record_path(ref)
+        found, path = self.client.get(record_key(manifest)), self.store.record_path(ref)
         path.unlink(missing_ok=True)
         if found is not None:
             partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -131,7 +131,7 @@ class Entries:
         content = (folder / MANIFEST_FILE).read_bytes()
         self._upload(folder, ours.files)
         if (record := self.store.record_path(ref)).is_file():
-            self.client.put(record_key(ref), record.read_bytes())
+            self.client.put(record_key(ours), record.read_bytes())
         key = manifest_key(ref)
         while not self.client.create(key, content):
             found = self.client.get(key)

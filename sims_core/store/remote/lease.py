@@ -78,8 +78,15 @@ class Lease:
         if self._thread.is_alive():
             self._thread.join()
 
-    def release(self) -> None:
-        """The stage is not finished: whoever wants it may go on at once."""
+    def release(self, answers: bool = True) -> None:
+        """The stage is not finished: whoever wants it may go on at once.
+
+        Args:
+            answers: Whether the bucket does; where it does not, the lease expires.
+        """
+        if not answers:
+            self._over.set()
+            return
         self._stop()
         with suppress(StoreError):  # then it expires
             if not self.lost:

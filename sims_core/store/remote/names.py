@@ -2,7 +2,7 @@
 
     blobs/<sha256>                    bytes of files, each under its digest
     manifests/<kind>/<digest>.json    an artifact: created last, by whoever is first
-    records/<digest>.json             when and how long it was computed
+    records/<digest>/<content>.json   when and how long it was computed, if it has these bytes
     leases/<digest>/<epoch>           who is computing it
     progress/<digest>/<epoch>.json    what there is of an unfinished one, and under
     progress/<digest>/<epoch>/        its bytes
@@ -40,8 +40,9 @@ def manifest_key(ref: ArtifactRef) -> str:
     return f"{MANIFESTS}/{ref.kind}/{ref.digest}.json"
 
 
-def record_key(ref: ArtifactRef) -> str:
-    return f"{RECORDS}/{ref.digest}.json"
+def record_key(manifest: Manifest) -> str:
+    """Of two hosts that make other bytes of one artifact each has its own."""
+    return f"{RECORDS}/{manifest.request.digest}/{manifest.content}.json"
 
 
 def ref_of(key: str) -> ArtifactRef | None:
