@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -161,8 +160,3 @@ class Entries:
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             for _ in pool.map(bring, files.items()):
                 pass
-
-
-def total_bytes(files: Iterable[FileEntry]) -> int:
-    """What files hold together."""
-    return sum(entry.size for entry in files)
