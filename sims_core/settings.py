@@ -66,6 +66,15 @@ class Settings(BaseSettings):
     fsync: bool = True
     """Whether what is given a name is on the disk before (sims_core/common/files.py reads it)."""
 
+    remote: str | None = None
+    """The bucket behind the store: s3://bucket/prefix, gs://, az:// or file:///folder."""
+    cache_bytes: Annotated[int, Field(ge=0)] | None = None
+    """With a bucket, what artifacts may hold of the store's disk; unset: no limit."""
+    remote_lease_s: Annotated[float, Field(ge=1)] = 60.0
+    """Another host takes a stage over whose host was not heard of for so long."""
+    remote_upload_s: Annotated[float, Field(gt=0)] = 60.0
+    """Checkpoints and finished shards are brought to the bucket so often."""
+
     @classmethod
     def read(cls) -> Settings:
         """The settings of this process.
@@ -150,7 +159,28 @@ def open_store() -> Store:
             f"there is no store at {root}: mount it on this machine, or start the worker with "
             "SIMS_STORE naming it; `sims setup` makes a new one"
         )
-    return Store.open(root)
+    return with_bucket(Store.open(root))
+
+
+def with_bucket(store: Store) -> Store:
+    """The store, with the bucket behind it that SIMS_REMOTE names, if it names one.
+
+    Raises:
+        BadInput: it is no bucket, or one that cannot be used by several hosts.
+        StoreError: it does not answer.
+    """
+    settings = Settings.read()
+    if settings.remote is not None:
+        from sims_core.store.remote.bucket import attach  # nobody else needs obstore
+
+        attach(
+            store,
+            settings.remote,
+            lease_s=settings.remote_lease_s,
+            upload_s=settings.remote_upload_s,
+            cache_bytes=settings.cache_bytes,
+        )
+    return store
 
 
 def writable_store() -> Store:
@@ -160,6 +190,6 @@ def writable_store() -> Store:
         BadInput: it cannot be written.
     """
     try:
-        return Store.open(Settings.read().store)
+        return with_bucket(Store.open(Settings.read().store))
     except StoreError as error:
         raise BadInput(str(error)) from None

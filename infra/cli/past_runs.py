@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.cli.bucket import RemoteOption, remote_runs
 from infra.cli.shell import (
     JsonOption,
     StoreOption,
@@ -33,9 +34,15 @@ RunArgument = Annotated[
 
 
 @runs_app.command("ls")
-def runs_ls(store: StoreOption = None, as_json: JsonOption = False) -> None:
+def runs_ls(
+    store: StoreOption = None, remote: RemoteOption = False, as_json: JsonOption = False
+) -> None:
     """List the runs, the latest first: when, preset, what differs from it, seeds, main figure."""
     with errors():
+        if remote:
+            with remote_runs() as (url, found):
+                print_list(url, "runs", [_row(run) for run in found], _line, as_json)
+            return
         from sims_core.reports.past_runs import past_runs
 
         opened = existing_store(store)

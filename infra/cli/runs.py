@@ -18,7 +18,7 @@ from infra.server.named import names_a_server
 from sims_core.common.errors import BadInput
 from sims_core.reports.run_folder import write_run
 from sims_core.reports.summary import RunSummary
-from sims_core.settings import Settings, writable_store
+from sims_core.settings import Settings, with_bucket, writable_store
 from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.store.store import Store
 from sims_core.studies.absent_files import absent_files
@@ -64,7 +64,7 @@ def check_run(full_name: str, texts: list[str]) -> CheckedRun:
 def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
     """Every stage of the plan and whether the store holds it; writes nothing."""
     settings = Settings.read()
-    store = Store(settings.store.expanduser().absolute())
+    store = with_bucket(Store(settings.store.expanduser().absolute()))
     recompute = Recompute.of(settings.recompute)
     seen: set[ArtifactRef] = set()
     rows, to_compute, plan = [], list[StageRequest](), run.plan
@@ -180,7 +180,7 @@ def execute_directly(run: CheckedRun) -> RunSummary:
     """
     if run.parameters["arms"] == "pool":
         raise BadInput("arms=pool wants a Prefect server, which `direct` does without")
-    return _execute_here(Store.open(Settings.read().store), run)
+    return _execute_here(with_bucket(Store.open(Settings.read().store)), run)
 
 
 def _execute_here(store: Store, run: CheckedRun) -> RunSummary:

@@ -82,7 +82,7 @@ def existing_store(store: Path | None) -> Store:
 
 
 def print_list(
-    store: Store,
+    store: Store | str,
     what: str,
     rows: Sequence[dict[str, Any]],
     text: Callable[[dict[str, Any]], str],
@@ -92,12 +92,14 @@ def print_list(
     """What every `ls` prints: a line for each row and how many there are, or one JSON object.
 
     Args:
+        store: where they are; a bucket by its URL.
         what: what the rows are, in the plural; without spaces it is their key in the JSON object.
         more: what the JSON object has beside the rows.
     """
+    place = store if isinstance(store, str) else str(store.root)
     if as_json:
-        print(json.dumps({"store": str(store.root), what.replace(" ", ""): rows, **more}))
+        print(json.dumps({"store": place, what.replace(" ", ""): rows, **more}))
         return
     for row in rows:
         print(text(row))
-    print(f"{len(rows)} {what} in {store.root}")
+    print(f"{len(rows)} {what} in {place}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.cli.bucket import RemoteOption, du_remote, store_pull, store_push, verify_remote
 from infra.cli.shell import JsonOption, StoreOption, errors, existing_store, print_list
 from sims_core.common.shown import shown
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.store.store import Store
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store.")
+store_app.command("push")(store_push)
+store_app.command("pull")(store_pull)
 
 
 @store_app.command("ls")
@@ -53,10 +56,15 @@ def _describe(store: Store, ref: ArtifactRef) -> dict[str, str | int]:
 
 
 @store_app.command("verify")
-def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None:
+def store_verify(
+    store: StoreOption = None, remote: RemoteOption = False, as_json: JsonOption = False
+) -> None:
     """Check every file of artifacts, names, records and runs; exit 1 and one line for each that is
     damaged or missing."""
     with errors():
+        if remote:
+            verify_remote(as_json)
+            return
         from sims_core.data.decoded import decoded_sets
         from sims_core.reports.verify import problems
 
@@ -77,9 +85,14 @@ def store_verify(store: StoreOption = None, as_json: JsonOption = False) -> None
 
 
 @store_app.command("du")
-def store_du(store: StoreOption = None, as_json: JsonOption = False) -> None:
+def store_du(
+    store: StoreOption = None, remote: RemoteOption = False, as_json: JsonOption = False
+) -> None:
     """Say how much artifacts of each kind and stage hold, and each run: in all, and it alone."""
     with errors():
+        if remote:
+            du_remote(as_json)
+            return
         from sims_core.reports.upkeep import by, decoded_of, look
         from sims_core.store.cache import decoded_folders, disk_bytes
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -112,7 +112,7 @@ def run_stage(
 ) -> ArtifactRef:
     """The artifact of `request`: read from the store if whole, else computed (and resumed).
 
-    Two callers at once: one computes, the other waits and reads.
+    Two callers at once, also on two hosts with one bucket: one computes, the other waits and reads.
 
     Args:
         computed_by: written into the record if this call computes, so that the caller can tell.
@@ -124,17 +124,28 @@ def run_stage(
     """
     ref = request.ref
     with explain_disk_errors(store.root), store.lock(ref):
-        whole = store.is_whole(ref)
+        whole = store.is_whole(ref) or (store.behind is not None and store.behind.have(ref))
         again = whole and anew()
         if whole and not again:
             store.settle(ref)
             _note_that_the_source_is_the_same(store, stage, ref)
+            if store.behind is not None:
+                store.behind.publish(ref)
             return ref
         if not whole and store.path(ref).exists():
             logger.warning("damaged, computing it again: %s", store.damage(ref)[0])
         by = computed_by or f"pid-{os.getpid()}"
-        _compute(store, stage, request, execution, by, progress, again)
+        with _turn(store, request, again) as wanted:
+            if wanted:
+                _compute(store, stage, request, execution, by, progress, again)
     return ref
+
+
+def _turn(store: Store, request: StageRequest, again: bool) -> AbstractContextManager[bool]:
+    """Whether it is still to be computed, when no other host computes it."""
+    if store.behind is None:
+        return nullcontext(True)
+    return store.behind.turn(request, again)
 
 
 def _note_that_the_source_is_the_same(store: Store, stage: Stage[Any], ref: ArtifactRef) -> None:

@@ -72,7 +72,12 @@ def write_run(store: Store, run: RunToReport) -> RunSummary:
     """
     inputs = _inputs(store, run)
     with explain_disk_errors(store.root), needing(store, (stage.ref for stage in run.plan)):
-        return _keep(store, run, inputs) or _draw(store, run, inputs)
+        if store.behind is None:
+            return _keep(store, run, inputs) or _draw(store, run, inputs)
+        with store.behind.keeping_all():
+            summary = _keep(store, run, inputs) or _draw(store, run, inputs)
+        store.behind.publish_run(run.folder(store))
+        return summary
 
 
 @cache

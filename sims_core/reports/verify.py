@@ -11,6 +11,7 @@ from sims_core.nets.names import MODELS
 from sims_core.nets.stages import IMPORT_MODEL
 from sims_core.reports.run_folder import problems_of_run
 from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.behind import is_evicted
 from sims_core.store.store import Store, read_record
 
 
@@ -21,7 +22,7 @@ def problems(store: Store) -> list[str]:
     """
     refs = store.artifacts()
     return [
-        *(line for ref in refs for line in store.damage(ref)),
+        *(line for ref in refs if not is_evicted(store.root, ref) for line in store.damage(ref)),
         *_of_names(store),
         *_of_records(store, {ref.digest for ref in refs}),
         *_of_runs(store),

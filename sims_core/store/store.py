@@ -14,6 +14,7 @@ Layout under the root:
     cache/decoded/<digest>/     decoded images, which trainings map (see data/decoded.py)
     version                     of this layout (see version.py)
     verified                    which entries were read to the last byte, and looked how then
+    bucket/<digest>             which entries a bucket has as well (see remote/holds.py)
 
 No manifest, no artifact: an entry is made under progress/ and renamed when whole. A reader checks
 every file's size and SHA-256 before it trusts, or knows that an earlier one did and that nothing
@@ -54,6 +55,7 @@ from sims_core.store.artifacts import (
     Record,
     StageRequest,
 )
+from sims_core.store.behind import Behind
 from sims_core.store.locks import locked
 from sims_core.store.verdicts import Stamp, Verdicts
 from sims_core.store.version import VERSION_FILE, check_version, mark_version
@@ -81,6 +83,8 @@ class Store:
         self._verified: dict[ArtifactRef, str] = {}
         self._verdicts = Verdicts(root)
         self._writable = False
+        self.behind: Behind | None = None
+        """A bucket that other hosts have too; None without SIMS_REMOTE."""
 
     @classmethod
     def open(cls, root: Path | str, create: bool = True) -> Store:
@@ -222,13 +226,17 @@ class Store:
         self._verified[ref] = stamp.digest
         return True
 
+    def has(self, ref: ArtifactRef) -> bool:
+        """Whether the entry is here and whole, or in the bucket behind the store."""
+        return self.is_whole(ref) or (self.behind is not None and self.behind.has(ref))
+
     def open_artifact(self, ref: ArtifactRef) -> Path:
-        """Folder of a verified entry.
+        """Folder of a verified entry, which comes from the bucket if it is not here.
 
         Raises:
             DamagedArtifact: naming the first bad file.
         """
-        if not self.is_whole(ref):
+        if not self.is_whole(ref) and not (self.behind is not None and self.behind.obtain(ref)):
             problem = (self.damage(ref) or ["vanished"])[0]
             raise DamagedArtifact(f"{problem}; run the same command again to have it made anew")
         return self.path(ref)

@@ -99,8 +99,8 @@ class Recompute:
         return _is_of_other_inputs(store.content, request, record)
 
     def takes(self, store: Store, request: StageRequest) -> bool:
-        """Whether the store has the artifact whole, and it is not computed anew."""
-        return store.is_whole(request.ref) and not self.wants(store, request)
+        """Whether the store or its bucket has the artifact, and it is not computed anew."""
+        return store.has(request.ref) and not self.wants(store, request)
 
     def _is_new(self, record: Record) -> bool:
         return datetime.fromisoformat(record.finished) >= self.since
