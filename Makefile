@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 run: install
-	$(BIN)/sims run sims-loop/digits --store $(STORE)
+	$(BIN)/sims run sims-loop/digits-quick --store $(STORE)
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not containers"

@@ -13,7 +13,7 @@ from sims_core.studies.loop import ArmPlan, LoopPlan
 from sims_core.studies.plan import Plan
 from sims_core.studies.resolve import execution_of
 from sims_core.studies.running import Outcome, Runner
-from tasks.artifacts import show_generation
+from tasks.artifacts import show_generation, show_so_far
 from tasks.progress import observer
 from tasks.stages import TaskStep
 
@@ -50,6 +50,7 @@ def run_arm(
     def show(t: int) -> None:
         if t in shown:
             show_generation(store, plan.experiment, arm, run.name, t, generations)
+            show_so_far(store, plan, run.name)
 
     @flow(name="arm", flow_run_name="{name}", validate_parameters=False, persist_result=False)
     def sub_flow(name: str, generations: int, run_name: str) -> list[Outcome]:

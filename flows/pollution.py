@@ -14,10 +14,16 @@ from flows.signatures.pollution import pollution as signature
 from sims_core.reports.summary import RunSummary
 from sims_core.settings import open_store
 from tasks.artifacts import show_report
+from tasks.attempts import tell_apart
 from tasks.report import report_run
 
 
-@flow(name="pollution", flow_run_name="{preset}", persist_result=False)
+@flow(
+    name="pollution",
+    flow_run_name="{preset}",
+    persist_result=False,
+    on_running=[tell_apart],
+)
 @takes(signature)
 def pollution(parameters: dict[str, Any]) -> RunSummary:
     """Plans the run of these flat parameters, runs its models as flat tasks, and reports."""

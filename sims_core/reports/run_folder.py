@@ -59,6 +59,8 @@ class RunToReport:
     parameters: Mapping[str, Any]
     plan: Plan
     outcomes: Sequence[Outcome]
+    unfinished: str = ""
+    """How far a run is that goes on; empty: it has ended."""
 
     def folder(self, store: Store) -> Path:
         return store.root / "runs" / self.run_name
@@ -211,6 +213,7 @@ def _draw(store: Store, run: RunToReport, inputs: str) -> RunSummary:
         store=str(store.root),
         report=str(run_folder / "report" / "index.html"),
         stages=count_stages(run.outcomes),
+        unfinished=run.unfinished,
         **report_of(run.plan).findings(store, run.plan),
         provenance=trace(
             store,
