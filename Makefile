@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/installed
 .PHONY: help install run test test-slow test-containers check bench docs clean
 
 help:
-	@echo "make run        a whole self-consuming loop on real handwritten digits, with a report"
+	@echo "make run        a self-consuming loop on real handwritten digits in minutes, with a report"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
 	@echo "make test-containers   the stack in real containers: 12 minutes, 30 GB of free disk"
 	@echo "make check      linters, types, import layers"

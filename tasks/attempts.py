@@ -57,9 +57,6 @@ def _stopped_before(client: SyncPrefectClient, flow_run: FlowRun) -> FlowRun | N
     """The run of the same parameters before this one, if it was stopped before its end."""
     for run in client.read_flow_runs(
         flow_filter=FlowFilter(id=FlowFilterId(any_=[flow_run.flow_id])),
-        flow_run_filter=FlowRunFilter(
-            parent_flow_run_id=FlowRunFilterParentFlowRunId(is_null_=True)
-        ),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         limit=LOOKED_AT,
     ):

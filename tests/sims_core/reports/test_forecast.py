@@ -54,8 +54,8 @@ def test_sampling_stands_in_for_training_until_that_is_known():
     assert rates.seconds(train) == pytest.approx(3.0)
 
 
-def test_the_rates_of_a_store_are_those_of_its_records(tiny_run, tiny_plan):
-    store, plan = Store(tiny_run.store), tiny_plan()
+def test_the_rates_of_a_store_are_those_of_its_records(tiny_run):
+    store, plan = tiny_run.store, tiny_run.plan
     works = Works(store)
     rates = measured_rates(store, works, "cpu")
     spent = {ref: store.record(ref).seconds for ref in {stage.ref for stage in plan}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -50,11 +51,12 @@ def test_a_further_seed_is_shown_once_all_of_its_arms_have_begun(tiny_plan):
 
 
 @pytest.fixture
-def kept(tiny_store, tiny_plan, monkeypatch):
+def kept(tiny_run, tmp_path, monkeypatch):
     """Tells a keeper of the tiny run's stages, whose artifacts are all there."""
     monkeypatch.setattr(unfinished, "FIRST_AFTER_S", 0.0)
     monkeypatch.setattr(unfinished, "SHARE_OF_TIME", 1e9)
-    store, plan = Store.open(tiny_store), tiny_plan()
+    shutil.copytree(tiny_run.store.root, tmp_path / "store", symlinks=True)
+    store, plan = Store.open(tmp_path / "store"), tiny_run.plan
     parameters = {"preset": "digits", "seeds": [0]}
     run = RunToReport("sims-loop", "on-its-way", "Digits", parameters, plan, ())
     keeper = FolderKeeper(Silent(), store, run)
