@@ -41,7 +41,7 @@ QUICK = EXPERIMENT.model_copy(
     }
 )
 """A first look: a base trained for less long, of which there is more left to gain, sampled in fewer
-steps, and half as many images measured. Chosen on seeds 11 and 12."""
+steps, and half as many images measured. Chosen on seed 11 (t = 1: FID 18.71 and 14.04)."""
 
 ODD_EVEN = {"odd": [1, 3, 5, 7, 9], "even": [0, 2, 4, 6, 8]}
 
