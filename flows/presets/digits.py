@@ -111,7 +111,7 @@ PRESETS = [
             "handwritten digits"
         ),
         hardware="2 CPU cores, 2 GB of memory",
-        expected_time="2 to 4 minutes",
+        expected_time="3 to 5 minutes on two cores",
         parameters={"generations": 3, "omegas": [1.0], "pollution_sizes": [900]},
         experiment=QUICK,
     ),
