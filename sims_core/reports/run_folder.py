@@ -136,6 +136,8 @@ def problems_of_run(folder: Path) -> list[str]:
     try:
         drawn = Drawn.model_validate_json((folder / DRAWN_FILE).read_bytes())
     except FileNotFoundError:
+        if not _files(folder) and not (folder / SUMMARY_FILE).exists():  # a run that goes on
+            return dangling
         return [*dangling, f"{DRAWN_FILE}: missing"]
     except (OSError, ValidationError):
         return [*dangling, f"{DRAWN_FILE}: unreadable"]

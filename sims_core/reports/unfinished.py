@@ -141,6 +141,9 @@ class FolderKeeper:
         plan = self.run.plan
         if not isinstance(plan, LoopPlan):  # other studies have their figures at the end
             return
+        if has_ended(self.run.folder(self.store)):  # the same run in another process
+            self._keeps = False
+            return
         so_far = reached(plan, {outcome.stage.ref for outcome in self._outcomes})
         if so_far is None:
             return

@@ -78,6 +78,7 @@ def test_links_from_the_first_stage_on_and_a_page_after_each_generation(kept):
     assert (folder / "arms" / standard.slug / "t=01" / "train_base" / "net").is_dir()
     assert PastRun(folder).state == "unfinished"
     assert not has_ended(folder)
+    assert problems_of_run(folder) == [], "it goes on, nothing of it is lost"
     tell((standard.name, "t=01 evaluate"))
     page = (folder / "report" / "index.html").read_text()
     assert "<h1>Unfinished (" in page
