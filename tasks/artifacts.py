@@ -108,11 +108,12 @@ def show_generation(
     """After generation t of an arm: its samples, and the metrics so far as text and as a table."""
     arm = plan.name.replace("|", r"\|")
     reached = replace(plan, stages=tuple(stage for stage in plan.stages if stage.t <= t))
-    rows = _rows(summarise_arm(store, reached), experiment.evaluation.neighborhoods)
+    found, k = summarise_arm(store, reached), experiment.evaluation.neighborhoods
+    rows = _rows(found, k)
     picture = _samples(store, experiment, plan.artifacts(t))
     text = f"## {arm}, generation {t} of {generations}\n\n{picture}\n\n{_markdown_table(rows)}\n"
     about = f"{plan.name}, t = {t} of {generations}"
-    said = ", ".join(f"{name} {value}" for name, value in rows[-1].items() if name != "t")
+    said = ", ".join(f"{name} {rows[-1][column(name, k)]}" for name in shown_figures(found))
     logger.info("%s: %s", about, said)
     key = artifact_key(run_name, plan.slug)
     _publish(
@@ -134,7 +135,7 @@ def show_so_far(store: Store, plan: LoopPlan, run_name: str) -> None:
     arms = [summarise_arm(store, cut) for cut in ended.values() if cut.stages]
     figure, k = kind_report(plan.experiment).figure, plan.experiment.evaluation.neighborhoods
     picture = _picture(so_far(arms, figure), "the curves so far")
-    rows = [{"arm": arm.name.replace("|", r"\|"), **row} for arm in arms for row in _rows(arm, k)]
+    rows = [{"arm": arm.name, **row} for arm in arms for row in _rows(arm, k)]
     waiting = [arm for arm in plan.arms if len(ended[arm.name].stages) < len(arm.stages)]
     now = "All arms have ended."
     if waiting:
