@@ -10,7 +10,7 @@ TOOLS := $(VENV)-tools/bin
 .PHONY: help install run test test-slow test-containers chaos fuzz check bench docs lock audit licences clean
 
 help:
-	@echo "make run        a whole self-consuming loop on real handwritten digits, with a report"
+	@echo "make run        a self-consuming loop on real handwritten digits in minutes, with a report"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
 	@echo "make test-containers   the stack in real containers: 12 minutes, 30 GB of free disk"
 	@echo "make fuzz       hostile files into every importer and reader, for 10 minutes"
@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 run: install
-	$(BIN)/sims run sims-loop/digits --store $(STORE)
+	$(BIN)/sims run sims-loop/digits-quick --store $(STORE)
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not containers"

@@ -15,7 +15,7 @@ from sims_core.studies.loop import ArmPlan, LoopPlan
 from sims_core.studies.plan import Plan
 from sims_core.studies.resolve import execution_of
 from sims_core.studies.running import Outcome, Runner
-from tasks.artifacts import show_generation
+from tasks.artifacts import show_generation, show_so_far
 from tasks.progress import observer
 from tasks.stages import TaskStep
 
@@ -65,5 +65,6 @@ def shows_generations(
     def show(t: int) -> None:
         if t in shown:
             show_generation(store, plan.experiment, arm, run.name, t, plan.generations)
+            show_so_far(store, plan, run.name)
 
     return show

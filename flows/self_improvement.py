@@ -14,6 +14,7 @@ from flows.signatures.self_improvement import self_improvement as signature
 from sims_core.reports.summary import RunSummary
 from sims_core.settings import open_store
 from tasks.artifacts import show_report
+from tasks.attempts import tell_apart
 from tasks.pool import cancel_arms
 from tasks.report import report_run
 
@@ -22,6 +23,7 @@ from tasks.report import report_run
     name="self-improvement",
     flow_run_name="{preset}",
     persist_result=False,
+    on_running=[tell_apart],
     on_cancellation=[cancel_arms],
 )
 @takes(signature)

@@ -20,6 +20,7 @@ from sims_core.studies.loop import LoopPlan
 from sims_core.studies.plan import PlannedStage
 from sims_core.studies.running import Outcome, Runner
 from tasks.artifacts import show_report
+from tasks.attempts import tell_apart
 from tasks.crashes import crash_arms
 from tasks.pool import cancel_arms
 from tasks.report import report_run
@@ -29,7 +30,7 @@ from tasks.report import report_run
     name="sims-loop",
     flow_run_name="{preset}: {generations} generations",
     persist_result=False,
-    on_running=[crash_arms],
+    on_running=[crash_arms, tell_apart],
     on_crashed=[crash_arms],
     on_cancellation=[cancel_arms],
 )

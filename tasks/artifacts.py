@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,20 +30,23 @@ from sims_core.reports.base import kind_report, report_of
 from sims_core.reports.cost import Cost
 from sims_core.reports.found import summarise_arm
 from sims_core.reports.over_seeds import counts_of
+from sims_core.reports.so_far import so_far
 from sims_core.reports.summary import ArmSummary, Curve, RunSummary, shown_figures
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
-from sims_core.studies.loop import ArmPlan
+from sims_core.studies.loop import ArmPlan, LoopPlan
 from sims_core.studies.plan import Plan
 from tasks.live import artifact_key
+
+logger = logging.getLogger("sims_core.artifacts")
 
 PICTURE_WIDTH = 640
 
 
-def _publish(*artifacts: ArtifactCreate) -> None:
-    """Sends artifacts of the current flow run."""
-    own = UUID(flow_run.id)
+def _publish(*artifacts: ArtifactCreate, flow_run_id: str | None = None) -> None:
+    """Sends artifacts of the current flow run, or of another."""
+    own = UUID(flow_run_id or flow_run.id)
     with get_client(sync_client=True) as client:
         for artifact in artifacts:
             client.create_artifact(artifact.model_copy(update={"flow_run_id": own}))
@@ -112,10 +117,13 @@ def show_generation(
     """After generation t of an arm: its samples, and the metrics so far as text and as a table."""
     arm = _plain(plan.name)
     reached = replace(plan, stages=tuple(stage for stage in plan.stages if stage.t <= t))
-    rows = _rows(summarise_arm(store, reached), experiment.evaluation.neighborhoods)
+    found, k = summarise_arm(store, reached), experiment.evaluation.neighborhoods
+    rows = _rows(found, k)
     picture = _samples(store, experiment, plan.artifacts(t))
     text = f"## {arm}, generation {t} of {generations}\n\n{picture}\n\n{_markdown_table(rows)}\n"
     about = f"{plan.name}, t = {t} of {generations}"
+    said = ", ".join(f"{name} {rows[-1][column(name, k)]}" for name in shown_figures(found))
+    logger.info("%s: %s", about, said)
     key = artifact_key(run_name, plan.slug)
     _publish(
         ArtifactCreate(key=f"{key}-samples", type="markdown", data=text, description=about),
@@ -123,6 +131,43 @@ def show_generation(
             key=f"{key}-metrics", type="table", data=json.dumps(rows), description=about
         ),
     )
+
+
+def show_so_far(store: Store, plan: LoopPlan, run_name: str) -> None:
+    """On the page of the run that an arm belongs to: all arms as far as they are, and what is next.
+
+    Nothing where the arm is not part of a run.
+    """
+    if (parent := flow_run.parent_flow_run_id) is None:
+        return
+    ended = {arm.name: _ended(store, arm) for arm in plan.arms}
+    arms = [summarise_arm(store, cut) for cut in ended.values() if cut.stages]
+    figure, k = kind_report(plan.experiment).figure, plan.experiment.evaluation.neighborhoods
+    picture = _picture(so_far(arms, figure), "the curves so far")
+    rows = [{"arm": arm.name, **row} for arm in arms for row in _rows(arm, k)]
+    waiting = [arm for arm in plan.arms if len(ended[arm.name].stages) < len(arm.stages)]
+    now = "All arms have ended."
+    if waiting:
+        last = max((stage.t for stage in ended[waiting[0].name].stages), default=0)
+        now = f"Next: {waiting[0].name}, generation {last + 1} of {plan.generations}".replace(
+            "|", r"\|"
+        )
+    _publish(
+        ArtifactCreate(
+            key=f"{artifact_key(run_name)}-so-far",
+            type="markdown",
+            data=f"## {run_name} so far\n\n{now}\n\n{picture}\n\n{_markdown_table(rows)}\n",
+            description=f"All arms of {run_name} so far",
+        ),
+        flow_run_id=parent,
+    )
+
+
+def _ended(store: Store, arm: ArmPlan) -> ArmPlan:
+    """The arm through its last generation that has ended."""
+    missing = (stage.t for stage in arm.stages if not store.path(stage.ref).exists())
+    first = min(missing, default=math.inf)
+    return replace(arm, stages=tuple(stage for stage in arm.stages if stage.t < first))
 
 
 def _points(curve: Curve, figure: str) -> list[dict[str, Any]]:

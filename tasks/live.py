@@ -20,6 +20,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.runtime import flow_run, task_run
 
 from sims_core.engine.stage import Progress
+from sims_core.reports.forecast import duration
 
 logger = logging.getLogger("sims_core.live")
 
@@ -57,15 +58,7 @@ class Moment:
             return f"{label}: {far}"
         rate = (self.done - first.done) / (self.at - first.at)
         left = (self.total - self.done) / rate
-        return f"{label}: {far}, {rate:.0f} {self.unit}/s, {_duration(left)} left"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+        return f"{label}: {far}, {rate:.0f} {self.unit}/s, {duration(left)} left"
 
 
 class LiveProgress:

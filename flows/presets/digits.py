@@ -1,5 +1,6 @@
 """Real 8x8 handwritten digits on a laptop: a whole self-consuming loop, and self-improvement.
 
+    sims run sims-loop/digits-quick     # `make run`
     sims run sims-loop/digits
     sims run self-improvement/digits
     sims run distribution-shift/digits
@@ -30,6 +31,17 @@ EXPERIMENT = Experiment(
     sampler=SamplerConfig(num_steps=12),
     evaluation=EvaluationConfig(num_images=1797),
 )
+
+QUICK = EXPERIMENT.model_copy(
+    update={
+        "training": EXPERIMENT.training.model_copy(update={"kimg": 8.0}),
+        "sims": Sims(n_s=1500, budget_mimg=0.0064, batch_size=128, learning_rate=1e-4),
+        "sampler": SamplerConfig(num_steps=8),
+        "evaluation": EvaluationConfig(num_images=900),
+    }
+)
+"""A first look: a base trained for less long, of which there is more left to gain, sampled in fewer
+steps, and half as many images measured. Chosen on seed 11 (t = 1: FID 18.71 and 14.04)."""
 
 ODD_EVEN = {"odd": [1, 3, 5, 7, 9], "even": [0, 2, 4, 6, 8]}
 
@@ -90,5 +102,17 @@ PRESETS = [
         expected_time="3 minutes",
         parameters={"generations": 3, "omegas": [1.0], "pollution_sizes": [1797]},
         experiment=EXPERIMENT,
+    ),
+    Preset(
+        flow="sims-loop",
+        name="digits-quick",
+        description=(
+            "A first look in minutes: standard training and SIMS in a self-consuming loop on real "
+            "handwritten digits"
+        ),
+        hardware="2 CPU cores, 2 GB of memory",
+        expected_time="3 to 5 minutes on two cores",
+        parameters={"generations": 3, "omegas": [1.0], "pollution_sizes": [900]},
+        experiment=QUICK,
     ),
 ]

@@ -24,6 +24,7 @@ from infra.cli.stack import stack_app
 from infra.cli.store import store_app
 from infra.cli.workers import workers
 from infra.environment import apply_environment_defaults
+from sims_core.common.errors import BadInput
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -99,6 +100,9 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be computed; compute nothing.")
     ] = False,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="With --dry-run: a line for every stage.")
+    ] = False,
     direct: Annotated[
         bool, typer.Option("--direct", help="Without Prefect: same artifacts, same report, no UI.")
     ] = False,
@@ -113,7 +117,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run a preset in this process; what the store already holds is not computed again."""
-    from infra.cli.runs import check_run, dry_run_lines, execute, execute_directly
+    from infra.cli.runs import check_run, dry_run_of, execute, execute_directly
     from sims_core.reports.summary import result_lines
 
     with _errors():
@@ -121,9 +125,12 @@ def run(
         if recompute is not None:
             os.environ["SIMS_RECOMPUTE"] = recompute
         apply_environment_defaults()
-        checked = check_run(preset, parameter or [])
+        if stages and not dry_run:
+            raise BadInput("`stages` says what a `dry_run` lists: give both")
+        checked = check_run(preset, parameter or [], to_plan=dry_run)
         if dry_run:
-            print(dry_run_lines(checked, as_json))
+            planned = dry_run_of(checked)
+            print(planned.json() if as_json else "\n".join(planned.lines(stages)))
             return
         summary = execute_directly(checked) if direct else execute(checked)
         if as_json:

@@ -16,9 +16,9 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 
+from infra.cli.outlook import Outlook
 from infra.cli.shell import worded
 from sims_core.engine.execution import Execution
 from sims_core.store.artifacts import StageRequest
@@ -43,8 +43,11 @@ class Worded(logging.Formatter):
 class PlainProgress:
     """One line a finished stage, and one every ten seconds of a long stage."""
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, stream: TextIO | None = None, outlook: Outlook | None = None
+    ) -> None:
         self.total, self.done = total, 0
+        self.outlook = outlook
         self.stream = stream or sys.stderr
         self._last = 0.0
         self._arm = ""
@@ -59,52 +62,83 @@ class PlainProgress:
     def started(self, arm: str, label: str) -> None:
         self._last = time.monotonic()
         self._arm = f"{arm}: " if arm else ""
+        if self.outlook is not None:
+            self.outlook.started(arm, label)
+
+    def _left(self) -> str:
+        """What a line ends with, as soon as it is known: how long the run still takes."""
+        text = self.outlook.text if self.outlook is not None else ""
+        return f"; the run: {text}" if text else ""
 
     def advanced(self, label: str, done: int, total: int, unit: str, **figures: float) -> None:
+        if self.outlook is not None:
+            self.outlook.advanced(done, total)
         if time.monotonic() - self._last < PLAIN_INTERVAL_S:
             return
         self._last = time.monotonic()
         extra = "".join(f", {name} {value:.4g}" for name, value in figures.items())
-        self._print(f"{self._arm}{label}: {done} of {total} {unit}{extra}")
+        self._print(f"{self._arm}{label}: {done} of {total} {unit}{extra}{self._left()}")
 
     def finished(self, arm: str, label: str, cached: bool, seconds: float) -> None:
         self.done += 1
-        self._print(f"{self._arm}{label}: {describe(cached, seconds)}")
+        if self.outlook is not None:
+            self.outlook.finished(cached, seconds)
+        left = "" if cached else self._left()
+        self._print(f"{self._arm}{label}: {describe(cached, seconds)}{left}")
 
     def close(self) -> None:
         """Nothing to put away."""
 
 
 class BarProgress:
-    """A bar for the run, a bar for the stage at work, a line for each stage that was computed."""
+    """A bar for the run, a bar for the stage at work, a line for each stage that was computed.
 
-    def __init__(self, total: int) -> None:
+    Beside the run's bar stands how long it still takes, beside the stage's its latest loss.
+    """
+
+    def __init__(self, total: int, outlook: Outlook | None = None) -> None:
+        self.outlook = outlook
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}"),
             console=Console(stderr=True),
             transient=True,
         )
-        self.run = self.progress.add_task("run", total=total, unit="stages")
+        self.run = self.progress.add_task("run", total=total, unit="stages", said="")
         self.stage: TaskID | None = None
         self.progress.start()
 
     def started(self, arm: str, label: str) -> None:
         text = f"{arm}: {label}" if arm else label
-        self.stage = self.progress.add_task(text, total=None, unit="")
+        self.stage = self.progress.add_task(text, total=None, unit="", said="")
+        if self.outlook is not None:
+            self.outlook.started(arm, label)
+        self._say_left()
+
+    def _say_left(self) -> None:
+        if self.outlook is not None:
+            self.progress.update(self.run, said=self.outlook.text)
 
     def advanced(self, label: str, done: int, total: int, unit: str, **figures: float) -> None:
-        if self.stage is not None:
-            self.progress.update(self.stage, completed=done, total=total, unit=unit)
+        if self.stage is None:
+            return
+        said = f"loss {figures['loss']:.4g}" if "loss" in figures else ""
+        self.progress.update(self.stage, completed=done, total=total, unit=unit, said=said)
+        if self.outlook is not None:
+            self.outlook.advanced(done, total)
+        self._say_left()
 
     def finished(self, arm: str, label: str, cached: bool, seconds: float) -> None:
         if self.stage is not None:
             self.progress.remove_task(self.stage)
         self.stage = None
         self.progress.advance(self.run)
+        if self.outlook is not None:
+            self.outlook.finished(cached, seconds)
+        self._say_left()
         if not cached:
             text = f"{arm}: {label}" if arm else label
             self.progress.console.print(f"{text}: {describe(cached, seconds)}", highlight=False)
@@ -116,9 +150,11 @@ class BarProgress:
 RunProgress = PlainProgress | BarProgress
 
 
-def run_progress(total: int) -> RunProgress:
+def run_progress(total: int, outlook: Outlook | None = None) -> RunProgress:
     """What suits standard error, for a run of `total` stages."""
-    return BarProgress(total) if sys.stderr.isatty() else PlainProgress(total)
+    if sys.stderr.isatty():
+        return BarProgress(total, outlook)
+    return PlainProgress(total, outlook=outlook)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,16 +14,18 @@ from flows.planned import PlannedRun
 from flows.presets import Preset, find_preset
 from flows.registry import load_flow, load_signature
 from infra.cli.arguments import parse_parameters
+from infra.cli.dry_run import DryRun
+from infra.cli.outlook import Outlook
 from infra.cli.shell import worded
+from infra.cli.stand_ins import with_stand_ins
 from infra.server.named import names_a_server
 from sims_core.common.errors import BadInput
 from sims_core.reports.run_folder import write_run
 from sims_core.reports.summary import RunSummary
+from sims_core.reports.unfinished import FolderKeeper
 from sims_core.settings import Settings, with_bucket, writable_store
-from sims_core.store.artifacts import ArtifactRef, StageRequest
 from sims_core.store.store import Store
-from sims_core.studies.absent_files import absent_files
-from sims_core.studies.freshness import Recompute, notices
+from sims_core.studies.freshness import Recompute
 from sims_core.studies.plan import Plan
 from sims_core.studies.resolve import execution_of
 from sims_core.studies.running import Runner
@@ -35,6 +38,8 @@ class CheckedRun:
     preset: Preset
     parameters: dict[str, Any]
     plan: Plan
+    missing: tuple[str, ...] = ()
+    """What a plan of a run that cannot begin yet lacks, a line for each."""
 
     @property
     def planned(self) -> PlannedRun:
@@ -46,8 +51,11 @@ class CheckedRun:
         return sum(len(stages) for _, stages in self.plan.groups) + self.plan.undecided
 
 
-def check_run(full_name: str, texts: list[str]) -> CheckedRun:
+def check_run(full_name: str, texts: list[str], to_plan: bool = False) -> CheckedRun:
     """Checks preset, parameters, settings and store before any work starts.
+
+    Args:
+        to_plan: only a plan is wanted: data or a base that are not here yet are no error.
 
     Raises:
         BadInput: naming what was wrong and what would be valid.
@@ -58,44 +66,17 @@ def check_run(full_name: str, texts: list[str]) -> CheckedRun:
     given = parse_parameters(texts, parameter_model(signature))
     parameters = check_parameters(signature, preset, given)
     store = Store(Settings.read().store.expanduser().absolute())
-    return CheckedRun(preset, parameters, PlannedRun.of(preset.flow, parameters, store).plan)
+    if not to_plan:
+        return CheckedRun(preset, parameters, PlannedRun.of(preset.flow, parameters, store).plan)
+    with with_stand_ins(preset, parameters, store) as (named, missing):
+        plan = PlannedRun.of(preset.flow, parameters, named).plan
+    return CheckedRun(preset, parameters, plan, tuple(missing))
 
 
-def dry_run_lines(run: CheckedRun, as_json: bool) -> str:
-    """Every stage of the plan and whether the store holds it; writes nothing."""
-    settings = Settings.read()
-    store = with_bucket(Store(settings.store.expanduser().absolute()))
-    recompute = Recompute.of(settings.recompute)
-    seen: set[ArtifactRef] = set()
-    rows, to_compute, plan = [], list[StageRequest](), run.plan
-    if all(store.is_whole(stage.ref) for stage in plan):
-        plan = plan.completed(store)
-    notes = [worded(line) for line in notices(store, (stage.request for stage in plan))]
-    for arm, stages in plan.groups:
-        for stage in stages:
-            cached = stage.ref in seen or recompute.takes(store, stage.request)
-            seen.add(stage.ref)
-            to_compute += [] if cached else [stage.request]
-            rows.append(
-                {"arm": arm, "stage": stage.label, "cached": cached, "artifact": stage.ref.location}
-            )
-    absent = absent_files(to_compute, settings.files())
-    computed = len(to_compute)
-    totals = {"computed": computed, "cached": len(rows) - computed}
-    if undecided := plan.undecided:
-        totals["undecided"] = undecided
-    if as_json:
-        told = {name: said for name, said in (("notes", notes), ("absent", absent)) if said}
-        return json.dumps({"store": str(store.root), "stages": totals, "plan": rows, **told})
-    lines = [
-        f"{'cached ' if row['cached'] else 'compute'}  {row['arm'] or 'all arms'}: {row['stage']}"
-        for row in rows
-    ]
-    if undecided:
-        lines.append(f"then {undecided} stages that depend on what these find")
-    return "\n".join(
-        [*lines, *notes, *absent, f"would compute {computed} stages; {totals['cached']} are cached"]
-    )
+def dry_run_of(run: CheckedRun) -> DryRun:
+    """What the run would do; writes nothing."""
+    store = with_bucket(Store(Settings.read().store.expanduser().absolute()))
+    return DryRun.of(store, run.plan, run.missing)
 
 
 def _looked_at(store: Store, plan: Plan) -> Iterator[bool]:
@@ -136,18 +117,33 @@ def execute(run: CheckedRun) -> RunSummary:
 
             require_pool()
         writable_store()
+        _say("loading Prefect and the flow")
         _start_api()
         return _execute_flow(run)
     store = writable_store()
     looked_at = _looked_at(store, run.plan)
     if all(looked_at):
         return _execute_here(store, run)
+    _say("starting Prefect's own server (15 to 60 s; `direct` runs without it)")
+    began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         started = pool.submit(_start_api)
         for _ in looked_at:
             pass
         started.result()
+    _say(f"it is there after {time.monotonic() - began:.0f} s; loading the flow")
     return _execute_flow(run)
+
+
+def _say(text: str) -> None:
+    """What a person at a terminal waits for."""
+    print(worded(text), file=sys.stderr, flush=True)
+
+
+def _outlook(run: CheckedRun) -> Outlook:
+    settings = Settings.read()
+    store = Store(settings.store.expanduser().absolute())
+    return Outlook(store, run.plan, settings.execution().device)
 
 
 def _start_api() -> None:
@@ -164,8 +160,9 @@ def _execute_flow(run: CheckedRun) -> RunSummary:
     from tasks.progress import observe
 
     flow = load_flow(run.preset.flow)
-    progress = run_progress(run.stages)
-    observe(progress)
+    progress = run_progress(run.stages, _outlook(run))
+    store = Store(Settings.read().store.expanduser().absolute())
+    observe(FolderKeeper(progress, store, run.planned.ended(run.plan, ())))
     with shown(progress):
         summary: RunSummary = run_watched(flow, run.parameters)
         return summary
@@ -187,10 +184,12 @@ def _execute_here(store: Store, run: CheckedRun) -> RunSummary:
     """Runs the stages in this process, and writes the report."""
     from infra.cli.progress import PlainProgress, shown
 
-    progress, settings = PlainProgress(run.stages), Settings.read()
+    settings = Settings.read()
+    progress = PlainProgress(run.stages, outlook=_outlook(run))
     with shown(progress):
         execution = execution_of(run.plan.experiment, settings.execution())
         recompute = Recompute.of(settings.recompute)
-        runner = Runner(store, execution, progress, recompute=recompute)
+        keeper = FolderKeeper(progress, store, run.planned.ended(run.plan, ()))
+        runner = Runner(store, execution, keeper, recompute=recompute)
         with runner.ran_plan(run.plan) as (whole, outcomes):
             return write_run(store, run.planned.ended(whole, outcomes))

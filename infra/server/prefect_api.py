@@ -24,6 +24,7 @@ from prefect.settings import (
 from prefect.states import Crashed
 
 from sims_core.common.errors import BadInput, SimsError
+from tasks.attempts import mark_cancelled
 from tasks.crashes import KILLED, crash_arms
 
 # Reads until its parent is gone, however it went. If that had said no more than which flow run it
@@ -105,13 +106,21 @@ def ensure_prefect_api() -> None:
 
 
 def run_watched(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> Any:
-    """Runs the flow; if this process is killed meanwhile, its flow run becomes Crashed."""
+    """Runs the flow; if this process is killed meanwhile, its flow run becomes Crashed, and
+    Cancelled if it is interrupted."""
+    began: list[str] = []
 
     def running(flow: Any, flow_run: FlowRun, state: Any) -> None:
-        _tell_watchdog(str(flow_run.id))
+        began.append(str(flow_run.id))
+        _tell_watchdog(began[0])
 
     try:
         return flow.with_options(on_running=[*flow.on_running_hooks, running])(**parameters)
+    except KeyboardInterrupt:
+        if began:
+            with suppress(Exception):  # a server that is gone cannot be told
+                mark_cancelled(began[0])
+        raise
     finally:
         _tell_watchdog("ended")
 

@@ -23,9 +23,12 @@ from sims_core.data.epochs import batch_indices
 from sims_core.data.image_set import read_images, read_index
 from sims_core.data.ranges import to_unit_range
 from sims_core.diffusion.noise import generator
-from sims_core.engine.stage import StageContext
+from sims_core.engine.stage import Progress, StageContext, no_progress
 from sims_core.evaluation.config import ClassifierConfig, ClassifierStageConfig, Half
 from sims_core.nets.build import initialise
+
+STEPS_BETWEEN_NEWS = 50
+"""After so many steps the training says how far it is."""
 
 
 class ClassifierShape(Frozen):
@@ -65,7 +68,12 @@ class Classifier(nn.Module):
 
 
 def fit(
-    network: Classifier, images: Tensor, labels: Tensor, config: ClassifierConfig, seed: int
+    network: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    config: ClassifierConfig,
+    seed: int,
+    progress: Progress = no_progress,
 ) -> None:
     """Adam with cosine decay over config.kimg thousand images seen; images in [-1, 1]."""
     initialise(network, generator(seed, purposes.INITIALISE))
@@ -79,6 +87,9 @@ def fit(
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+        if (step + 1) % STEPS_BETWEEN_NEWS == 0:
+            seen = (step + 1) * config.batch_size
+            progress(seen, steps * config.batch_size, "img", loss=loss.item())
 
 
 def members_of(half: Half, count: int) -> NDArray[np.bool_]:
@@ -108,7 +119,7 @@ def train_classifier(context: StageContext[ClassifierStageConfig]) -> dict[str, 
     )
     network = Classifier(shape).to(device)
     x, y = to_unit_range(images[chosen], device), torch.from_numpy(labels[chosen]).to(device)
-    fit(network, x, y, config, context.config.seed)
+    fit(network, x, y, config, context.config.seed, context.progress)
     network.eval()
     details = {"train_accuracy": _accuracy(network, x, y), "images": len(x)}
     if half is not None:

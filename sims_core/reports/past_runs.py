@@ -100,7 +100,7 @@ class PastRun:
     @property
     def state(self) -> str:
         """finished; unfinished; or damaged, where the store lacks what a link leads to."""
-        if not self.content or not self.rows:
+        if not self.content or self.content.get("unfinished") or not self.rows:
             return "unfinished"
         return "finished" if all(path.exists() for path in self.links) else "damaged"
 

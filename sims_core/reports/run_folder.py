@@ -59,6 +59,8 @@ class RunToReport:
     parameters: Mapping[str, Any]
     plan: Plan
     outcomes: Sequence[Outcome]
+    unfinished: str = ""
+    """How far a run is that goes on; empty: it has ended."""
 
     def folder(self, store: Store) -> Path:
         return store.root / "runs" / self.run_name
@@ -139,6 +141,8 @@ def problems_of_run(folder: Path) -> list[str]:
     try:
         drawn = Drawn.model_validate_json(read_regular(folder / DRAWN_FILE))
     except FileNotFoundError:
+        if not _files(folder) and not (folder / SUMMARY_FILE).exists():  # a run that goes on
+            return dangling
         return [*dangling, f"{DRAWN_FILE}: missing"]
     except (OSError, ValidationError):
         return [*dangling, f"{DRAWN_FILE}: unreadable"]
@@ -216,6 +220,7 @@ def _draw(store: Store, run: RunToReport, inputs: str) -> RunSummary:
         store=str(store.root),
         report=str(run_folder / REPORT / PAGE),
         stages=count_stages(run.outcomes),
+        unfinished=run.unfinished,
         **report_of(run.plan).findings(store, run.plan),
         provenance=trace(
             store,

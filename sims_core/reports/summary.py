@@ -163,6 +163,8 @@ class RunSummary(Frozen):
     """Figures over what a study varies, over seeds."""
     answer: str = ""
     """What a study, or a loop over several seeds, found in one sentence."""
+    unfinished: str = ""
+    """How far the run was when this was written; empty: it had ended."""
     provenance: Provenance | None = None
     """None: an earlier version wrote it."""
 

@@ -43,8 +43,8 @@ def test_the_command_line_starts_without_torch_and_prefect(python):
 
 def test_checking_a_run_needs_no_torch(python):
     code = (
-        "import sys; from infra.cli.runs import check_run, dry_run_lines;"
-        "dry_run_lines(check_run('sims-loop/digits', []), True); print('torch' in sys.modules)"
+        "import sys; from infra.cli.runs import check_run, dry_run_of;"
+        "dry_run_of(check_run('sims-loop/digits', [])).json(); print('torch' in sys.modules)"
     )
     assert python(code).stdout.strip() == "False"
 

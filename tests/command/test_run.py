@@ -143,7 +143,7 @@ def test_the_same_command_computes_nothing_without_torch_and_with_another_prefec
 def test_a_third_generation_is_all_that_a_longer_run_would_compute(sims, tiny_run):
     done = sims(*sims.run_arguments(tiny_run.store, "--dry-run", "--json", generations="3"))
     planned = json.loads(done.stdout)
-    labels = [row["stage"] for row in planned["plan"] if not row["cached"]]
+    labels = [row["stage"] for row in planned["plan"] if row["state"] == "compute"]
     assert len(labels) == planned["stages"]["computed"] == 6 + 9
     assert all(label.startswith("t=03 ") for label in labels)
 

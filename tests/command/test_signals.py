@@ -35,7 +35,7 @@ def test_ctrl_c_ends_the_run_and_says_how_to_go_on(endless):
     stdout, stderr = run.communicate(timeout=60)
     assert time.monotonic() - before < 15
     assert (run.returncode, stdout) == (130, "")
-    (line,) = [line for line in stderr.splitlines() if not line.startswith("[")]
+    (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: interrupted")
     assert "same command again" in line
 

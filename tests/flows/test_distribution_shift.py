@@ -8,7 +8,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from infra.cli.runs import _looked_at, check_run, dry_run_lines, execute_directly
+from infra.cli.runs import _looked_at, check_run, dry_run_of, execute_directly
 from sims_core.common import roles
 from sims_core.common.errors import BadInput
 from sims_core.data.image_set import read_index
@@ -203,8 +203,8 @@ def test_a_second_run_computes_nothing_and_a_target_only_its_own(done, checked, 
     again = execute_directly(checked())
     assert again.stages.computed == 0
     assert again.curves == summary.curves
-    more = json.loads(dry_run_lines(checked(targets="0.6,0.7"), as_json=True))
-    anew = [row["stage"] for row in more["plan"] if not row["cached"]]
+    more = json.loads(dry_run_of(checked(targets="0.6,0.7")).json())
+    anew = [row["stage"] for row in more["plan"] if row["state"] == "compute"]
     assert anew
     assert all("odd=0.7" in label for label in anew)
 

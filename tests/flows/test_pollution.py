@@ -10,7 +10,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-from infra.cli.runs import check_run, dry_run_lines, execute_directly
+from infra.cli.runs import check_run, dry_run_of, execute_directly
 from sims_core.common.errors import BadInput
 
 STUDY = {
@@ -65,7 +65,7 @@ def test_the_second_run_computes_nothing_and_a_method_only_its_own(done, checked
     again = execute_directly(checked())
     assert again.stages.computed == 0
     assert again.curves == summary.curves
-    more = json.loads(dry_run_lines(checked(ws="0.5,1"), as_json=True))
+    more = json.loads(dry_run_of(checked(ws="0.5,1")).json())
     # merge, generate, preview, features, evaluate of each
     assert more["stages"]["computed"] == 5 * MODELS
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import get_client
 
-from infra.cli.runs import check_run, dry_run_lines, execute_directly
+from infra.cli.runs import check_run, dry_run_of, execute_directly
 from sims_core.common.errors import BadInput
 from sims_core.reports.summary import result_lines
 
@@ -44,7 +44,7 @@ def run(checked, store):
 def would_compute(checked, store):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMS_STORE", str(store))
-        return json.loads(dry_run_lines(checked, as_json=True))["stages"]["computed"]
+        return json.loads(dry_run_of(checked).json())["stages"]["computed"]
 
 
 def stages_in(store):

@@ -9,7 +9,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-from infra.cli.runs import check_run, dry_run_lines, execute_directly
+from infra.cli.runs import check_run, dry_run_of, execute_directly
 
 PRESET = "self-improvement/digits"
 STUDY = {
@@ -64,11 +64,11 @@ def test_the_second_run_computes_nothing_and_finds_the_same(done, checked, monke
 def test_a_dry_run_knows_the_finals_once_the_selection_is_there(done, checked, monkeypatch):
     store, _, _ = done
     monkeypatch.setenv("SIMS_STORE", str(store))
-    planned = json.loads(dry_run_lines(checked(), as_json=True))
+    planned = json.loads(dry_run_of(checked()).json())
     assert planned["stages"] == {"computed": 0, "cached": COUNT}
-    more = json.loads(dry_run_lines(checked(omegas="1,2,3"), as_json=True))
+    more = json.loads(dry_run_of(checked(omegas="1,2,3")).json())
     assert more["stages"] == {"computed": 2 * 3, "cached": COUNT - 12, "undecided": 12}
-    text = dry_run_lines(checked(omegas="1,2,3"), as_json=False)
+    text = "\n".join(dry_run_of(checked(omegas="1,2,3")).lines())
     assert "then 12 stages that depend on what these find" in text
 
 

@@ -202,6 +202,7 @@ def test_results_are_shown_though_every_stage_was_in_the_store(seen, tiny_run):
     name = tiny_run.summary["run"]
     whole = "digits: 2 generations"
     expected = {(whole, f"{name}-{what}"): 1 for what in ("curves", "metrics", "report")}
+    expected[whole, f"{name}-so-far"] = 4  # after each generation of each arm
     arms = {"standard |D_s|=32": "standard-d-s32", "sims omega=1 |D_s|=32": "sims-omega1-d-s32"}
     for arm, slug in arms.items():
         expected |= {(arm, f"{name}-{slug}-{what}"): 2 for what in ("samples", "metrics")}
@@ -216,3 +217,11 @@ def test_results_are_shown_though_every_stage_was_in_the_store(seen, tiny_run):
         samples = shown[arm, f"{name}-{slug}-samples"][0].data
         png = base64.b64decode(re.search(r"base64,([^\"]+)", samples)[1])
         assert Image.open(io.BytesIO(png)).width > 300
+    so_far = shown[whole, f"{name}-so-far"][0].data
+    assert "All arms have ended." in so_far
+    fids = [g["metrics"]["fid"] for arm in tiny_run.summary["arms"] for g in arm["generations"]]
+    assert all(f"| {float(f'{fid:.4g}')} |" in so_far for fid in fids)
+    png = base64.b64decode(re.search(r"base64,([^\"]+)", so_far)[1])
+    assert Image.open(io.BytesIO(png)).width == 640
+    (run,) = [run for run in seen.flow_runs.values() if run.name == whole]
+    assert {"seed:0", "method:standard", "method:sims", "training.kimg=0.5"} <= set(run.tags)

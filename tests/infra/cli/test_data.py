@@ -70,7 +70,7 @@ def test_import_list_and_plan(sims, digits_folder, tmp_path):
     run = ("run", "sims-loop/own-images", "--store", str(store), "--dry-run", "--json")
     planned = json.loads(sims(*run, *words()).stdout)["plan"]
     prepared = next(stage for stage in planned if stage["stage"] == "prepare data")
-    assert (prepared["artifact"], prepared["cached"]) == (row["artifact"], True)
+    assert (prepared["artifact"], prepared["state"]) == (row["artifact"], "cached")
 
 
 @pytest.mark.parametrize(
