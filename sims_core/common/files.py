@@ -133,6 +133,10 @@ def _sync(path: Path) -> None:
         os.close(file)
 
 
+class NotRegular(OSError):
+    """A folder, a FIFO or a device, where a file is wanted."""
+
+
 def read_regular(path: Path, limit: int = 1 << 28) -> bytes:
     """All of a file that is to be held in memory.
 
@@ -148,7 +152,7 @@ def read_regular(path: Path, limit: int = 1 << 28) -> bytes:
     with open(path, "rb", opener=without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "is no file", str(path))
+            raise NotRegular(errno.EINVAL, "is no file", str(path))
         # Room is made for as much as is asked for.
         content = file.read(min(limit, max(status.st_size, 1 << 16)) + 1)
     if len(content) > limit:

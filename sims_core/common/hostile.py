@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sims_core.common.errors import BadInput, SimsError
-from sims_core.common.files import read_regular
+from sims_core.common.files import NotRegular, read_regular
 from sims_core.common.shown import shown
 
 T = TypeVar("T")
@@ -73,6 +73,8 @@ def read_bounded(path: Path | str, limit: int = MAX_MEMBER) -> bytes:
     """
     try:
         return read_regular(Path(path), limit)
+    except NotRegular as error:
+        raise BadInput(f"{shown(path)}: {error.strerror}") from None
     except OSError as error:
         raise BadInput(f"{shown(path)}: unreadable: {error.strerror}") from None
 

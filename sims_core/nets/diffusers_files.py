@@ -30,13 +30,18 @@ OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_o
 """What diffusers called the parts of attention before 0.15, to what it calls them."""
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises BadInput unless the file is a JSON object with finite numbers, of at most 16 MiB."""
+def read_json(path: Path, finite: bool = True) -> dict[str, Any]:
+    """Raises BadInput unless the file is a JSON object of at most 16 MiB.
+
+    Args:
+        finite: its numbers must be. Schedulers write that nothing bounds them as an infinity.
+    """
     content = parse_json(read_bounded(path, MAX_JSON), path)
     if not isinstance(content, dict):
         raise BadInput(f"{path} must be a JSON object")
     try:
-        canonical_json(content)
+        if finite:
+            canonical_json(content)
     except ValueError:
         raise BadInput(f"{path}: a number is not finite") from None
     return content

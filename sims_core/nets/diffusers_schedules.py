@@ -64,7 +64,7 @@ def read_training_noise(folder: Path) -> TrainingNoise:
             f"{folder} has neither scheduler/{SCHEDULER_FILE} nor {SCHEDULER_FILE}: they say what "
             "the network predicts at which noise"
         )
-    found = read_json(path)
+    found = read_json(path, finite=False)
     if (kind := found.get("_class_name")) not in (*DDPM_SCHEDULERS, *EDM_SCHEDULERS):
         raise BadInput(
             f"{path}: scheduler {kind} is none whose training noise is known here: "

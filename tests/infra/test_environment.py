@@ -30,6 +30,10 @@ def test_every_setting_is_read_from_the_environment(monkeypatch):
         "CPU_ISA": "avx2",
         "RECOMPUTE": "train",
         "FSYNC": "false",
+        "REMOTE": "s3://studies/mine",
+        "CACHE_BYTES": "1000000",
+        "REMOTE_LEASE_S": "30",
+        "REMOTE_UPLOAD_S": "20",
     }
     assert {name.lower() for name in values} == set(Settings.model_fields)
     for name, value in values.items():

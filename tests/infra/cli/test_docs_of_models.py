@@ -15,7 +15,7 @@ TEXT = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
 ROWS = TEXT[TEXT.index("## Table 1") : TEXT.index("## diffusers")]
 LINES = re.findall(r"^    (.*\bsims .*)$", ROWS, re.MULTILINE)
 MISSING = re.compile(
-    r"is no folder and no regular file|no such file or folder|from what the store .* lacks|"
+    r"is no folder and no regular file|is no file: want|no such file or folder|from what the store .* lacks|"
     r"there is no store at"
 )
 
@@ -35,6 +35,11 @@ def test_a_command_stops_at_what_is_missing(line, tmp_path, monkeypatch):
     words = shlex.split(command)
     further = ["--dry-run"] if words[0] == "run" else []
     done = CliRunner().invoke(app, [*words, *further, "--store", str(tmp_path / "store")])
+    if done.exit_code == 0:  # a plan, which says what a run would be refused for
+        missing = [line for line in done.stdout.splitlines() if line.startswith("missing: ")]
+        assert further and missing
+        assert all(re.fullmatch(r"missing: (model|data set) .*: `.*`", line) for line in missing)
+        return
     assert done.exit_code in (1, 2)
     message, *parts = done.stderr.splitlines()
     assert MISSING.search(message), message

@@ -242,7 +242,7 @@ def test_where_the_disk_does_not_take_it_there_is_a_line(
 
 def test_latents_are_mapped_as_networks_see_them(store, put_images, monkeypatch):
     latents = np.random.default_rng(0).normal(size=(7, 2, 4, 4)).astype(np.float16)
-    monkeypatch.setattr("sims_core.data.image_set.image_grid", lambda images: b"")
+    monkeypatch.setattr("sims_core.data.image_writer.image_grid", lambda images: b"")
     ref = put_images(store, latents)
     mapped, _ = DecodedSet(store, ref).map(7, 1)
     assert mapped.dtype == np.float16
