@@ -42,7 +42,7 @@ from flows.signatures.self_improvement import plan as study_of
 from flows.signatures.self_improvement import self_improvement
 from sims_core.common.errors import BadInput, SimsError
 from sims_core.common.frozen import one_line
-from sims_core.data.image_set import GRID_FILE
+from sims_core.data.grid import GRID_FILE
 from sims_core.engine.execution import DataFiles, Execution
 from sims_core.evaluation.config import EvaluationConfig
 from sims_core.evaluation.figures import read_metrics

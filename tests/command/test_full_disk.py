@@ -1,4 +1,4 @@
-from __future__ import annotations
+from __future__ import re
 
 import subprocess
 
@@ -31,7 +31,10 @@ def test_a_full_disk_is_one_line_and_room_lets_the_run_go_on(
     arguments = sims.run_arguments(store)
     done = sims(*arguments, PREFECT_API_URL=prefect_url)
     assert (done.returncode, done.stdout) == (1, "")
-    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    said = [line for line in done.stderr.splitlines() if not line.startswith("[")]
+    assert said.pop(0) == "loading Prefect and the flow"
+    *figures, line = said
+    assert all(re.match(r"standard .*, t = \d of 2: fid ", each) for each in figures)
     assert line.startswith(f"error: the disk of the store {store} is full")
     kept = bytes_of(store)
     assert kept, "nothing was finished before the disk was full"

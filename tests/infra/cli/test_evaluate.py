@@ -57,7 +57,8 @@ def test_a_runs_images_against_real_ones(sims, evaluate, tiny_store):
     assert first.startswith(
         f"FID {metrics['fid']:.4f}, "
         f"KID {metrics['kid']:.6f} +- {metrics['kid_std']:.6f} (100 subsets of 40), "
-        f"Precision {metrics['precision']:.4f}, Recall {metrics['recall']:.4f}: n = 40"
+        f"Precision (k = 3) {metrics['precision']:.4f}, "
+        f"Recall (k = 3) {metrics['recall']:.4f}: n = 40"
     )
     assert (
         f"n = 40 of {generated(tiny_store)} (a random sample, seed 0) against 1797 of "
@@ -80,7 +81,8 @@ def test_a_further_metric_computes_nothing_else(evaluate, tiny_store):
     assert with_it["stages"]["computed"] == 1
     assert min(added.values()) >= 0
     text = evaluate(*more, store=tiny_store).stdout
-    assert f", Density {added['density']:.4f}, Coverage {added['coverage']:.4f}: n = 40" in text
+    values = f"Density (k = 5) {added['density']:.4f}, Coverage (k = 5) {added['coverage']:.4f}"
+    assert f", {values}: n = 40" in text
 
 
 @pytest.mark.parametrize(

@@ -55,15 +55,15 @@ def test_sampling_stands_in_for_training_until_that_is_known():
 
 
 def test_the_rates_of_a_store_are_those_of_its_records(tiny_run):
-    store, plan = tiny_run.store, tiny_run.plan
+    store, plan = tiny_run.store, tiny_run.plan  # others have run in this store, too
     works = Works(store)
     rates = measured_rates(store, works, "cpu")
-    spent = {ref: store.record(ref).seconds for ref in {stage.ref for stage in plan}}
+    made = {ref: store.manifest(ref).request for ref in store.artifacts()}
     by_stage = {stage.ref: stage.request for stage in plan}
     for kind in ("train", "generate"):
-        chosen = [request for request in by_stage.values() if request.stage == kind]
-        forecast = Forecast.of(rates, works, chosen)
-        assert forecast.seconds == pytest.approx(sum(spent[each.ref] for each in chosen))
+        chosen = {ref: request for ref, request in made.items() if request.stage == kind}
+        forecast = Forecast.of(rates, works, chosen.values())
+        assert forecast.seconds == pytest.approx(sum(store.record(ref).seconds for ref in chosen))
         assert forecast.unknown == ()
     assert (
         measured_rates(store, works, "cuda").seconds(works.of(by_stage[plan.arms[0].stages[1].ref]))
