@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
 from uuid import uuid4
 
@@ -12,6 +12,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.runtime import flow_run as this_run
 from prefect.states import Cancelling, Completed, Crashed, Failed, Running
 
@@ -32,7 +33,8 @@ def deployment(client):
     """Pool and deployment, as `sims setup` and `prefect deploy` make them."""
     with pytest.raises(BadInput, match="no work pool 'sims-arms' or no deployment 'arm'"):
         require_pool()
-    client.create_work_pool(WorkPoolCreate(name=ARMS_POOL, type="process"))
+    with suppress(ObjectAlreadyExists):  # other tests set the same server up
+        client.create_work_pool(WorkPoolCreate(name=ARMS_POOL, type="process"))
     flow_id = client.create_flow_from_name(ARM_DEPLOYMENT)
     client.create_deployment(
         flow_id, ARM_DEPLOYMENT, work_pool_name=ARMS_POOL, entrypoint="x.y", tags=[ARM_TAG]
