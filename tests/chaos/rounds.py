@@ -282,8 +282,9 @@ class Round:
             os.utime(self.store / name, (old, old), follow_symlinks=False)
         told = self._sims("store", "gc", "--dry-run")
         named = [*told.get("leftovers", []), *told.get("decoded", [])]
+        there = (name for name in extra if os.path.lexists(self.store / name))  # not swept away
         self.left = sorted(
-            name for name in extra if not any(f"{name}/".startswith(f"{n}/") for n in named)
+            name for name in there if not any(f"{name}/".startswith(f"{n}/") for n in named)
         )
         if self.left:
             self.problems.append(f"left, and not named by gc: {', '.join(self.left[:4])}")
