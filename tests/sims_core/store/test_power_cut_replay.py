@@ -231,7 +231,7 @@ def test_without_fsync_it_may_be_lost_but_is_not_trusted(monkeypatch, tmp_path, 
 def test_unfinished_work_on_images_too(monkeypatch, tmp_path, images):
     reader, ends, again = cut(monkeypatch, tmp_path, images, 0.5)
     assert again >= 4
-    assert reader.kept > 20
+    assert reader.kept == 0, "notes of unfinished work are not synced: it may be lost, never wrong"
     assert ends == [reader.right, reader.right]
 
 
