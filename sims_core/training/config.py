@@ -25,7 +25,7 @@ class TrainingConfig(Frozen):
 
     kimg: Annotated[float, Field(gt=0, le=MOST_KIMG)] = 25.0
     batch_size: Annotated[int, Field(ge=1, le=10**6)] = 64
-    learning_rate: Annotated[float, Field(gt=0, le=100)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=1e30)] = 1e-3
     ramp_kimg: Annotated[float, Field(ge=0, le=MOST_KIMG)] = 0.0
     """Linear ramp of the learning rate from zero; EDM's 10,000 kimg starves a short fine-tune."""
     decay: Literal["constant", "cosine"] = "cosine"
