@@ -55,8 +55,10 @@ def guided_preset(
         flow="sims-loop",
         name=f"autoguidance-{data}",
         parameters={
-            **{"generations": 1, "methods": ["standard", "autoguidance"]},
-            **{"omegas": [omega], "pollution_sizes": [10_000]},
+            "generations": 1,
+            "methods": ["standard", "autoguidance"],
+            "omegas": [omega],
+            "pollution_sizes": [10_000],
         },
         sims=sims,
         methods={"autoguidance": Autoguidance(auxiliary=BaseConfig(imported=auxiliary))},

@@ -112,9 +112,10 @@ def store_pull(
         refs = [] if runs else artifacts_in(bucket.client)
         for name in runs or names:
             refs += artifacts_needed(bring_run(bucket, name))
-        missing = [ref for ref in dict.fromkeys(refs) if not bucket.obtain(ref)]
+        wanted = dict.fromkeys(refs)
+        missing = [ref for ref in wanted if not bucket.obtain(ref)]
         told = {
-            "artifacts": len(dict.fromkeys(refs)) - len(missing),
+            "artifacts": len(wanted) - len(missing),
             "runs": len(runs or names),
             "missing": [ref.location for ref in missing],
         }

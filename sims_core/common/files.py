@@ -133,6 +133,24 @@ def _sync(path: Path) -> None:
         os.close(file)
 
 
+def stays_inside(path: str, longest_part: int) -> bool:
+    """Whether a relative path stays in the folder that it is relative to, on every system, and
+    shows as it is.
+
+    Args:
+        path: its parts with `/` between them.
+        longest_part: bytes that a part may have in UTF-8.
+    """
+    return (
+        path.isprintable()  # no surrogates, which have no bytes
+        and "\\" not in path
+        and all(
+            part not in ("", ".", "..") and len(part.encode()) <= longest_part
+            for part in path.split("/")
+        )
+    )
+
+
 class NotRegular(OSError):
     """A folder, a FIFO or a device, where a file is wanted."""
 

@@ -20,6 +20,7 @@ from sims_core.nets.preconditioning_config import (
 )
 
 __all__ = [
+    "AUGMENT_LABELS",
     "NETS",
     "ADMConfig",
     "BaseConfig",
@@ -38,6 +39,9 @@ __all__ = [
     "SongUNetConfig",
     "UNetConfig",
 ]
+
+AUGMENT_LABELS = 9
+"""x and y mirrored; scale; cos - 1 and sin of the turn; stretch (2); shift (2)."""
 
 
 @NETS.add("mlp")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from sims_core.nets.base import Net
-from sims_core.nets.config import MLPConfig, UNetConfig
-
-AUGMENT_LABELS = 9
+from sims_core.nets.config import AUGMENT_LABELS, MLPConfig, UNetConfig
 
 
 def count_parameters(net: Net) -> int | None:

@@ -12,6 +12,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from sims_core.nets.config import (
+    AUGMENT_LABELS,
     DiffusersUNetConfig,
     UNetConfig,
 )
@@ -135,7 +136,3 @@ class UNet(nn.Module):
 
 C_NOISE_SCALE = 250.0
 """The embedding's frequencies are made for timesteps 0..1000; c_noise spans about -2..1."""
-
-
-AUGMENT_LABELS = 9
-"""x and y mirrored; scale; cos - 1 and sin of the turn; stretch (2); shift (2)."""

@@ -21,8 +21,7 @@ logger = logging.getLogger("sims_core.store")
 def artifacts_needed(folder: Path) -> list[ArtifactRef]:
     """The artifacts that a run's folder tells of."""
     told, _ = artifacts_of_run(folder)
-    places = (location.split("/") for location in sorted(told) if LOCATION.fullmatch(location))
-    return [ArtifactRef(kind=kind, digest=digest) for _, kind, digest in places]
+    return [ArtifactRef.at(location) for location in sorted(told) if LOCATION.fullmatch(location)]
 
 
 def bring_run(bucket: Bucket, name: str) -> Path:

@@ -20,9 +20,8 @@ from typing import IO, Annotated
 
 from pydantic import AfterValidator
 
-from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput
-from sims_core.common.files import explain_disk_errors, sync, sync_name
+from sims_core.common.files import explain_disk_errors, stays_inside, sync, sync_name
 from sims_core.common.sealed import Sealed
 from sims_core.reports.run_folder import links_of_run, lock_run, problems_of_run
 from sims_core.reports.upkeep import look, named
@@ -35,6 +34,8 @@ FORMAT = 1
 RUN = "run"
 """Folder of the run's own files in an archive."""
 MOST_PARTS = 16
+LONGEST_PART = 200
+"""Of a path in an archive: how many, and how many bytes each."""
 MANIFEST = re.compile(rf"artifacts/([a-z][a-z0-9_]*)/([0-9a-f]{{64}})/{re.escape(MANIFEST_FILE)}")
 RECORD = re.compile(r"records/([0-9a-f]{64})\.json")
 NAME = re.compile(r"(datasets|models)/([^/]+)\.json")
@@ -42,14 +43,7 @@ NAME = re.compile(r"(datasets|models)/([^/]+)\.json")
 
 def inside_path(path: str) -> str:
     """A path that stays where it begins, on every system."""
-    parts = path.split("/")
-    if len(parts) > MOST_PARTS or any(
-        part in ("", ".", "..")
-        or len(part.encode()) > 200
-        or not part.isprintable()
-        or "\\" in part
-        for part in parts
-    ):
+    if path.count("/") >= MOST_PARTS or not stays_inside(path, LONGEST_PART):
         raise ValueError("no path inside an archive")
     return path
 
@@ -113,7 +107,7 @@ def export_run(store: Store, folder: Path, target: Path) -> Moved:
         listed = Listed(
             sims_export=FORMAT,
             run=folder.name,
-            members={name: _entry(path) for name, path in sources.items()},
+            members={name: FileEntry.of(path) for name, path in sources.items()},
             links={
                 name: "/".join(Path(target).parts[-3:])
                 for name, target in sorted(links_of_run(folder).items())
@@ -138,7 +132,7 @@ def _needed(store: Store, folder: Path, stack: ExitStack) -> dict[ArtifactRef, M
     """What the run was made of, whole and kept from being tidied away; what others are made of
     comes first."""
     held = look(store)
-    refs = [_ref(location) for location in sorted(held.needed[folder.name])]
+    refs = [ArtifactRef.at(location) for location in sorted(held.needed[folder.name])]
     stack.enter_context(needing(store, refs))
     for ref in refs:
         store.open_artifact(ref)
@@ -155,11 +149,6 @@ def _needed(store: Store, folder: Path, stack: ExitStack) -> dict[ArtifactRef, M
     return found
 
 
-def _ref(location: str) -> ArtifactRef:
-    _, kind, digest = location.split("/")
-    return ArtifactRef(kind=kind, digest=digest)
-
-
 def _sources(store: Store, folder: Path, manifests: dict[ArtifactRef, Manifest]) -> dict[str, Path]:
     """The files of an archive that its list tells of, by their paths in it."""
     found = {
@@ -173,10 +162,6 @@ def _sources(store: Store, folder: Path, manifests: dict[ArtifactRef, Manifest])
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     inside = {f"{RUN}/{path.relative_to(folder).as_posix()}": path for path in paths}
     return found | inside
-
-
-def _entry(path: Path) -> FileEntry:
-    return FileEntry(size=path.stat().st_size, sha256=file_sha256(path))
 
 
 def _add_file(tar: tarfile.TarFile, name: str, path: Path) -> None:

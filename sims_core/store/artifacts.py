@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field
 
-from sims_core.common.digest import digest_of
+from sims_core.common.digest import digest_of, file_sha256
 from sims_core.common.frozen import Frozen
 from sims_core.common.sealed import Sealed
 
@@ -31,6 +32,16 @@ class ArtifactRef(Frozen):
     def location(self) -> str:
         """Path relative to the store's root."""
         return f"artifacts/{self.kind}/{self.digest}"
+
+    @classmethod
+    def at(cls, location: str) -> ArtifactRef:
+        """The artifact of this `location`.
+
+        Raises:
+            ValueError: it is none's.
+        """
+        _, kind, digest = location.split("/")
+        return cls(kind=kind, digest=digest)
 
     @property
     def short(self) -> str:
@@ -74,6 +85,11 @@ class StageRequest(Frozen):
 class FileEntry(Frozen):
     size: int
     sha256: Digest
+
+    @classmethod
+    def of(cls, path: Path) -> FileEntry:
+        """Size and SHA-256 of a file, read to its end."""
+        return cls(size=path.stat().st_size, sha256=file_sha256(path))
 
 
 class Origin(Frozen):

@@ -17,10 +17,10 @@ from sims_core.common import purposes
 from sims_core.data.epochs import Shares, batch_indices
 from sims_core.data.ranges import scaled
 from sims_core.diffusion.noise import generator
+from sims_core.nets.config import AUGMENT_LABELS
 from sims_core.nets.dropout import WORD
 from sims_core.nets.losses import training_sigmas
 from sims_core.nets.preconditioning_config import EDMLoss, Loss
-from sims_core.nets.unet import AUGMENT_LABELS
 from sims_core.training.augmentation import augment, draw_augmentations
 from sims_core.training.config import TrainingConfig
 

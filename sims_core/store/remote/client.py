@@ -133,7 +133,7 @@ class Client:
         """
         digest = hashlib.sha256()
         there = self.size(key)
-        if there is None or there != (there if size is None else size):
+        if there is None or size not in (None, there):
             return None
         with self._explained("read", key), (path or Path(os.devnull)).open("wb") as file:
             for start in range(0, there, PART_BYTES):

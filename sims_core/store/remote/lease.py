@@ -19,10 +19,11 @@ from contextlib import suppress
 from typing import Any
 
 from sims_core.common.errors import StoreError
+from sims_core.common.shown import shown
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.locks import TELL_S
 from sims_core.store.remote.client import Client
-from sims_core.store.remote.names import LEASES
+from sims_core.store.remote.names import LEASES, epoch_name, epoch_of
 
 logger = logging.getLogger("sims_core.store")
 
@@ -30,13 +31,13 @@ LONGEST_POLL_S = 5.0
 
 
 def _key(ref: ArtifactRef, epoch: int) -> str:
-    return f"{LEASES}/{ref.digest}/{epoch:012d}"
+    return f"{LEASES}/{ref.digest}/{epoch_name(epoch)}"
 
 
 def _latest(client: Client, ref: ArtifactRef) -> int:
     """The highest epoch; 0 if there is none."""
-    names = (key.rpartition("/")[2] for key, _ in client.list(f"{LEASES}/{ref.digest}"))
-    return max((int(n) for n in names if len(n) == 12 and n.isascii() and n.isdigit()), default=0)
+    keys = (key for key, _ in client.list(f"{LEASES}/{ref.digest}"))
+    return max((epoch_of(key.rpartition("/")[2]) for key in keys), default=0)
 
 
 class Lease:
@@ -135,7 +136,7 @@ class Waiting:
             self._seen, self._since = (epoch, e_tag), now
         if now - self._told >= TELL_S:
             self._told = now
-            host = "".join(c for c in str(said.get("host", "?"))[:80] if c.isprintable())
+            host = shown(said.get("host", "?"), 80)
             logger.info("waiting for %s, which host %s is computing", self.ref.short, host)
         return now - self._since >= self.expires_s
 

@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sims_core.common.errors import DamagedArtifact
+from sims_core.common.files import stays_inside
 from sims_core.common.sealed import open_fields, seal_fields
 from sims_core.store.artifacts import MANIFEST_FILE, ArtifactRef, FileEntry, Manifest
 
@@ -29,6 +30,7 @@ BLOBS, MANIFESTS, RECORDS, LEASES, PROGRESS, RUNS = (
 )
 MANIFEST_KEY = re.compile(rf"{MANIFESTS}/([a-z][a-z0-9_]*)/([0-9a-f]{{64}})\.json")
 BLOB_KEY = re.compile(rf"{BLOBS}/[0-9a-f]{{64}}")
+EPOCH_DIGITS = 12
 LOCATION = re.compile(r"artifacts/[a-z][a-z0-9_]*/[0-9a-f]{64}")
 
 
@@ -45,6 +47,17 @@ def record_key(manifest: Manifest) -> str:
     return f"{RECORDS}/{manifest.request.digest}/{manifest.content}.json"
 
 
+def epoch_name(epoch: int) -> str:
+    """The last part of a key, of one length, so that epochs are listed in order."""
+    return f"{epoch:0{EPOCH_DIGITS}d}"
+
+
+def epoch_of(name: str) -> int:
+    """What `epoch_name` has named; 0 if it has not."""
+    is_one = len(name) == EPOCH_DIGITS and name.isascii() and name.isdigit()
+    return int(name) if is_one else 0
+
+
 def ref_of(key: str) -> ArtifactRef | None:
     """The artifact whose manifest has this key; None if it is the key of something else."""
     match = MANIFEST_KEY.fullmatch(key)
@@ -53,13 +66,7 @@ def ref_of(key: str) -> ArtifactRef | None:
 
 def is_inside(name: str) -> bool:
     """Whether a relative path stays in the folder that it is relative to, and can be written."""
-    parts = name.split("/")
-    return (
-        all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
-        and len(name.encode()) <= 1000
-        and name.isprintable()
-        and "\\" not in name
-    )
+    return stays_inside(name, 255) and len(name.encode()) <= 1000
 
 
 def checked_manifest(content: bytes, ref: ArtifactRef) -> Manifest:

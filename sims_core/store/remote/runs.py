@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput, DamagedArtifact
 from sims_core.common.files import remove, sync
 from sims_core.store.artifacts import FileEntry
@@ -55,7 +54,7 @@ def push_run(client: Client, store: Store, folder: Path) -> None:
                 if target.is_relative_to(store.root):
                     links[relative] = target.relative_to(store.root).as_posix()
             elif path.is_file():
-                files[relative] = FileEntry(size=path.stat().st_size, sha256=file_sha256(path))
+                files[relative] = FileEntry.of(path)
     before = _index(client, name)
     if (before.files, before.links) == (files, links):
         return

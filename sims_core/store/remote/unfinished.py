@@ -16,15 +16,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from sims_core.common.digest import file_sha256
 from sims_core.common.errors import StoreError
 from sims_core.common.files import remove
 from sims_core.common.kept import SUFFIX, content_sha256
+from sims_core.common.shown import shown
 from sims_core.store.artifacts import ArtifactRef, FileEntry
 from sims_core.store.behind import NOTES_FOLDER
 from sims_core.store.remote.client import Client
 from sims_core.store.remote.lease import Lease
-from sims_core.store.remote.names import PROGRESS, files_of, opened_json, sealed_json
+from sims_core.store.remote.names import (
+    PROGRESS,
+    epoch_name,
+    epoch_of,
+    files_of,
+    opened_json,
+    sealed_json,
+)
 from sims_core.store.store import Store
 
 logger = logging.getLogger("sims_core.store")
@@ -39,17 +46,16 @@ def _folder(ref: ArtifactRef) -> str:
 
 
 def _index_key(ref: ArtifactRef, epoch: int) -> str:
-    return f"{_folder(ref)}/{epoch:012d}.json"
+    return f"{_folder(ref)}/{epoch_name(epoch)}.json"
 
 
 def _data_key(ref: ArtifactRef, epoch: int, sha256: str) -> str:
-    return f"{_folder(ref)}/{epoch:012d}/{sha256}"
+    return f"{_folder(ref)}/{epoch_name(epoch)}/{sha256}"
 
 
 def _epoch_of(key: str) -> int:
     """Of an index or of data; 0 if it is neither."""
-    text = key.split("/")[2].removesuffix(".json")
-    return int(text) if len(text) == 12 and text.isascii() and text.isdigit() else 0
+    return epoch_of(key.split("/")[2].removesuffix(".json"))
 
 
 def forget(client: Client, store: Store, ref: ArtifactRef) -> None:
@@ -82,7 +88,7 @@ def restore(client: Client, store: Store, ref: ArtifactRef, epoch: int) -> None:
         if BEGUN in brought:
             remove(target)
             os.replace(folder, target)
-            host = "".join(c for c in str(fields.get("host", "?"))[:80] if c.isprintable())
+            host = shown(fields.get("host", "?"), 80)
             logger.info(
                 "%s: goes on with %d files of unfinished work of host %s, from the bucket",
                 *(ref.short, len(brought), host),
@@ -156,7 +162,7 @@ class Upload:
         links.mkdir()
         try:
             found = _linked(progress, links)
-            entries = {name: FileEntry.model_validate(_entry(p)) for name, p in found.items()}
+            entries = {name: FileEntry.of(p) for name, p in found.items()}
             if entries == self._sent or not any(name != BEGUN for name in entries):
                 return
             known = {entry.sha256 for entry in self._sent.values()}
@@ -176,10 +182,6 @@ class Upload:
             keys = [key for key, _ in self.client.list(_folder(ref))]
             self.client.delete([key for key in keys if _epoch_of(key) < epoch])
             self._is_first = False
-
-
-def _entry(path: Path) -> dict[str, int | str]:
-    return {"size": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def _linked(progress: Path, links: Path) -> dict[str, Path]:

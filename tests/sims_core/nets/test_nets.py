@@ -10,9 +10,9 @@ from torch import nn
 
 from sims_core.diffusion.denoiser import EDMDenoiser
 from sims_core.nets.build import build_net, initialise
-from sims_core.nets.config import MLPConfig, ModelConfig, UNetConfig
+from sims_core.nets.config import AUGMENT_LABELS, MLPConfig, ModelConfig, UNetConfig
 from sims_core.nets.saved import load_model, save_model
-from sims_core.nets.unet import AUGMENT_LABELS, C_NOISE_SCALE
+from sims_core.nets.unet import C_NOISE_SCALE
 
 UNET = UNetConfig(block_out_channels=(8, 16), norm_num_groups=4, attention_levels=(1,))
 CONFIGS = [MLPConfig(dim=3), UNET]

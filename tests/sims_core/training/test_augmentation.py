@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from sims_core.data.config import GaussianData
 from sims_core.diffusion.noise import generator
 from sims_core.nets.config import (
+    AUGMENT_LABELS,
     BaseConfig,
     DiffusersUNetConfig,
     MLPConfig,
     ModelConfig,
     UNetConfig,
 )
-from sims_core.nets.unet import AUGMENT_LABELS
 from sims_core.studies.experiment import Experiment
 from sims_core.training.augmentation import augment, draw_augmentations
 from sims_core.training.batches import draw_batch
