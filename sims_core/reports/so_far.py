@@ -22,7 +22,7 @@ def so_far(arms: Sequence[ArmSummary], figure: str) -> bytes:
         values = [generation.metrics[figure] for generation in arm.generations]
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(t, values, marker="o", linewidth=1.6, color=colour, label=arm.name)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set(xlabel="generation t", ylabel=f"{figure.upper()} (lower is better)")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False)
