@@ -15,6 +15,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 SIMS = str(Path(sys.executable).with_name("sims"))
+SEEDS = {"seeds": "3"}  # other tests of this server compute those of seed 0
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +41,21 @@ def _children(deployed):
 
 
 def test_without_a_worker_it_is_refused(deployed, sims):
-    done = _run(deployed, sims)
+    done = _run(deployed, sims, **SEEDS)
     assert done.returncode == 2
     assert "no worker listens at the pool 'sims-arms'" in done.stderr
 
 
 def test_two_workers_make_what_one_process_makes(deployed, workers, sims, bytes_of, tmp_path):
-    done = _run(deployed, sims)
+    done = _run(deployed, sims, **SEEDS)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    alone = deployed(SIMS, *sims.run_arguments(tmp_path / "store", "--json", "--direct"))
+    alone = deployed(SIMS, *sims.run_arguments(tmp_path / "store", "--json", "--direct", **SEEDS))
     assert alone.returncode == 0, alone.stderr
     expected = json.loads(alone.stdout)
     assert (found["run"], found["arms"]) == (expected["run"], expected["arms"])
-    assert found["stages"]["computed"] == expected["stages"]["computed"]
-    assert bytes_of(deployed.store) == bytes_of(tmp_path / "store")
+    assert 0 < found["stages"]["computed"] <= expected["stages"]["computed"], "none twice"
+    assert bytes_of(tmp_path / "store").items() <= bytes_of(deployed.store).items()
     children = _children(deployed)
     assert sorted(child["name"] for child in children) == [
         "sims omega=1 |D_s|=32",
@@ -64,7 +65,7 @@ def test_two_workers_make_what_one_process_makes(deployed, workers, sims, bytes_
     # What one process runs in the same store finds all of it, and the report drawn already.
     drawn = deployed.store / "runs" / found["run"] / "report" / "drawn.json"
     before = drawn.stat().st_mtime_ns
-    again = deployed(SIMS, *sims.run_arguments(deployed.store, "--json", "--direct"))
+    again = deployed(SIMS, *sims.run_arguments(deployed.store, "--json", "--direct", **SEEDS))
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["stages"]["computed"] == 0
     assert drawn.stat().st_mtime_ns == before
