@@ -36,7 +36,7 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not containers"
 
 test-slow: install
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow --durations=15
 
 test-containers: install
 	$(BIN)/pytest -m containers --capture no --verbose --exitfirst tests/containers

@@ -39,7 +39,7 @@ TINY: dict[str, str] = {
 }
 SIMS = str(Path(sys.executable).with_name("sims"))
 """The command of the environment that runs the tests, whether or not that is activated."""
-COMMAND_S = 150
+COMMAND_S = 400
 """A command that takes longer hangs."""
 
 _DATA = os.environ.get("SIMS_DATA") or os.environ.get("TESTS_DATA")

@@ -17,7 +17,7 @@ def test_killed_at_random_instants_every_byte_is_the_same():
     done = subprocess.run(
         [
             *(sys.executable, str(CHAOS), "--kills", "4", "--seed", "3", "--json"),
-            *("--only", "gaussian2d", "import", "--minutes", "4"),
+            *("--only", "gaussian2d", "import", "--minutes", "10"),
         ],
         capture_output=True,
         text=True,

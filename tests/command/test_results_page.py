@@ -21,7 +21,7 @@ def run(data_folder, tmp_path, *options):
         cwd=SCRIPT.parents[2],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
         check=False,
     )
 

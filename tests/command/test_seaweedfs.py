@@ -146,7 +146,7 @@ def finish(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[i
 
     def finish(*arguments: str, **settings: str) -> tuple[int, str, str]:
         process = start(*arguments, **settings)
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=400)
         assert "secret-of-the-test" not in out + err
         return process.returncode, out, err
 
@@ -208,7 +208,7 @@ def test_a_server_that_is_killed_in_an_upload_leaves_no_manifest_and_the_next_ru
     # Of a second artifact the store has all, and the bucket nothing that is finished.
     wait_for(lambda: len(list(store.glob("artifacts/*/*/manifest.json"))) >= 2, interval=0.002)
     server.kill()
-    _, err = running.communicate(timeout=200)
+    _, err = running.communicate(timeout=400)
     assert running.returncode == 1
     assert f"the bucket {server.settings['SIMS_REMOTE']} cannot" in err
     assert "Traceback" not in err

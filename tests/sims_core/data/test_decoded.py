@@ -202,7 +202,7 @@ def test_two_processes_at_once_decode_once(store, two_sets, random_images):
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE)
         for _ in range(2)
     ]
-    found = [process.communicate(timeout=150)[0].split() for process in processes]
+    found = [process.communicate(timeout=400)[0].split() for process in processes]
     assert sum(int(count) for count, _ in found) == 5
     content = hashlib.sha256(expected(random_images).tobytes()).hexdigest()
     assert {sha256 for _, sha256 in found} == {content}
