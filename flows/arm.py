@@ -14,7 +14,7 @@ from sims_core.studies.freshness import Recompute
 from sims_core.studies.loop import ArmPlan, LoopPlan
 from sims_core.studies.plan import Plan
 from sims_core.studies.resolve import execution_of
-from sims_core.studies.running import Outcome, Runner
+from sims_core.studies.running import Observer, Outcome, Runner
 from tasks.artifacts import show_generation, show_so_far
 from tasks.progress import observer
 from tasks.stages import TaskStep
@@ -24,34 +24,46 @@ MAX_TAGGED_GENERATIONS = 10
 t as well; and a few generations are shown."""
 
 
-def task_runner(store: Store, plan: Plan, recompute: Recompute | None = None) -> Runner:
+def task_runner(
+    store: Store, plan: Plan, recompute: Recompute | None = None, told: Observer | None = None
+) -> Runner:
     """Runs stages as tasks of the flow run that it is made in.
 
     Args:
         recompute: of the run; None if it begins here.
+        told: of each stage; None is the observer of this process.
     """
     settings = Settings.read()
     recompute = recompute or Recompute.of(settings.recompute)
     tagged = max((stage.t for stage in plan), default=0) <= MAX_TAGGED_GENERATIONS
     execution = execution_of(plan.experiment, settings.execution())
     step = TaskStep(store, settings, tagged, recompute)
-    return Runner(store, execution, observer(), step, recompute)
+    return Runner(store, execution, told or observer(), step, recompute)
 
 
 def run_arm(
-    store: Store, run: PlannedRun, plan: LoopPlan, arm: ArmPlan, recompute: Recompute
+    store: Store, run: PlannedRun, plan: LoopPlan, arm: ArmPlan, runner: Runner
 ) -> list[Outcome]:
-    """All generations of one arm as a sub-flow run with the arm's name.
+    """All generations of one arm as a sub-flow run with the arm's name and the run's.
 
     Each generation (of many: a few) leaves its samples in Prefect's UI. The flow is made here,
     round the arm's plan: as a parameter a plan of a hundred generations would be too large.
+
+    Args:
+        runner: of the run.
     """
 
-    @flow(name="arm", flow_run_name="{name}", validate_parameters=False, persist_result=False)
+    @flow(
+        name="arm",
+        flow_run_name="{name} of {run_name}",
+        validate_parameters=False,
+        persist_result=False,
+    )
     def sub_flow(name: str, generations: int, run_name: str) -> list[Outcome]:
         """All generations of one arm."""
         show = shows_generations(store, run, plan, arm)
-        return task_runner(store, plan, recompute).run(name, arm.stages, show)
+        own = task_runner(store, plan, runner.recompute, runner.observer)
+        return own.run(name, arm.stages, show)
 
     return sub_flow(arm.name, plan.generations, run.name)
 

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from flows.presets import Preset, find_preset
+from flows.registry import load_signature
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
@@ -261,6 +262,21 @@ def make_plan(flow: str, parameters: Mapping[str, Any], store: Store) -> Plan:
 def asked(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that say what is computed: all but those of how."""
     return {name: value for name, value in parameters.items() if name not in HOW}
+
+
+def differing(preset: Preset, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's parameters that are not the preset's own; seeds are left out.
+
+    Args:
+        given: Parameters of the flow, and overrides by their dotted names.
+    """
+    own = check_parameters(load_signature(preset.flow), preset, {})
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in ("preset", "seed", "seeds", "overrides")
+        and (name not in own or own[name] != value)
+    }
 
 
 def default_run_name(flow: str, parameters: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from flows.planned import PlannedRun
 from flows.pool import ran_stages
 from flows.registry import takes
 from flows.signatures.pollution import pollution as signature
+from flows.told_apart import title_of_this_run
 from sims_core.reports.summary import RunSummary
 from sims_core.settings import open_store
 from tasks.artifacts import show_report
@@ -21,7 +22,7 @@ from tasks.report import report_run
 
 @flow(
     name="pollution",
-    flow_run_name="{preset}",
+    flow_run_name=title_of_this_run,
     persist_result=False,
     on_running=[tell_apart],
     on_cancellation=[cancel_arms],

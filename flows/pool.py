@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,9 @@ from flows.planned import PlannedRun
 from flows.registry import load_signature
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import SimsError
+from sims_core.reports.unfinished import FolderKeeper
 from sims_core.settings import open_store
+from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.freshness import Recompute
 from sims_core.studies.loop import LoopPlan
@@ -23,6 +26,7 @@ from sims_core.studies.plan import Group, Plan, PlannedStage
 from sims_core.studies.running import Outcome, Runner
 from sims_core.studies.side_by_side import Part, parts_of
 from tasks.pool import Job, compute_in_pool, refuse_another_start, require_pool
+from tasks.progress import observer
 
 
 @flow(name="arm", persist_result=False)
@@ -98,7 +102,8 @@ def ran_stages(
         A context with the whole plan, and how each of its stages came about; until it is left
         nobody tidies away what was taken or made.
     """
-    runner = task_runner(store, run.plan)
+    keeper = FolderKeeper(observer(), store, run.ended(run.plan, ()))
+    runner = task_runner(store, run.plan, told=keeper)
     if run.parameters["arms"] == "pool":
         require_pool()
         return runner.ran_plan(run.plan, Pool(store, run, runner))
@@ -114,6 +119,8 @@ class Pool:
 
     def __init__(self, store: Store, run: PlannedRun, runner: Runner) -> None:
         self.store, self.run, self.runner = store, run, runner
+        self._told: set[tuple[str, str]] = set()
+        """Arm and label of every stage that the observer knows of."""
         stages = sorted(runner.recompute.stages)
         self.key = digest_of([run.flow, asked(run.parameters), str(store.root), stages])
 
@@ -127,17 +134,46 @@ class Pool:
         had = {stage.ref for stage in plan if self._is_made(stage)}
         missing = [p for p in parts.values() if not had.issuperset(s.ref for s in p.stages)]
         compute_in_pool(
-            [self._job(part) for part in missing], lambda job: self._check(parts[job.name])
+            [self._job(part) for part in missing],
+            lambda job: self._check(parts[job.name]),
+            self._looking(groups, had),
         )
-        outcomes = []
+        outcomes, seen = [], set(had)
         for name, stages in groups:
             for stage in stages:
-                record = self.store.record(stage.ref)
-                seconds = record.seconds if record else 0.0
-                outcomes.append(Outcome(name, stage, stage.ref in had, seconds))
-                self.runner.observer.finished(name, stage.label, stage.ref in had, seconds)
-                had.add(stage.ref)  # another arm of this run has made it
+                outcome = Outcome(name, stage, stage.ref in seen, self._seconds(stage))
+                outcomes.append(outcome)
+                seen.add(stage.ref)  # another arm of this run has made it
+                self._tell(outcome)
         return outcomes
+
+    def _looking(self, groups: Sequence[Group], had: Collection[ArtifactRef]) -> Callable[[], None]:
+        """What tells the observer, whenever it is called, which stages are there meanwhile."""
+        # One that is to be made anew is there from the beginning: told when all have ended.
+        waiting = [
+            (name, deque(s for s in stages if s.ref in had or not self.store.path(s.ref).exists()))
+            for name, stages in groups
+        ]
+
+        def look() -> None:
+            for name, stages in waiting:
+                while stages and self.store.path(stages[0].ref).exists():
+                    stage = stages.popleft()
+                    self._tell(Outcome(name, stage, stage.ref in had, self._seconds(stage)))
+
+        return look
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Tells the observer of a stage, once."""
+        place = (outcome.arm, outcome.stage.label)
+        if place not in self._told:
+            self._told.add(place)
+            observer = self.runner.observer
+            observer.finished(*place, outcome.cached, outcome.seconds)
+
+    def _seconds(self, stage: PlannedStage) -> float:
+        record = self.store.record(stage.ref)
+        return record.seconds if record else 0.0
 
     def _is_made(self, stage: PlannedStage) -> bool:
         recompute = self.runner.recompute
@@ -155,6 +191,7 @@ class Pool:
         recompute = self.runner.recompute
         return Job(
             name=part.name,
+            title=f"{part.name} of {self.run.name}",
             key=digest_of([self.key, part.name]),
             parameters={
                 "of_flow": self.run.flow,

@@ -14,6 +14,7 @@ from flows.planned import PlannedRun
 from flows.pool import ran_stages
 from flows.registry import takes
 from flows.signatures.sims_loop import sims_loop as signature
+from flows.told_apart import title_of_this_run
 from sims_core.reports.summary import RunSummary
 from sims_core.settings import open_store
 from sims_core.studies.loop import LoopPlan
@@ -28,7 +29,7 @@ from tasks.report import report_run
 
 @flow(
     name="sims-loop",
-    flow_run_name="{preset}: {generations} generations",
+    flow_run_name=title_of_this_run,
     persist_result=False,
     on_running=[crash_arms, tell_apart],
     on_crashed=[crash_arms],
@@ -44,7 +45,7 @@ def sims_loop(parameters: dict[str, Any]) -> RunSummary:
 
     def run_group(runner: Runner, name: str, stages: Sequence[PlannedStage]) -> list[Outcome]:
         if name in arms:
-            return run_arm(store, run, plan, arms[name], runner.recompute)
+            return run_arm(store, run, plan, arms[name], runner)
         return runner.run(name, stages)
 
     # A sub-flow's heartbeat thread costs 0.9 s to join; the run's own heartbeat goes on.

@@ -52,6 +52,8 @@ class Job:
     """An arm to be computed by a worker."""
 
     name: str
+    title: str
+    """What its flow run is called."""
     key: str
     """The same in every attempt of the same run, and of no other arm or run."""
     parameters: dict[str, Any]
@@ -86,11 +88,14 @@ def require_pool() -> None:
         )
 
 
-def compute_in_pool(jobs: Sequence[Job], ended: Callable[[Job], None]) -> None:
+def compute_in_pool(
+    jobs: Sequence[Job], ended: Callable[[Job], None], meanwhile: Callable[[], None]
+) -> None:
     """Has the arms computed, and waits until the last has ended.
 
     Args:
         ended: told of each that was computed.
+        meanwhile: called again and again while there is one to wait for.
 
     Raises:
         SimsError: arms failed, which are named, each with its reason; or this run was cancelled.
@@ -98,7 +103,7 @@ def compute_in_pool(jobs: Sequence[Job], ended: Callable[[Job], None]) -> None:
     with get_client(sync_client=True) as client:
         own = UUID(this_run.id)
         runs = {_find_or_start(client, job, own).id: job for job in jobs}
-        failed = _wait(client, own, runs, ended)
+        failed = _wait(client, own, runs, ended, meanwhile)
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise SimsError(f"{len(failed)} of {len(jobs)} arms failed, the others are kept: {reasons}")
@@ -133,7 +138,7 @@ def _start(job: Job, key: str, own: UUID) -> FlowRun:
     started = run_deployment(
         f"{ARM_DEPLOYMENT}/{ARM_DEPLOYMENT}",
         parameters=job.parameters,
-        flow_run_name=job.name,
+        flow_run_name=job.title,
         tags=[ARM_TAG, _of_run(own)],
         idempotency_key=key,
         timeout=0,
@@ -148,7 +153,11 @@ def _read(client: SyncPrefectClient, ids: Sequence[UUID]) -> Iterator[FlowRun]:
 
 
 def _wait(
-    client: SyncPrefectClient, own: UUID, runs: dict[UUID, Job], ended: Callable[[Job], None]
+    client: SyncPrefectClient,
+    own: UUID,
+    runs: dict[UUID, Job],
+    ended: Callable[[Job], None],
+    meanwhile: Callable[[], None],
 ) -> dict[str, str]:
     """Waits for runs to end, and says how they are doing.
 
@@ -160,6 +169,7 @@ def _wait(
     lost = False
     while waiting:
         time.sleep(POLL_S)
+        meanwhile()
         try:
             _obey_cancelling(client, own)
             found = list(_read(client, list(waiting)))

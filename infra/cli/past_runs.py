@@ -21,7 +21,7 @@ from infra.cli.shell import (
     use_store,
 )
 from sims_core.common.errors import BadInput
-from sims_core.common.shown import shown
+from sims_core.common.shown import shown, shown_value
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.reports.past_runs import PastRun
@@ -199,20 +199,13 @@ def _row(run: PastRun) -> dict[str, Any]:
 
 def _differs(run: PastRun) -> dict[str, Any] | None:
     """Parameters that are not the preset's own; None: not said, or the preset is gone."""
-    from flows.parameters import check_parameters
+    from flows.parameters import differing
     from flows.presets import load_presets
-    from flows.registry import load_signature
 
     preset = load_presets().get(run.preset)
     if preset is None or not run.parameters:
         return None
-    own = check_parameters(load_signature(preset.flow), preset, {})
-    seeds = ("seed", "seeds", "overrides")
-    return {
-        name: value
-        for name, value in run.asked.items()
-        if name not in seeds and (name not in own or own[name] != value)
-    }
+    return differing(preset, run.asked)
 
 
 def _main_figure(run: PastRun) -> str:
@@ -234,8 +227,6 @@ def _main_figure(run: PastRun) -> str:
 
 def _given(differs: dict[str, Any] | None) -> str:
     """The options of `sims run` that give these parameters: overrides take lists as JSON only."""
-    from sims_core.reports.side_by_side import shown_value
-
     if differs is None:
         return "(parameters not said)"
     texts = {
@@ -295,8 +286,6 @@ def _comparison_row(comparison: RunComparison, written: list[Path]) -> dict[str,
 
 def _comparison_lines(comparison: RunComparison) -> list[str]:
     """The main figure of each line, what differs, costs."""
-    from sims_core.reports.side_by_side import shown_value
-
     figure = comparison.figures[0]
     lines = [f"{figure.title} ({figure.better})"]
     for line in comparison.lines:

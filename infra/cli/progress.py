@@ -33,6 +33,11 @@ def describe(cached: bool, seconds: float) -> str:
     return "cached" if cached else f"{seconds:.1f} s"
 
 
+def _named(arm: str, label: str) -> str:
+    """The stage after its arm, which the label itself may begin with."""
+    return label if not arm or label.startswith(f"{arm}: ") else f"{arm}: {label}"
+
+
 class Worded(logging.Formatter):
     """Messages with their options as a command line writes them."""
 
@@ -61,7 +66,7 @@ class PlainProgress:
 
     def started(self, arm: str, label: str) -> None:
         self._last = time.monotonic()
-        self._arm = f"{arm}: " if arm else ""
+        self._arm = arm
         if self.outlook is not None:
             self.outlook.started(arm, label)
 
@@ -77,14 +82,14 @@ class PlainProgress:
             return
         self._last = time.monotonic()
         extra = "".join(f", {name} {value:.4g}" for name, value in figures.items())
-        self._print(f"{self._arm}{label}: {done} of {total} {unit}{extra}{self._left()}")
+        self._print(f"{_named(self._arm, label)}: {done} of {total} {unit}{extra}{self._left()}")
 
     def finished(self, arm: str, label: str, cached: bool, seconds: float) -> None:
         self.done += 1
         if self.outlook is not None:
             self.outlook.finished(cached, seconds)
         left = "" if cached else self._left()
-        self._print(f"{self._arm}{label}: {describe(cached, seconds)}{left}")
+        self._print(f"{_named(arm, label)}: {describe(cached, seconds)}{left}")
 
     def close(self) -> None:
         """Nothing to put away."""
@@ -112,7 +117,7 @@ class BarProgress:
         self.progress.start()
 
     def started(self, arm: str, label: str) -> None:
-        text = f"{arm}: {label}" if arm else label
+        text = _named(arm, label)
         self.stage = self.progress.add_task(text, total=None, unit="", said="")
         if self.outlook is not None:
             self.outlook.started(arm, label)
@@ -140,7 +145,7 @@ class BarProgress:
             self.outlook.finished(cached, seconds)
         self._say_left()
         if not cached:
-            text = f"{arm}: {label}" if arm else label
+            text = _named(arm, label)
             self.progress.console.print(f"{text}: {describe(cached, seconds)}", highlight=False)
 
     def close(self) -> None:

@@ -161,8 +161,7 @@ def _execute_flow(run: CheckedRun) -> RunSummary:
 
     flow = load_flow(run.preset.flow)
     progress = run_progress(run.stages, _outlook(run))
-    store = Store(Settings.read().store.expanduser().absolute())
-    observe(FolderKeeper(progress, store, run.planned.ended(run.plan, ())))
+    observe(progress)
     with shown(progress):
         summary: RunSummary = run_watched(flow, run.parameters)
         return summary

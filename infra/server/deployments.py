@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
+from flows.deployed import entrypoint
 from flows.presets import Preset, load_presets
-from flows.registry import entrypoint
 from infra.environment import ENVIRONMENT_DEFAULTS
 from tasks.names import ARM_DEPLOYMENT, ARM_TAG, ARMS_POOL
 
@@ -37,7 +37,7 @@ def deployment(preset: Preset, work_pool: dict[str, Any]) -> dict[str, Any]:
     """One preset as prefect.yaml has it."""
     return {
         "name": preset.name,
-        "entrypoint": entrypoint(preset.flow),
+        "entrypoint": entrypoint(preset),
         "description": (
             f"{preset.description}. Needs {preset.hardware}; takes {preset.expected_time}."
         ),

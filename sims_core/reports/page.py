@@ -25,6 +25,7 @@ from sims_core.reports.files import (
     METRICS_TABLE,
     SUMMARY_FILE,
 )
+from sims_core.reports.headings import heading
 from sims_core.reports.lines import has_table
 from sims_core.reports.over_seeds import verdict
 from sims_core.reports.summary import RunSummary, sample_counts
@@ -136,6 +137,7 @@ def render_report(
             outcomes=details.outcomes,
             costs=_costs(summary),
             column=partial(column, neighborhoods=plan.experiment.evaluation.neighborhoods),
+            heading=partial(heading, neighborhoods=plan.experiment.evaluation.neighborhoods),
             files=_files(part.figures, has_table(rows)),
             **{"over_seeds": None, **part.context},
         )

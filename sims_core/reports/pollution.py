@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sims_core.evaluation.figures import read_figures
+from sims_core.evaluation.metric import figures_in
 from sims_core.reports.base import PagePart, Pictures, kind_report, pictures_of
 from sims_core.reports.cost import arm_cost
 from sims_core.reports.estimates import paired_difference
 from sims_core.reports.over_seeds import as_row, compared, counts_of, figures_over_seeds
-from sims_core.reports.summary import Curve, CurvePoint, RunSummary, kimg
+from sims_core.reports.summary import Curve, CurvePoint, RunSummary, kimg, sample_counts
 from sims_core.store.store import Store
 from sims_core.studies.pollution import Measured, PollutionPlan
 
@@ -132,6 +133,10 @@ class PollutionReport:
             {
                 "curve": written(pollution_figure(summary), folder, "figure"),
                 "pictures": self.pictures(store, plan),
+                "metrics": figures_in(
+                    summary.curves[0].points[0].figures, plan.experiment.evaluation.neighborhoods
+                ),
+                "n": sample_counts([point.counts for c in summary.curves for point in c.points]),
             },
             "pollution.html.j2",
             ("figure",),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
+from sims_core.common.shown import shown_value
 from sims_core.evaluation.metric import Figure
 from sims_core.reports.lines import COSTS, Line, known_figures, lines_of
 from sims_core.reports.past_runs import SEEDS, PastRun, differences
@@ -180,15 +180,6 @@ def _labels(groups: Sequence[Sequence[PastRun]]) -> tuple[str, ...]:
         if len(set(labels)) == len(labels):
             return tuple(labels)
     return tuple(run.name for run in firsts)
-
-
-def shown_value(value: Any) -> str:
-    """A parameter's value as the command line takes it; None: that of the preset."""
-    if value is None:
-        return "preset's"
-    if isinstance(value, list) and all(isinstance(each, int | float | str) for each in value):
-        return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value)
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _merged(group: Sequence[PastRun], label: str, notes: list[str]) -> list[Line]:

@@ -47,7 +47,7 @@ def jobs(deployment, monkeypatch):
     monkeypatch.setattr(pool, "POLL_S", 0.05)
     monkeypatch.setattr(pool, "CRASH_SETTLES_S", 0.0)
     key = uuid4().hex
-    return [Job(name, f"{key}-{name}", {"part": name}) for name in ("one", "two")]
+    return [Job(name, f"{name} of run", f"{key}-{name}", {"part": name}) for name in ("one", "two")]
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def children(client):
     return find
 
 
-def wait(jobs, ended=lambda job: None):
+def wait(jobs, ended=lambda job: None, meanwhile=lambda: None):
     """A flow run that has these arms computed."""
-    return flow(name="waits")(lambda: compute_in_pool(jobs, ended))()
+    return flow(name="waits")(lambda: compute_in_pool(jobs, ended, meanwhile))()
 
 
 @contextmanager
@@ -90,13 +90,14 @@ def worker(client, children, jobs, final, takes=lambda run: True):
 
 
 def test_arms_are_handed_to_the_pool_with_what_they_are_to_compute(client, jobs, children):
-    done = []
+    done, looks = [], []
     with worker(client, children, jobs, lambda run: Completed()):
-        wait(jobs, lambda job: done.append(job.name))
+        wait(jobs, lambda job: done.append(job.name), lambda: looks.append(len(done)))
     assert sorted(done) == ["one", "two"]
+    assert looks[0] == 0, "looked before the first had ended"
     assert {run.name: run.parameters for run in children(jobs)} == {
-        "one": {"part": "one"},
-        "two": {"part": "two"},
+        "one of run": {"part": "one"},
+        "two of run": {"part": "two"},
     }
 
 
@@ -104,7 +105,7 @@ def test_a_failed_arm_fails_alone_and_is_named(client, jobs, children):
     done = []
 
     def final(run):
-        return Failed(message="no memory") if run.name == "one" else Completed()
+        return Failed(message="no memory") if run.name == "one of run" else Completed()
 
     with (
         worker(client, children, jobs, final),
@@ -171,7 +172,7 @@ def test_what_others_put_back_is_refused_at_its_fourth_start(client):
 
 
 def test_who_cancels_a_run_cancels_its_arms(client, jobs, children, wait_for):
-    others = [Job("other", uuid4().hex, {})]
+    others = [Job("other", "other of run", uuid4().hex, {})]
 
     def cancel():
         alive = wait_for(lambda: len(found := children(jobs)) == 2 and found)

@@ -32,6 +32,18 @@ def test_plain_progress_says_each_stage_once_and_a_long_one_at_intervals(monkeyp
     ]
 
 
+def test_a_label_that_begins_with_its_model_is_said_alone():
+    stream = io.StringIO()
+    shown = PlainProgress(2, stream)
+    for label in ("sims |D_p|=16 seed=0: train base", "train base"):
+        shown.started("sims |D_p|=16 seed=0", label)
+        shown.finished("sims |D_p|=16 seed=0", label, cached=False, seconds=1.0)
+    assert stream.getvalue().splitlines() == [
+        "[1/2] sims |D_p|=16 seed=0: train base: 1.0 s",
+        "[2/2] sims |D_p|=16 seed=0: train base: 1.0 s",
+    ]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
