@@ -124,11 +124,16 @@ def show_generation(
     about = f"{plan.name}, t = {t} of {generations}"
     said = ", ".join(f"{name} {rows[-1][column(name, k)]}" for name in shown_figures(found))
     logger.info("%s: %s", about, said)
-    key = artifact_key(run_name, plan.slug)
+    key = artifact_key(run_name, plan.name)
     _publish(
-        ArtifactCreate(key=f"{key}-samples", type="markdown", data=text, description=about),
         ArtifactCreate(
-            key=f"{key}-metrics", type="table", data=json.dumps(rows), description=about
+            key=f"{key}-samples", type="markdown", data=text, description=f"Samples of {about}"
+        ),
+        ArtifactCreate(
+            key=f"{key}-metrics",
+            type="table",
+            data=json.dumps(rows),
+            description=f"Figures of every generation so far: {about}",
         ),
     )
 
@@ -149,15 +154,13 @@ def show_so_far(store: Store, plan: LoopPlan, run_name: str) -> None:
     now = "All arms have ended."
     if waiting:
         last = max((stage.t for stage in ended[waiting[0].name].stages), default=0)
-        now = f"Next: {waiting[0].name}, generation {last + 1} of {plan.generations}".replace(
-            "|", r"\|"
-        )
+        now = f"Next: {waiting[0].name}, generation {last + 1} of {plan.generations}"
     _publish(
         ArtifactCreate(
             key=f"{artifact_key(run_name)}-so-far",
             type="markdown",
-            data=f"## {run_name} so far\n\n{now}\n\n{picture}\n\n{_markdown_table(rows)}\n",
-            description=f"All arms of {run_name} so far",
+            data=f"## {run_name} so far\n\n{_plain(now)}\n\n{picture}\n\n{_markdown_table(rows)}\n",
+            description=f"Curves and figures of all arms so far. {now}",
         ),
         flow_run_id=parent,
     )
@@ -191,7 +194,7 @@ def _samples_of_models(store: Store, plan: Plan, run_name: str) -> list[Artifact
             key=f"{artifact_key(run_name, model)}-samples",
             type="markdown",
             data=f"## {_plain(model)}\n\n{_picture(_enlarged(picture.png), picture.alt)}\n",
-            description=model,
+            description=f"Samples of {model}",
         )
         for model, picture in report_of(plan).pictures(store, plan)
     ]
@@ -202,10 +205,10 @@ def show_report(store: Store, summary: RunSummary, plan: Plan) -> None:
     has shown, and a link to the report."""
     report, k = Path(summary.report), plan.experiment.evaluation.neighborhoods
     rows = [{"arm": arm.name, **_rows(arm, k)[-1]} for arm in summary.arms]
-    what = "the last generation of each arm"
+    what = "of the last generation of each arm"
     if not rows:
         rows = [row for curve in summary.curves for row in _points(curve, summary.figure)]
-        what = "each model"
+        what = "of each model"
     curves = _picture((report.parent / "figure.png").read_bytes(), "curves")
     text = (
         f"## {_plain(summary.run)}\n\n{curves}\n\n"
@@ -214,18 +217,23 @@ def show_report(store: Store, summary: RunSummary, plan: Plan) -> None:
     link = f"[{_plain(report)}]({report.as_uri()})"
     key = artifact_key(summary.run)
     _publish(
-        ArtifactCreate(key=f"{key}-curves", type="markdown", data=text, description=summary.flow),
+        ArtifactCreate(
+            key=f"{key}-curves",
+            type="markdown",
+            data=text,
+            description=f"Curves and figures {what}",
+        ),
         ArtifactCreate(
             key=f"{key}-metrics",
             type="table",
             data=json.dumps(rows),
-            description=what,
+            description=f"Figures {what}",
         ),
         ArtifactCreate(
             key=f"{key}-report",
             type="markdown",
             data=link,
-            description="A browser opens a file's link only when it is pasted into its address bar",
+            description="Where the whole report is: paste it into the address bar of a browser",
         ),
         *_samples_of_models(store, plan, summary.run),
     )

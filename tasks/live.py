@@ -29,7 +29,8 @@ INTERVAL_S = 2.0
 
 def artifact_key(*words: str) -> str:
     """A key of lower-case letters, digits and dashes, as Prefect wants it."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+    text = re.sub(r"\|D_(\w)\|", r"D\1", "-".join(words))  # |D_s|=250 as ds-250
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 @dataclass(frozen=True)

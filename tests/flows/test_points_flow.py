@@ -34,7 +34,8 @@ def run_points(prefect_url, checked, wait_for):
             patch.setenv("SIMS_STORE", str(store))
             before = {run.id for run in client.read_flow_runs()}
             summary = sims_loop(**checked.parameters)
-            runs = {run.id: run.name for run in client.read_flow_runs() if run.id not in before}
+            found = [run for run in client.read_flow_runs() if run.id not in before]
+            runs = {run.id: run.name.removesuffix(" of points") for run in found}
             of_these = FlowRunFilter(id=FlowRunFilterId(any_=list(runs)))
 
             def settled():
@@ -64,7 +65,9 @@ def test_a_generation_is_one_task_that_says_which(done):
         }
         for task in tasks[arm]:
             assert set(task.tags) == {f"generation:{int(task.name[2:4])}"}
-    setup = {task.name for task in tasks["gaussian2d-quick: 3 generations"]}
+    (whole,) = tasks.keys() - set(ARMS)
+    assert whole.startswith("gaussian2d-quick generations=3 pollution_sizes=20 scan_omegas=[] ")
+    setup = {task.name for task in tasks[whole]}
     assert {"prepare data", "reference"} < setup
 
 

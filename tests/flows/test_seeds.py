@@ -119,10 +119,12 @@ def test_sub_flow_runs_carry_the_seed_in_their_name(looped, loop, prefect_url):
         again = sims_loop(**loop(seeds="0,1").parameters)
         names = [each.name for each in client.read_flow_runs() if each.id not in before]
     assert again.arms == summary.arms
-    assert sorted(names) == [
-        "digits: 2 generations",
-        *("sims omega=1 |D_s|=32 seed=0", "sims omega=1 |D_s|=32 seed=1"),
-        *("standard |D_s|=32 seed=0", "standard |D_s|=32 seed=1"),
+    whole, *arms = sorted(names)
+    assert whole.startswith("digits generations=2 pollution_sizes=32 run_name=seeds seeds=0,1 ")
+    assert arms == [
+        f"{method} |D_s|=32 seed={seed} of seeds"
+        for method in ("sims omega=1", "standard")
+        for seed in (0, 1)
     ]
 
 

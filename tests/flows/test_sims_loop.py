@@ -119,9 +119,16 @@ class Seen:
     task_runs: list[TaskRun]
     artifacts: list[Artifact]
 
+    @property
+    def whole(self) -> str:
+        """The name of the run, which is no arm."""
+        (name,) = (run.name for run in self.flow_runs.values() if " of " not in run.name)
+        return name
+
     def of(self, flow_run: str) -> dict[str, TaskRun]:
-        """Task runs of the flow run of that name, by name."""
-        (wanted,) = [run.id for run in self.flow_runs.values() if run.name == flow_run]
+        """Task runs of the flow run of that name, by name; an arm's without its run's."""
+        named = {run.name.split(" of ")[0]: run.id for run in self.flow_runs.values()}
+        wanted = named[flow_run]
         return {task.name: task for task in self.task_runs if task.flow_run_id == wanted}
 
 
@@ -144,13 +151,14 @@ def seen(run_here, wait_for, tiny_run, tmp_path_factory):
         return Seen(flow_runs, wait_for(task_runs, 30, interval=0.5), artifacts)
 
 
-def test_each_arm_is_a_sub_flow_run_with_its_name(seen):
-    names = sorted(run.name for run in seen.flow_runs.values())
-    assert names == ["digits: 2 generations", "sims omega=1 |D_s|=32", "standard |D_s|=32"]
+def test_each_arm_is_a_sub_flow_run_with_its_name_and_the_runs(seen, tiny_run):
+    of_run = f"of {tiny_run.summary['run']}"
+    arms = [f"sims omega=1 |D_s|=32 {of_run}", f"standard |D_s|=32 {of_run}"]
     parents = {run.name: run.parent_task_run_id for run in seen.flow_runs.values()}
-    in_the_run = {task.id for task in seen.of("digits: 2 generations").values()}
-    assert parents["digits: 2 generations"] is None
-    assert {parents["sims omega=1 |D_s|=32"], parents["standard |D_s|=32"]} < in_the_run
+    assert sorted(parents) == [seen.whole, *arms]
+    assert seen.whole.startswith("digits generations=2 pollution_sizes=32 seed=0 training.kimg=0.5")
+    assert parents[seen.whole] is None
+    assert {parents[arm] for arm in arms} < {task.id for task in seen.of(seen.whole).values()}
 
 
 def test_task_runs_carry_their_generation_in_name_and_tag(seen, tiny_plan):
@@ -200,10 +208,13 @@ def test_results_are_shown_though_every_stage_was_in_the_store(seen, tiny_run):
         run = seen.flow_runs[artifact.flow_run_id].name
         shown.setdefault((run, artifact.key), []).append(artifact)
     name = tiny_run.summary["run"]
-    whole = "digits: 2 generations"
+    whole = seen.whole
     expected = {(whole, f"{name}-{what}"): 1 for what in ("curves", "metrics", "report")}
     expected[whole, f"{name}-so-far"] = 4  # after each generation of each arm
-    arms = {"standard |D_s|=32": "standard-d-s32", "sims omega=1 |D_s|=32": "sims-omega1-d-s32"}
+    arms = {
+        f"standard |D_s|=32 of {name}": "standard-ds-32",
+        f"sims omega=1 |D_s|=32 of {name}": "sims-omega-1-ds-32",
+    }
     for arm, slug in arms.items():
         expected |= {(arm, f"{name}-{slug}-{what}"): 2 for what in ("samples", "metrics")}
     assert {key: len(found) for key, found in shown.items()} == expected

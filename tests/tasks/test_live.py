@@ -33,7 +33,7 @@ def test_progress_in_words(moment, text):
 
 def test_a_key_is_what_prefect_takes_and_stays_the_same_over_generations():
     assert (
-        artifact_key("digits-1a", "sims omega=0.5 |D_s|=250") == "digits-1a-sims-omega-0-5-d-s-250"
+        artifact_key("digits-1a", "sims omega=0.5 |D_s|=250") == "digits-1a-sims-omega-0-5-ds-250"
     )
     assert live.LiveProgress("t=03 train base").key == "progress-train-base"
     assert live.LiveProgress("t=12 train base").key == "progress-train-base"

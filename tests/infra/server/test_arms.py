@@ -58,8 +58,8 @@ def test_two_workers_make_what_one_process_makes(deployed, workers, sims, bytes_
     assert bytes_of(tmp_path / "store").items() <= bytes_of(deployed.store).items()
     children = _children(deployed)
     assert sorted(child["name"] for child in children) == [
-        "sims omega=1 |D_s|=32",
-        "standard |D_s|=32",
+        f"sims omega=1 |D_s|=32 of {found['run']}",
+        f"standard |D_s|=32 of {found['run']}",
     ]
     assert {child["state"]["name"] for child in children} == {"Completed"}
     # What one process runs in the same store finds all of it, and the report drawn already.

@@ -18,13 +18,13 @@ def test_a_run_by_name_leaves_its_results_on_the_page(deployed, first_run):
     found, runs = deployed.artifacts(first_run), (deployed.store / "runs").iterdir()
     (folder,) = (run for run in runs if f"{run.name}-metrics" in found)
     name = folder.name
-    samples = found[f"{name}-sims-omega1-d-s32-samples"]
+    samples = found[f"{name}-sims-omega-1-ds-32-samples"]
     assert [row["description"] for row in samples] == [
-        "sims omega=1 |D_s|=32, t = 1 of 2",
-        "sims omega=1 |D_s|=32, t = 2 of 2",
+        "Samples of sims omega=1 |D_s|=32, t = 1 of 2",
+        "Samples of sims omega=1 |D_s|=32, t = 2 of 2",
     ]
     assert all("data:image/png;base64," in row["data"] for row in samples)
-    tables = found[f"{name}-standard-d-s32-metrics"]
+    tables = found[f"{name}-standard-ds-32-metrics"]
     assert [[row["t"] for row in json.loads(table["data"])] for table in tables] == [[1], [1, 2]]
     figures = json.loads((folder / "run.json").read_bytes())["arms"]
     last = json.loads(found[f"{name}-metrics"][-1]["data"])
@@ -60,7 +60,8 @@ def test_a_second_run_computes_nothing_and_shows_the_same(
     ("parameter", "problem"),
     [
         ("omegas=[-1]", "-1 is less than the minimum of 0"),
-        ("preset=nope", "'nope' is not one of ['"),
+        ("preset=nope", "'nope' is not one of ['digits']"),
+        ("preset=cifar10", "'cifar10' is not one of ['digits']"),
         ("generations=0", "0 is less than the minimum of 1"),
         ("epochs=3", "The following parameters are available on the deployment: 'preset',"),
     ],

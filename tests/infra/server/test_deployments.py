@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import yaml
+from prefect.exceptions import ParameterTypeError
 
+import flows.deployed
 from flows.parameters import check_parameters
 from flows.presets import load_presets
 from flows.registry import load_flow
@@ -45,7 +48,26 @@ def test_there_is_a_deployment_for_every_preset_and_its_parameters_are_valid(dep
         assert row["parameters"]["preset"] == preset.name
         assert check_parameters(function, preset, given) == check_parameters(function, preset, {})
         module, _, name = row["entrypoint"].rpartition(".")
-        assert (module, name) == (function.__module__, function.__name__)
+        deployed = getattr(import_module(module), name)
+        assert (deployed.name, deployed.fn.__module__) == (preset.flow, function.__module__)
+    assert len({row["entrypoint"] for row in deployments}) == len(presets)
+
+
+def test_a_deployment_takes_its_own_preset_and_offers_no_other():
+    deployed = flows.deployed.sims_loop__cifar10_small
+    field = deployed.parameters.properties["preset"]
+    assert (field["enum"], field["default"]) == (["cifar10-small"], "cifar10-small")
+    assert "experiment of this deployment" in field["description"]
+    others = load_flow("sims-loop").parameters.properties
+    assert {k: v for k, v in deployed.parameters.properties.items() if k != "preset"} == {
+        k: v for k, v in others.items() if k != "preset"
+    }
+    assert deployed.validate_parameters({})["preset"] == "cifar10-small"
+    with pytest.raises(ParameterTypeError, match="preset: Input should be 'cifar10-small'"):
+        deployed.validate_parameters({"preset": "digits"})
+    assert deployed.on_running_hooks == load_flow("sims-loop").on_running_hooks
+    with pytest.raises(AttributeError, match="no preset is called so"):
+        flows.deployed.sims_loop__nothing  # noqa: B018
 
 
 def test_the_deployment_of_arms_takes_what_a_run_hands_over():
