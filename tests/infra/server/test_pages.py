@@ -68,9 +68,8 @@ def _shows(page, wait_for, *texts: str) -> None:
 
 
 def test_the_runs_page_has_its_arms_and_results(read, page, first_run, wait_for):
-    read(
-        f"/runs/flow-run/{first_run}", "digits generations=2 pollution_sizes=32 seed=0", "Completed"
-    )
+    title = "digits generations=2 pollution_sizes=32 seed=0 training.kimg=0.5"
+    read(f"/runs/flow-run/{first_run}", title, "Completed")
     _click(page, wait_for, "Subflow Runs")
     _shows(page, wait_for, "standard |D_s|=32", "sims omega=1 |D_s|=32")
     _click(page, wait_for, "Artifacts")
