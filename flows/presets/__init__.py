@@ -7,6 +7,7 @@ or [O] value is never the paper's.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -65,8 +66,17 @@ def load_presets() -> dict[str, Preset]:
 
 
 def find_preset(full_name: str) -> Preset:
-    """Raises BadInput naming the valid ones."""
+    """The preset of this name.
+
+    Raises:
+        BadInput: There is none; says which are called nearly so, or which there are.
+    """
     presets = load_presets()
-    if full_name not in presets:
-        raise BadInput(f"no preset {full_name!r}; presets: {', '.join(presets)}")
-    return presets[full_name]
+    if full_name in presets:
+        return presets[full_name]
+    ending = [name for name, preset in presets.items() if preset.name == full_name]
+    if near := ending or get_close_matches(full_name, presets, n=4):
+        raise BadInput(
+            f"no preset {full_name!r}; close to it: {', '.join(near)} (`sims presets` has all)"
+        )
+    raise BadInput(f"no preset {full_name!r}; presets: {', '.join(presets)}")

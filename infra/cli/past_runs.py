@@ -241,7 +241,10 @@ def _line(row: dict[str, Any]) -> str:
     seeds = f"seed{several} {','.join(map(str, row['seeds']))}" if row["seeds"] else "seed not said"
     first = f"{row['run']}  {row['when'][:16].replace('T', ' ')} UTC  {row['state']}"
     asked = " ".join(filter(None, (row["preset"], _given(row["differs"]))))
-    lines = [f"{first}  {row['bytes'] / 1e6:.0f} MB", f"  {asked}; {seeds}"]
+    asked = f"  {asked}; {seeds}"
+    if row["state"] == "unfinished" and row["preset"] == "?":
+        asked = "  no page yet: what was asked is said after the first generation"
+    lines = [f"{first}  {row['bytes'] / 1e6:.0f} MB", asked]
     lines += [f"  {row['figure']}"] if row["figure"] else []
     return "\n".join(map(shown, lines))
 

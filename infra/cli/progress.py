@@ -58,8 +58,9 @@ class PlainProgress:
         self._arm = ""
 
     def _print(self, text: str) -> None:
+        total = max(self.total, self.done)  # what a run finds may want more than was foreseen
         print(
-            f"[{self.done:>{len(str(self.total))}}/{self.total}] {text}",
+            f"[{self.done:>{len(str(total))}}/{total}] {text}",
             file=self.stream,
             flush=True,
         )

@@ -371,3 +371,16 @@ def test_parameters_are_bounded(given, message):
         check_run("sims-loop/digits", [given])
     assert len(str(caught.value)) < 3000
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("sims-loop/digit", "close to it: sims-loop/digits"),
+        ("mnist", "close to it: distribution-shift/mnist, pollution/mnist, sims-loop/mnist "),
+        ("zzz", "presets: distribution-shift/cifar10, "),
+    ],
+)
+def test_of_a_mistyped_preset_what_is_close_is_named(name, said):
+    with pytest.raises(BadInput, match=f"^no preset '{name}'; {said}"):
+        find_preset(name)

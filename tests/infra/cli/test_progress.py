@@ -32,14 +32,14 @@ def test_plain_progress_says_each_stage_once_and_a_long_one_at_intervals(monkeyp
     ]
 
 
-def test_a_label_that_begins_with_its_model_is_said_alone():
+def test_a_label_that_begins_with_its_model_is_said_alone_and_no_run_exceeds_its_total():
     stream = io.StringIO()
-    shown = PlainProgress(2, stream)
+    shown = PlainProgress(1, stream)
     for label in ("sims |D_p|=16 seed=0: train base", "train base"):
         shown.started("sims |D_p|=16 seed=0", label)
         shown.finished("sims |D_p|=16 seed=0", label, cached=False, seconds=1.0)
     assert stream.getvalue().splitlines() == [
-        "[1/2] sims |D_p|=16 seed=0: train base: 1.0 s",
+        "[1/1] sims |D_p|=16 seed=0: train base: 1.0 s",
         "[2/2] sims |D_p|=16 seed=0: train base: 1.0 s",
     ]
 
