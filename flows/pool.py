@@ -154,12 +154,14 @@ class Pool:
             (name, deque(s for s in stages if s.ref in had or not self.store.path(s.ref).exists()))
             for name, stages in groups
         ]
+        seen = set(had)
 
         def look() -> None:
             for name, stages in waiting:
                 while stages and self.store.path(stages[0].ref).exists():
                     stage = stages.popleft()
-                    self._tell(Outcome(name, stage, stage.ref in had, self._seconds(stage)))
+                    self._tell(Outcome(name, stage, stage.ref in seen, self._seconds(stage)))
+                    seen.add(stage.ref)
 
         return look
 
