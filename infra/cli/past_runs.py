@@ -21,7 +21,8 @@ from infra.cli.shell import (
     use_store,
 )
 from sims_core.common.errors import BadInput
-from sims_core.common.shown import shown, shown_value
+from sims_core.common.shown import shown
+from sims_core.reports.values import shown_value
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.reports.past_runs import PastRun

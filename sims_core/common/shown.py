@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
-from typing import Any
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 """Unicode's control, format (also those that turn the direction of writing), surrogate (a byte of a
@@ -28,16 +26,3 @@ def _escape(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # how Python has a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
-
-
-def shown_value(value: Any) -> str:
-    """A parameter's value as the command line takes it; None: that of the preset."""
-    if value is None:
-        return "preset's"
-    if (
-        value
-        and isinstance(value, list)
-        and all(isinstance(each, int | float | str) for each in value)
-    ):
-        return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value)
-    return value if isinstance(value, str) else json.dumps(value)
