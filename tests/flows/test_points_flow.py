@@ -66,7 +66,7 @@ def test_a_generation_is_one_task_that_says_which(done):
         for task in tasks[arm]:
             assert set(task.tags) == {f"generation:{int(task.name[2:4])}"}
     (whole,) = tasks.keys() - set(ARMS)
-    assert whole.startswith("gaussian2d-quick generations=3 pollution_sizes=20 scan_omegas=[] ")
+    assert whole.startswith("gaussian2d-quick generations=3 omegas=1 pollution_sizes=20 ")
     setup = {task.name for task in tasks[whole]}
     assert {"prepare data", "reference"} < setup
 
