@@ -24,7 +24,7 @@ def test_a_flow_keeps_the_folder_of_its_run_while_it_goes_on(
     with caplog.at_level(logging.INFO, logger="sims_core.reports"):
         summary = run_here(store)
     said = [text for text in caplog.messages if text.startswith("so far (")]
-    assert [text.split()[2] for text in said] == ["9", "15", "24", "33"]
+    assert [text.split()[2] for text in said] == ["(9", "(15", "(24", "(33"]
     assert all(text.endswith(f"runs/{summary.run}/report/index.html") for text in said)
 
 
