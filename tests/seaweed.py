@@ -31,8 +31,8 @@ def _free_ports(count: int) -> list[int]:
 class Server:
     """SeaweedFS with one bucket, `sims`; what it has been given survives its end."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+        self.folder, self.address = folder, address
         (folder / "data").mkdir(parents=True)
         who = {"credentials": [{"accessKey": "key", "secretKey": "secret-of-the-test"}]}
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
@@ -44,7 +44,7 @@ class Server:
             "SIMS_REMOTE": "s3://sims/a/study",
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret-of-the-test",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.ports['s3']}",
+            "AWS_ENDPOINT_URL": f"http://{address}:{self.ports['s3']}",
             "AWS_ALLOW_HTTP": "true",
             "AWS_REGION": "us-east-1",
         }
@@ -57,8 +57,13 @@ class Server:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(WEED, "server", f"-dir={self.folder}/data", "-ip=127.0.0.1"),
-                    *("-ip.bind=127.0.0.1", "-filer", "-s3", f"-s3.config={self.folder}/s3.json"),
+                    *(WEED, "server", f"-dir={self.folder}/data", f"-ip={self.address}"),
+                    *(
+                        f"-ip.bind={self.address}",
+                        "-filer",
+                        "-s3",
+                        f"-s3.config={self.folder}/s3.json",
+                    ),
                     *("-s3.port.iceberg=0", "-s3.port.lance=0", *options),
                     *("-master.volumeSizeLimitMB=64", "-volume.max=50"),
                 ],
@@ -73,13 +78,13 @@ class Server:
 
     def _answers(self) -> bool:
         """Whether it has a bucket and serves it."""
-        master = f"127.0.0.1:{self.ports['master']}.{self.ports['master.grpc']}"
-        filer = f"127.0.0.1:{self.ports['filer']}.{self.ports['filer.grpc']}"
+        master = f"{self.address}:{self.ports['master']}.{self.ports['master.grpc']}"
+        filer = f"{self.address}:{self.ports['filer']}.{self.ports['filer.grpc']}"
         with closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", self.ports["s3"])):
+            if probe.connect_ex((self.address, self.ports["s3"])):
                 return False
         with suppress(OSError):
-            urlopen(f"http://127.0.0.1:{self.ports['filer']}/", timeout=5).close()
+            urlopen(f"http://{self.address}:{self.ports['filer']}/", timeout=5).close()
             done = subprocess.run(
                 [WEED, "shell", f"-master={master}", f"-filer={filer}"],
                 input="s3.bucket.create -name sims\ns3.bucket.list\n",

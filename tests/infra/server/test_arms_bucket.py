@@ -10,22 +10,23 @@ pytestmark = pytest.mark.slow
 
 
 def test_hosts_that_share_a_bucket_alone_make_what_one_process_makes(
-    deployed, listening, seaweed, sims, bytes_of, tmp_path
+    deployed, listening, seaweed, sims, started, bytes_of, tmp_path
 ):
     parent, alone, *own = (tmp_path / name for name in ("parent", "alone", "one", "two"))
-    changes = {"seeds": "21"}
+    changes = {"seeds": "21", "generations": "1"}
     bucket = {**deployed.settings, **seaweed.settings}
     arguments = sims.run_arguments(parent, "--json", arms="pool", **changes)
     with (
         listening(1, SIMS_STORE=str(own[0]), **bucket),
         listening(1, SIMS_STORE=str(own[1]), **bucket),
     ):
-        done = sims(*arguments, PREFECT_API_URL=deployed.url, **bucket)
-    assert done.returncode == 0, done.stderr
-    assert "secret-of-the-test" not in done.stdout + done.stderr
+        run = started(*arguments, PREFECT_API_URL=deployed.url, **bucket)
+        out, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    assert "secret-of-the-test" not in out + err
     quiet = sims(*sims.run_arguments(alone, "--json", "--direct", **changes), **deployed.settings)
     assert quiet.returncode == 0, quiet.stderr
-    found, expected = json.loads(done.stdout), json.loads(quiet.stdout)
+    found, expected = json.loads(out), json.loads(quiet.stdout)
     assert (found["run"], found["arms"]) == (expected["run"], expected["arms"])
     assert found["stages"] == expected["stages"], "all of it computed, and none twice"
     assert bytes_of(parent) == bytes_of(alone)
@@ -41,17 +42,16 @@ def test_hosts_that_share_a_bucket_alone_make_what_one_process_makes(
 
 
 def test_a_worker_that_shares_neither_folder_nor_bucket_refuses_before_it_works(
-    deployed, listening, sims, tmp_path
+    deployed, listening, sims, started, tmp_path
 ):
     worker, parent = tmp_path / "worker", tmp_path / "parent"
-    done = sims("setup", "--store", str(worker), PREFECT_API_URL=deployed.url)
+    done = sims("setup", SIMS_STORE=str(worker), PREFECT_API_URL=deployed.url)
     assert done.returncode == 0, done.stderr
     arguments = sims.run_arguments(parent, arms="pool", seeds="22", methods="standard")
     with listening(1, SIMS_STORE=str(worker)):
-        refused = sims(*arguments, PREFECT_API_URL=deployed.url, **deployed.settings)
-    assert refused.returncode == 1
-    assert (
-        f"this worker shares neither store nor bucket with the run: it has the store {worker}"
-        in (refused.stderr)
-    )
+        run = started(*arguments, PREFECT_API_URL=deployed.url, **deployed.settings)
+        _, err = run.communicate(timeout=300)
+    assert run.returncode == 1
+    assert "this worker shares neither store nor bucket with the run" in err
+    assert f"it has the store {worker}, the run has the store {parent}; start" in err
     assert not list((worker / "artifacts").glob("*/*"))
