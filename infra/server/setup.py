@@ -95,7 +95,7 @@ AUTOMATIONS = (
     _take_over(
         "sims: an arm that never began goes to another worker",
         "An arm whose worker was killed while it started it is started again.",
-        # Both are of the type PENDING: a worker has taken the run, and has begun to start a process.
+        # Both are of the type PENDING: a worker has taken the run, and starts a process for it.
         {"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
         f"not begun for {LOST_AFTER.seconds} s: another worker takes over",
     ),
