@@ -19,6 +19,7 @@ from sims_core.common.errors import SimsError
 from sims_core.reports.unfinished import FolderKeeper
 from sims_core.settings import open_store
 from sims_core.store.artifacts import ArtifactRef
+from sims_core.store.marks import described, leave_mark, place_of, shares_bucket, shares_folder
 from sims_core.store.store import Store
 from sims_core.studies.freshness import Recompute
 from sims_core.studies.loop import LoopPlan
@@ -36,6 +37,7 @@ def arm(
     part: str,
     digest: str,
     store: str,
+    mark: str = "",
     recompute: list[str] = [],  # noqa: B006 - Prefect reads it
     since: datetime | None = None,
 ) -> None:
@@ -46,17 +48,14 @@ def arm(
         parameters: All parameters of that run.
         part: Name of the arm.
         digest: What the arm's stages are, by that run's plan.
-        store: The run's store.
+        store: The run's store, and its bucket if it has one, for people.
+        mark: What the run has left in both, by which the worker knows that it shares one of them.
         recompute: Stages that the run computes anew.
         since: When the run began: what was computed later is not computed anew.
     """
     refuse_another_start()
     own = open_store()
-    if str(own.root) != store:
-        raise SimsError(
-            f"this worker's store is {own.root}, the run's is {store}: start the worker with "
-            "SIMS_STORE naming the run's"
-        )
+    _check_shares(own, store, mark, bool(recompute))
     run = PlannedRun.of(of_flow, checked(load_signature(of_flow), parameters), own)
     plan, found = _planned_part(run.plan, part, own)
     if found is None or found.digest != digest:
@@ -68,6 +67,24 @@ def arm(
     again = Recompute(frozenset(recompute), since) if since else Recompute()
     runner = task_runner(own, plan, again)
     runner.run(part, found.stages, _shows(own, run, plan, part))
+
+
+def _check_shares(own: Store, store: str, mark: str, recomputes: bool) -> None:
+    """Raises SimsError unless what this worker makes comes to the run."""
+    if mark and shares_folder(own, mark):
+        return
+    if not (mark and shares_bucket(own, mark)):
+        raise SimsError(
+            f"this worker shares neither store nor bucket with the run: it has {described(own)}, "
+            f"the run has {store}; start the worker with SIMS_STORE naming the run's folder, or "
+            "both with SIMS_REMOTE naming one bucket"
+        )
+    if recomputes:
+        raise SimsError(
+            "`recompute` with arms=pool wants workers that share the run's folder, and this one "
+            "shares a bucket alone, of which other hosts keep what they have: leave out arms, or "
+            "start the worker with SIMS_STORE naming the run's folder"
+        )
 
 
 def _planned_part(plan: Plan, name: str, store: Store) -> tuple[Plan, Part | None]:
@@ -122,14 +139,15 @@ class Pool:
         self._told: set[tuple[str, str]] = set()
         """Arm and label of every stage that the observer knows of."""
         stages = sorted(runner.recompute.stages)
-        self.key = digest_of([run.flow, asked(run.parameters), str(store.root), stages])
+        self.key = digest_of([run.flow, asked(run.parameters), place_of(store), stages])
 
     def __call__(self, plan: Plan, groups: Sequence[Group]) -> list[Outcome]:
         """Waits until all of the plan is there.
 
         Raises:
-            SimsError: arms failed, or the workers use another store.
+            SimsError: arms failed, or the workers share neither store nor bucket.
         """
+        leave_mark(self.store, self.key)
         parts = {part.name: part for part in parts_of(plan)}
         had = {stage.ref for stage in plan if self._is_made(stage)}
         missing = [p for p in parts.values() if not had.issuperset(s.ref for s in p.stages)]
@@ -179,14 +197,27 @@ class Pool:
 
     def _is_made(self, stage: PlannedStage) -> bool:
         recompute = self.runner.recompute
-        return self.store.is_whole(stage.ref) and not recompute.wants(self.store, stage.request)
+        return self._has(stage.ref) and not recompute.wants(self.store, stage.request)
+
+    def _has(self, ref: ArtifactRef) -> bool:
+        """Whether the artifact is in the store, brought from its bucket if need be; it is in both
+        then."""
+        if self.store.behind is None:
+            return self.store.is_whole(ref)
+        if not self.store.has(ref):  # the lock may be a worker's in the same folder
+            return False
+        with self.store.lock(ref):
+            brought = self.store.bring(ref)
+            if brought:
+                self.store.behind.publish(ref)
+            return brought
 
     def _check(self, part: Part) -> None:
         """Raises SimsError unless an arm that was computed is in the store."""
-        if lacking := [s.label for s in part.stages if not self.store.is_whole(s.ref)]:
+        if lacking := [s.label for s in part.stages if not self._has(s.ref)]:
             raise SimsError(
-                f"{part.name} was computed, but the store {self.store.root} lacks {lacking[0]}: "
-                "its worker sees another folder by that name"
+                f"{part.name} was computed, but {described(self.store)} lacks {lacking[0]}: it was "
+                "removed meanwhile, or is damaged; run the same command again"
             )
 
     def _job(self, part: Part) -> Job:
@@ -200,7 +231,8 @@ class Pool:
                 "parameters": dict(self.run.parameters),
                 "part": part.name,
                 "digest": part.digest,
-                "store": str(self.store.root),
+                "store": described(self.store),
+                "mark": self.key,
                 "recompute": sorted(recompute.stages),
                 "since": recompute.since.isoformat() if recompute.stages else None,
             },

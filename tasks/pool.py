@@ -166,6 +166,7 @@ def _wait(
     """
     waiting = {run_id: _Watched(job) for run_id, job in runs.items()}
     failed: dict[str, str] = {}
+    computed: list[Job] = []
     lost = False
     while waiting:
         time.sleep(POLL_S)
@@ -179,7 +180,7 @@ def _wait(
                     if reason:
                         failed[job.name] = reason
                     else:
-                        ended(job)
+                        computed.append(job)
             lost = False
         except Exception as error:
             if not may_pass(error):
@@ -187,6 +188,8 @@ def _wait(
             if not lost:
                 logger.warning("waits for the Prefect server: %s", error)
             lost = True
+        while computed:  # what it raises is not the server's
+            ended(computed.pop(0))
     return failed
 
 

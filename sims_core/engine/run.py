@@ -124,7 +124,7 @@ def run_stage(
     """
     ref = request.ref
     with explain_disk_errors(store.root), store.lock(ref):
-        whole = store.is_whole(ref) or (store.behind is not None and store.behind.have(ref))
+        whole = store.bring(ref)
         again = whole and anew()
         if whole and not again:
             store.settle(ref)

@@ -49,6 +49,20 @@ class Behind(Protocol):
     def keeping_all(self) -> AbstractContextManager[None]:
         """Nothing leaves the store in the context for want of room."""
 
+    @property
+    def id(self) -> str:
+        """Names it, the same on every host."""
+
+    @property
+    def url(self) -> str:
+        """What people call it; no credentials are in it."""
+
+    def leave(self, mark: str) -> None:
+        """Leaves a mark there; see `sims_core.store.marks`."""
+
+    def sees(self, mark: str) -> bool:
+        """Whether somebody has left that mark there."""
+
 
 def is_evicted(root: Path, ref: ArtifactRef) -> bool:
     """Whether the files of an entry left the store at `root` for want of room: only its manifest is

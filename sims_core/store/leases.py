@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.locks import is_named, locked
+from sims_core.store.marks import MARK
 from sims_core.store.store import Store
 
 GATE = "store.lock"
@@ -119,8 +120,8 @@ def is_held(path: Path) -> bool:
 
 
 def sweep_locks(store: Store, dry_run: bool) -> list[Path]:
-    """Removes the files of locks that a kill left behind, and leases that count no more; what is
-    held stays. The caller holds the gate.
+    """Removes the files of locks that a kill left behind, and leases and marks that count no more;
+    what is held stays. The caller holds the gate.
 
     Returns:
         What was removed, or would be.
@@ -138,7 +139,7 @@ def sweep_locks(store: Store, dry_run: bool) -> list[Path]:
                         removed.append(path)
                 finally:
                     os.close(file)
-    for path in (store.root / "locks").glob(f"{LEASE}*"):
+    for path in (p for kind in (LEASE, MARK) for p in (store.root / "locks").glob(f"{kind}*")):
         with suppress(OSError):
             if _is_of_long_ago(path):
                 if not dry_run:

@@ -6,6 +6,7 @@ Layout under the root:
     progress/<digest>/          an unfinished artifact and its stage's own progress
     locks/<digest>.lock         held while an artifact is computed: by whom (see locks.py)
     locks/lease-*               what running work needs (see leases.py)
+    locks/mark-*                that a run with arms=pool has this store (see marks.py)
     records/<digest>.json       when and how long it was computed: the one thing that differs
                                 between two computations of the same artifact
     datasets/<name>.json        what each name given by `sims data import` stands for
@@ -229,6 +230,13 @@ class Store:
     def has(self, ref: ArtifactRef) -> bool:
         """Whether the entry is here and whole, or in the bucket behind the store."""
         return self.is_whole(ref) or (self.behind is not None and self.behind.has(ref))
+
+    def bring(self, ref: ArtifactRef) -> bool:
+        """Whether the entry is here and whole, once the bucket behind the store was asked for it.
+
+        The caller holds its lock.
+        """
+        return self.is_whole(ref) or (self.behind is not None and self.behind.have(ref))
 
     def open_artifact(self, ref: ArtifactRef) -> Path:
         """Folder of a verified entry, which comes from the bucket if it is not here.

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PREFECT = str(Path(sys.executable).with_name("prefect"))
+SIMS = str(Path(sys.executable).with_name("sims"))
 SETTINGS = {"SIMS_CHECKPOINT_KIMG": "0.1"}
 # Each process writes down every address beyond this machine that it wants to reach.
 WITNESS = """
@@ -192,15 +194,39 @@ def deployed(background, wait_for, tmp_path_factory) -> Deployed:
     wait_for(answers, 240, interval=0.5)
     too_early = made(PREFECT, "--no-prompt", "deploy", "--all")
     assert "work pool 'sims' which does not exist" in " ".join(too_early.stdout.split())
-    sims = str(Path(sys.executable).with_name("sims"))
     for _ in range(2):  # again changes nothing
-        done = made(sims, "setup", "--json")
+        done = made(SIMS, "setup", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["concurrency limit"] == "gpu (1 at once)"
     done = made(PREFECT, "--no-prompt", "deploy", "--all")
     assert done.returncode == 0, done.stdout + done.stderr
     background(PREFECT, "worker", "start", "--pool", "sims", env=environment)
     return made
+
+
+@pytest.fixture(scope="session")
+def listening(deployed, background, wait_for) -> Callable[..., AbstractContextManager[Any]]:
+    """Starts `sims workers` with these settings; in the context so many of its workers listen."""
+
+    @contextmanager
+    def start(count: int, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+        given = {**deployed.environment, **settings}
+        command = background(SIMS, "workers", "--count", str(count), env=given)
+        begins = f"{socket.gethostname()}-{command.pid}-"
+
+        def listen() -> bool:
+            found = deployed.api("POST", "/work_pools/sims-arms/workers/filter")
+            online = [each["name"] for each in found if each["status"] == "ONLINE"]
+            return sum(name.startswith(begins) for name in online) == count
+
+        try:
+            wait_for(listen, 120, interval=0.5)
+            yield command
+        finally:
+            command.terminate()
+            command.wait(90)
+
+    return start
 
 
 @pytest.fixture(scope="session")

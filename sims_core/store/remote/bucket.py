@@ -20,6 +20,7 @@ from sims_core.store.remote import holds, runs, unfinished
 from sims_core.store.remote.client import QUICK_S, BucketError, Client, connect
 from sims_core.store.remote.entries import Entries
 from sims_core.store.remote.lease import Lease, Waiting
+from sims_core.store.remote.names import mark_key
 from sims_core.store.store import Store
 
 logger = logging.getLogger("sims_core.store")
@@ -106,6 +107,20 @@ class Bucket:
 
     def publish_run(self, folder: Path) -> None:
         runs.push_run(self.client, self.store, folder)
+
+    @property
+    def id(self) -> str:
+        return self.client.id
+
+    @property
+    def url(self) -> str:
+        return self.client.url
+
+    def leave(self, mark: str) -> None:
+        self.client.put(mark_key(mark), b"")
+
+    def sees(self, mark: str) -> bool:
+        return self.client.size(mark_key(mark)) is not None
 
     def keeping_all(self) -> AbstractContextManager[None]:
         return holds.keeping_all(self.store)

@@ -7,6 +7,7 @@
     progress/<digest>/<epoch>.json    what there is of an unfinished one, and under
     progress/<digest>/<epoch>/        its bytes
     runs/<name>.json, runs/<name>/    what people look at of a run: its files, and what they are
+    marks/<name>                      empty: a run with arms=pool is here (see store/marks.py)
 
 Whoever can write the bucket may put anything there: a name leads nowhere but into the folder that
 is being filled.
@@ -25,8 +26,8 @@ from sims_core.common.files import stays_inside
 from sims_core.common.sealed import open_fields, seal_fields
 from sims_core.store.artifacts import MANIFEST_FILE, ArtifactRef, FileEntry, Manifest
 
-BLOBS, MANIFESTS, RECORDS, LEASES, PROGRESS, RUNS = (
-    *("blobs", "manifests", "records", "leases", "progress", "runs"),
+BLOBS, MANIFESTS, RECORDS, LEASES, PROGRESS, RUNS, MARKS = (
+    *("blobs", "manifests", "records", "leases", "progress", "runs", "marks"),
 )
 MANIFEST_KEY = re.compile(rf"{MANIFESTS}/([a-z][a-z0-9_]*)/([0-9a-f]{{64}})\.json")
 BLOB_KEY = re.compile(rf"{BLOBS}/[0-9a-f]{{64}}")
@@ -45,6 +46,10 @@ def manifest_key(ref: ArtifactRef) -> str:
 def record_key(manifest: Manifest) -> str:
     """Of two hosts that make other bytes of one artifact each has its own."""
     return f"{RECORDS}/{manifest.request.digest}/{manifest.content}.json"
+
+
+def mark_key(mark: str) -> str:
+    return f"{MARKS}/{mark}"
 
 
 def epoch_name(epoch: int) -> str:

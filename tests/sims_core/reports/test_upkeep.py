@@ -23,6 +23,7 @@ from sims_core.nets.config import ExactGaussianConfig, ModelConfig
 from sims_core.reports.upkeep import NAMES, by, collect, look, remove_run
 from sims_core.store.artifacts import Record, StageRequest
 from sims_core.store.leases import KILLED_KEPT_S, leased, needing
+from sims_core.store.marks import leave_mark, shares_folder
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, plan_loop
@@ -208,6 +209,17 @@ def test_leftovers_of_kills_go(store, chain):
     left = [*(store.root / "locks").iterdir(), *(store.root / "results").iterdir()]
     assert left == []
     assert list((store.root / "progress").iterdir()) == [unfinished], "somebody may go on with it"
+
+
+def test_the_mark_of_a_run_stays_while_its_arms_may_go_on(store, chain):
+    leave_mark(store, "of-a-run")
+    collect(store, 0, dry_run=False)
+    assert shares_folder(store, "of-a-run")
+    (mark,) = (store.root / "locks").glob("mark-*")
+    long_ago = time.time() - KILLED_KEPT_S - 1
+    os.utime(mark, (long_ago, long_ago))
+    collect(store, 0, dry_run=False)
+    assert not shares_folder(store, "of-a-run")
 
 
 def test_a_run_and_one_who_tidies_up_do_not_meet(store):

@@ -16,6 +16,7 @@ from sims_core.engine.execution import Execution
 from sims_core.engine.run import run_stage
 from sims_core.store.artifacts import Manifest
 from sims_core.store.behind import is_evicted
+from sims_core.store.marks import leave_mark, place_of, shares_bucket, shares_folder
 from sims_core.store.remote import runs
 from sims_core.store.remote.lease import Waiting
 from sims_core.store.remote.names import blob_key, manifest_key, sealed_json
@@ -336,3 +337,14 @@ def test_usage_counts_every_byte_once(hosts, write_request):
     total = sum(size for key, size in host.client.list(""))
     told = asdict(used)
     assert total == sum(told[name] for name in ("blobs", "unfinished", "runs", "rest"))
+
+
+def test_a_mark_tells_hosts_with_one_bucket_and_processes_with_one_store(hosts):
+    first, second = (host.store for host in hosts(2))
+    leave_mark(first, "of-a-run")
+    leave_mark(first, "of-a-run")
+    assert shares_folder(Store.open(first.root), "of-a-run")
+    assert not shares_folder(second, "of-a-run")
+    assert shares_bucket(second, "of-a-run")
+    assert not shares_bucket(second, "of-another")
+    assert place_of(first) == place_of(second) != place_of(Store.open(first.root))
