@@ -62,7 +62,9 @@ PRESETS = [
             ),
             sims=Sims(n_s=1_500_000, budget_mimg=50, batch_size=2048, learning_rate=1e-5),
             sampler=SamplerConfig(num_steps=32, precision="bf16"),
-            evaluation=EvaluationConfig(features="inception", num_images=50_000),
+            evaluation=EvaluationConfig(
+                features="inception", num_images=50_000, prc_real_images=50_000
+            ),
         ),
     )
 ]

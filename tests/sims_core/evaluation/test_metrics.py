@@ -17,10 +17,16 @@ from pydantic import Field, ValidationError
 from safetensors.numpy import load_file
 from scipy.spatial.distance import cdist
 from torch_fidelity.metric_fid import fid_features_to_statistics
+from torch_fidelity.metric_prc import (
+    KEY_METRIC_PRECISION,
+    KEY_METRIC_RECALL,
+    prc_features_to_metric,
+)
 
 from sims_core.catalog import run_stage
 from sims_core.common.errors import BadInput, SimsError
 from sims_core.common.frozen import Frozen
+from sims_core.common.seeding import derive_seed
 from sims_core.data.config import DigitsData
 from sims_core.data.digits import load_digits_uint8
 from sims_core.engine.execution import Execution
@@ -440,6 +446,43 @@ def test_another_version_is_not_computed():
 def test_figures_are_in_the_order_of_their_metrics():
     found = {"coverage": 1, "recall": 1, "kid_std": 1, "kid": 1, "seed": 1, "isc": 2.0, "fid": 1}
     assert [each.name for each in figures_in(found)] == ["fid", "kid", "recall", "isc", "coverage"]
+
+
+def test_precision_and_recall_against_a_sample_of_the_real_images():
+    """As torch-fidelity has them of those rows alone; other metrics are of all."""
+    rows = torch.from_numpy(normal(40, 3, seed=0)), torch.from_numpy(normal(300, 3, seed=1))
+    sets = [
+        MeasuredSet({"features": each.numpy(), "statistics": fid_features_to_statistics(each)})
+        for each in rows
+    ]
+    config = EvaluateConfig(kid_subsets=2, kid_subset_size=5, prc_neighborhood=3, seed=7)
+    whole = standard_figures(*sets, config)
+    found = standard_figures(*sets, config.model_copy(update={"prc_real_images": 50}))
+    drawn = np.random.default_rng(derive_seed(7, "real sample")).choice(300, 50, replace=False)
+    expected = prc_features_to_metric(
+        rows[0],
+        rows[1][torch.from_numpy(np.sort(drawn))],
+        prc_neighborhood=3,
+        prc_batch_size=1000,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    assert found["precision"] == expected[KEY_METRIC_PRECISION] != whole["precision"]
+    assert found["recall"] == expected[KEY_METRIC_RECALL]
+    assert all(found[name] == whole[name] for name in ("fid", "kid", "kid_std"))
+    other = config.model_copy(update={"prc_real_images": 50, "seed": 8})
+    assert standard_figures(*sets, other)["precision"] != found["precision"]
+    for enough in (300, 10**6):
+        every = standard_figures(*sets, config.model_copy(update={"prc_real_images": enough}))
+        assert every == whole
+
+
+def test_the_sample_is_in_the_digest_only_where_there_is_one():
+    config = EvaluateConfig(kid_subsets=2, kid_subset_size=5, prc_neighborhood=3, seed=7)
+    assert "prc_real_images" not in config.model_dump()
+    assert config.model_copy(update={"prc_real_images": 9}).model_dump()["prc_real_images"] == 9
+    with pytest.raises(ValidationError, match="prc_neighborhood 3 must be below prc_real_images 3"):
+        EvaluationConfig(prc_real_images=3)
 
 
 def test_the_inception_score_is_standard_where_there_are_logits():
