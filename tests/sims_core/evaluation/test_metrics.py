@@ -470,8 +470,11 @@ def test_precision_and_recall_against_a_sample_of_the_real_images():
     assert found["precision"] == expected[KEY_METRIC_PRECISION] != whole["precision"]
     assert found["recall"] == expected[KEY_METRIC_RECALL]
     assert all(found[name] == whole[name] for name in ("fid", "kid", "kid_std"))
-    other = config.model_copy(update={"prc_real_images": 50, "seed": 8})
-    assert standard_figures(*sets, other)["precision"] != found["precision"]
+    sampled = config.model_copy(update={"prc_real_images": 50})
+    of_seeds = [
+        standard_figures(*sets, sampled.model_copy(update={"seed": seed})) for seed in range(4)
+    ]
+    assert len({(each["precision"], each["recall"]) for each in of_seeds}) > 1
     for enough in (300, 10**6):
         every = standard_figures(*sets, config.model_copy(update={"prc_real_images": enough}))
         assert every == whole
