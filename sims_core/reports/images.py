@@ -57,7 +57,9 @@ class ImagesReport(KindReport):
         if evaluation.reference is None:
             text += f"; precision and recall at k = {evaluation.prc_neighborhood}"
             sample = evaluation.prc_real_images
-            return text if sample is None else f"{text} against {sample} real images at random"
+            return (
+                text if sample is None else f"{text} against {sample} real images, a random sample"
+            )
         return f"{text}; against the file {Path(evaluation.reference).name}: {ONLY_FID}"
 
     def page(

@@ -49,8 +49,10 @@ from sims_core.evaluation.metric import (
 )
 from sims_core.evaluation.metrics.density_coverage import DensityCoverageOptions
 from sims_core.evaluation.stages import METRIC
-from sims_core.reports.base import RunDetails, report_of
+from sims_core.reports import latex
+from sims_core.reports.base import RunDetails, kind_report, report_of
 from sims_core.reports.curves import curves
+from sims_core.reports.lines import Line
 from sims_core.reports.page import metric_rows, render_report, write_metrics
 from sims_core.reports.summary import RunSummary, count_stages, shown_figures
 from sims_core.store.store import Store
@@ -486,6 +488,18 @@ def test_the_sample_is_in_the_digest_only_where_there_is_one():
     assert config.model_copy(update={"prc_real_images": 9}).model_dump()["prc_real_images"] == 9
     with pytest.raises(ValidationError, match="prc_neighborhood 3 must be below prc_real_images 3"):
         EvaluationConfig(prc_real_images=3)
+
+
+def test_the_sample_is_said_where_the_figures_are():
+    evaluation = EvaluationConfig(prc_real_images=900)
+    experiment = Experiment().model_copy(update={"evaluation": evaluation})
+    said = kind_report(experiment).describe_evaluation(experiment, "")
+    assert said.endswith("recall at k = 3 against 900 real images, a random sample")
+    row = {"precision": 0.5, "n_generated": 10.0, "n_real": 1797.0, "n_real_prc": 900.0}
+    line = Line("", "a", points={1.0: {0: row}})
+    assert latex._counts([line]) == (
+        " on 10 generated and 1797 real data, precision and recall against 900 real ones"
+    )
 
 
 def test_the_inception_score_is_standard_where_there_are_logits():
