@@ -49,10 +49,11 @@ S: n_s NFE; training: 3 x largest budget; selection: 10k (2 x 15 (9) + 4) NFE; f
 Memory on the ImageNets. Of the GPU: weights, gradients, Adam's two moments and the average of 280 M
 parameters in float32 are 5.6 GB, the rest is the micro-batch's. Of the host: training sets are
 mapped from the disk (S of 250k images 3 GB, of 1.5 M latents 49 GB) and need none; the features of
-all 1.28 M real images, 2,048 numbers each, are 10.5 GB in float32, which are held twice, and 21 GB
-in float64 while their covariance is made: 42 GB once, with the process 46 GB. Precision and recall
-against them take 2 x 2,048 x (1.28 M)^2 = 6.7 PFLOP of the processor for each set of images, which
-is not in the hours above. With `evaluation.reference` neither is needed (FID only): 16 GB do.
+all 1.28 M real images, 2,048 numbers each, are 10.5 GB in float32, and 21 GB in float64 while their
+covariance is made: 32 GB once, with the process 36 GB. Precision and recall are against a random
+50,000 of them (`evaluation.prc_real_images`), as their paper has both sets [K]: all would take
+2 x 2,048 x (1.28 M)^2 = 6.7 PFLOP of the processor for each set of images. FID and KID are against
+all. With `evaluation.reference` these features are not needed (FID only): 16 GB do.
 
 None of the four has been run to its end here; a run that was stopped goes on where it was.
 """

@@ -7,7 +7,7 @@
 Data: ILSVRC 2012's training folder, one sub-folder for each of its 1,000 classes; VAE_FOLDER holds
 Stable Diffusion's autoencoder as diffusers saved it (`sd-vae-ft-mse` is the one of EDM2), 8 pixels
 a latent. The images take about 600 GB as PNG, their latents 42 GB on disk, which the processes map
-and share; the features of all images need 46 GB of memory once. All images are encoded once;
+and share; the features of all images need 36 GB of memory once. All images are encoded once;
 whatever is generated is decoded before it is evaluated, against the images themselves. Base,
 auxiliary and generation are conditioned on the class; that of a generated image follows from its
 seed, uniform over classes.
@@ -58,7 +58,9 @@ PRESETS = [
             ),
             sims=Sims(n_s=1_500_000, budget_mimg=50, batch_size=2048, learning_rate=1e-5),
             sampler=SamplerConfig(num_steps=32, precision="bf16"),
-            evaluation=EvaluationConfig(features="inception", num_images=50_000),
+            evaluation=EvaluationConfig(
+                features="inception", num_images=50_000, prc_real_images=50_000
+            ),
         ),
     )
 ]

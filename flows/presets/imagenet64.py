@@ -5,7 +5,7 @@
 
 Data: ILSVRC 2012's training folder, one sub-folder for each of its 1,000 classes (they become the
 labels), centre cropped and resized by the import. They are decoded once into 16 GB on disk, which
-the processes map and share; the features of all of them need 46 GB of memory once. Base, auxiliary
+the processes map and share; the features of all of them need 36 GB of memory once. Base, auxiliary
 and generation are conditioned on the class; that of a generated image follows from its seed,
 uniform over classes. With a base of your own see sims-loop/ffhq64.
 
@@ -62,7 +62,9 @@ PRESETS = [
             ),
             sims=Sims(n_s=1_500_000, budget_mimg=50, batch_size=2048, learning_rate=1e-5),
             sampler=SamplerConfig(num_steps=32, precision="bf16"),
-            evaluation=EvaluationConfig(features="inception", num_images=50_000),
+            evaluation=EvaluationConfig(
+                features="inception", num_images=50_000, prc_real_images=50_000
+            ),
         ),
     )
 ]

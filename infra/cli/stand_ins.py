@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from flows.parameters import apply_overrides
 from flows.presets import Preset
@@ -41,7 +41,7 @@ def with_stand_ins(
         it lacks, with the command that brings it.
     """
     experiment = apply_overrides(preset.experiment, parameters["overrides"])
-    missing = dict(_missing(preset, experiment, store))
+    missing = list(_missing(preset, experiment, parameters, store))
     if not missing:
         yield store, []
         return
@@ -50,17 +50,19 @@ def with_stand_ins(
         for names in (DATASETS, MODELS):
             with suppress(FileNotFoundError):
                 shutil.copytree(store.root / names.folder, named.root / names.folder)
-        if "data" in missing:
-            data_set = _data_set(experiment, parameters)
-            DATASETS.give(named, preset.experiment.data.name, data_set)  # type: ignore[attr-defined]
-        if "model" in missing and (base := experiment.base.imported) is not None:
-            model = ImportedModel(model=experiment.model, weights_sha256=NO_DIGEST)
-            MODELS.give(named, base, model)
-        yield named, list(missing.values())
+        for kind, name, _ in missing:
+            if kind == "data":
+                DATASETS.give(named, name, _data_set(experiment, parameters))
+            else:
+                model = ImportedModel(model=experiment.model, weights_sha256=NO_DIGEST)
+                MODELS.give(named, name, model)
+        yield named, [line for _, _, line in missing]
 
 
-def _missing(preset: Preset, experiment: Experiment, store: Store) -> Iterator[tuple[str, str]]:
-    """`data` and `model`, each with a line, where the store lacks what the preset itself names.
+def _missing(
+    preset: Preset, experiment: Experiment, parameters: Mapping[str, Any], store: Store
+) -> Iterator[tuple[Literal["data", "model"], str, str]]:
+    """What the preset itself names and the store lacks: its kind, its name and a line.
 
     Of another name, and of images that a preset's networks are fitted to, the sizes are not known.
     """
@@ -74,11 +76,15 @@ def _missing(preset: Preset, experiment: Experiment, store: Store) -> Iterator[t
     ):
         with _told(needs, data.name) as lines:
             DATASETS.find(store, data.name)
-        yield from (("data", line) for line in lines)
-    if base is not None and base == preset.experiment.base.imported:
-        with _told(needs, base) as lines:
-            MODELS.find(store, base)
-        yield from (("model", line) for line in lines)
+        yield from (("data", data.name, line) for line in lines)
+    models = [base] if base is not None and base == preset.experiment.base.imported else []
+    asked = parameters.get("methods", [])
+    guides = (m.imported for kind, m in experiment.methods.items() if kind in asked)
+    models += [name for names in guides for name in names if name in needs]
+    for name in models:
+        with _told(needs, name) as lines:
+            MODELS.find(store, name)
+        yield from (("model", name, line) for line in lines)
 
 
 @contextmanager

@@ -54,6 +54,10 @@ class EvaluationConfig(Frozen):
     kid_subsets: Annotated[int, Field(ge=1, le=10**5)] = 100
     kid_subset_size: Annotated[int, Field(ge=2)] = 500
     prc_neighborhood: Annotated[int, Field(ge=1)] = 3
+    prc_real_images: Annotated[int, Field(ge=2, le=MOST_IMAGES)] | None = None
+    """Precision and recall are against a random sample of so many real images; None: all of them.
+    Their time grows with the square of the number: against ImageNet's 1.28 million it is hours for
+    each set of images. FID and KID are against all."""
     metrics: tuple[str, ...] = ()
     """Metrics beyond the standard ones, by the names of files in sims_core/evaluation/metrics. Each
     is a stage of its own: adding one computes nothing else again."""
@@ -104,11 +108,12 @@ class EvaluationConfig(Frozen):
             raise ValueError(
                 f"kid_subset_size {self.kid_subset_size} exceeds num_images {self.num_images}"
             )
-        if self.prc_neighborhood >= self.num_images:
-            raise ValueError(
-                f"prc_neighborhood {self.prc_neighborhood} must be below num_images "
-                f"{self.num_images}"
-            )
+        for name in ("num_images", "prc_real_images"):
+            count = getattr(self, name)
+            if count is not None and self.prc_neighborhood >= count:
+                raise ValueError(
+                    f"prc_neighborhood {self.prc_neighborhood} must be below {name} {count}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -268,6 +273,8 @@ class EvaluateConfig(Frozen):
     kid_subsets: int
     kid_subset_size: int
     prc_neighborhood: int
+    prc_real_images: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of so many real images, drawn at random, for precision and recall; None: all."""
     seed: int
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -57,14 +57,22 @@ def _batch_features(
     return {name: torch.cat([part[name] for part in found]).cpu() for name in found[0]}
 
 
-def _read_finished(paths: Sequence[Path]) -> list[dict[str, Tensor]]:
-    """The first batches, as far as an earlier attempt wrote them without a gap."""
-    finished = []
-    for path in paths:
-        if not is_kept(path):
-            break
-        finished.append(load_file(path))
-    return finished
+class _Rows:
+    """The features of all images by layer, filled batch by batch and held once."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.done = 0
+        self.layers: dict[str, Tensor] = {}
+
+    def add(self, batch: Mapping[str, Tensor]) -> None:
+        """Puts the rows of the next images behind those before them."""
+        start = self.done
+        for layer, rows in batch.items():
+            if layer not in self.layers:
+                self.layers[layer] = rows.new_empty((self.count, *rows.shape[1:]))
+            self.done = start + len(rows)
+            self.layers[layer][start : self.done] = rows
 
 
 def _stream_chosen(
@@ -92,20 +100,26 @@ def extract_features(context: StageContext[FeaturesConfig]) -> dict[str, Any]:
     extractor, layer = create_extractor(context.open(source), cuda)
     speed_up(extractor, channels_last=context.execution.channels_last and not cuda)
     size = context.execution.sampling_batch_size
-    paths = [context.state / f"{start:09d}.safetensors" for start in range(0, count, size)]
-    batches = _read_finished(paths)
-    rest = _stream_chosen(folder, context.config, count, available, len(batches) * size)
-    for path in paths[len(batches) :]:
-        images = np.stack(list(islice(rest, size)))
-        batches.append(_batch_features(images, extractor, cuda))
+    rows = _Rows(count)
+
+    def path_of_next() -> Path:
+        return context.state / f"{rows.done:09d}.safetensors"
+
+    while is_kept(path_of_next()):  # an earlier attempt wrote it
+        rows.add(load_file(path_of_next()))
+    rest = _stream_chosen(folder, context.config, count, available, rows.done)
+    while rows.done < count:
+        path = path_of_next()
+        batch = _batch_features(np.stack(list(islice(rest, size))), extractor, cuda)
         partial = path.with_suffix(".partial")
-        save_file(batches[-1], partial)
+        save_file(batch, partial)
         keep(partial, path)
-        context.progress(min(len(batches) * size, count), count, "img")
+        rows.add(batch)
+        context.progress(rows.done, count, "img")
     features = {
-        name: torch.cat([batch[key] for batch in batches])
+        name: rows.layers[key]
         for key, name in ((layer, "features"), (LOGITS, "logits"))
-        if key in batches[0]
+        if key in rows.layers
     }
     save_file(features, context.directory / FEATURES_FILE)
     statistics = fid_features_to_statistics(features["features"])

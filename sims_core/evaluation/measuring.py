@@ -72,7 +72,9 @@ def standard_figures(
     """
     options: Mapping[str, Frozen] = {
         "kid": KidOptions(subsets=config.kid_subsets, subset_size=config.kid_subset_size),
-        "precision_recall": PrecisionRecallOptions(neighborhood=config.prc_neighborhood),
+        "precision_recall": PrecisionRecallOptions(
+            neighborhood=config.prc_neighborhood, real_images=config.prc_real_images
+        ),
     }
     known = load_metrics()
     names = ["fid", "kid", "precision_recall"]
@@ -116,6 +118,8 @@ def evaluate(context: StageContext[EvaluateConfig]) -> dict[str, Any]:
     generated, real = _read_set(context, "generated"), _read_set(context, "real")
     figures = standard_figures(generated, real, context.config)
     counts = {**_counts(generated, real), "seed": context.config.seed}
+    if (sample := context.config.prc_real_images) is not None:
+        counts["n_real_prc"] = min(sample, counts["n_real"])
     return _write(context, {**figures, **counts})
 
 

@@ -33,8 +33,8 @@ STANDARD_METRICS = ("fid", "kid", "precision_recall", "inception_score")
 metric is a stage of its own."""
 
 
-COUNTS = ("n_generated", "n_real", "seed")
-"""They stand beside the figures in every metrics.json, so no figure has such a name."""
+COUNTS = ("n_generated", "n_real", "n_real_prc", "seed")
+"""They stand beside the figures in metrics.json, so no figure has such a name."""
 
 
 Part = Literal["features", "statistics", "logits", "labels"]

@@ -35,10 +35,12 @@ from sims_core.nets.tensor_notes import (
     TensorLoader,
     TensorNote,
     note_array,
+    note_array_of_bytes,
     note_dtype,
     note_parameter,
     note_storage,
     note_tensor,
+    note_text_bytes,
     read_scalar,
 )
 
@@ -112,6 +114,7 @@ NAMES: Mapping[str, Callable[..., Any]] = {
     "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
     "dnnlib.util.EasyDict": _noted("EasyDict"),
     "collections.OrderedDict": _empty_dict,
+    "_codecs.encode": note_text_bytes,
     "builtins.set": _set,
     "__builtin__.set": _set,
     "torch._utils._rebuild_tensor_v2": note_tensor,
@@ -121,9 +124,13 @@ NAMES: Mapping[str, Callable[..., Any]] = {
     "numpy.dtype": note_dtype,
     "numpy.ndarray": _noted("ndarray"),
     **{
-        f"numpy.{core}.multiarray.{name}": build
+        f"numpy.{core}.{name}": build
         for core in ("core", "_core")
-        for name, build in (("scalar", read_scalar), ("_reconstruct", note_array))
+        for name, build in (
+            ("multiarray.scalar", read_scalar),
+            ("multiarray._reconstruct", note_array),
+            ("numeric._frombuffer", note_array_of_bytes),
+        )
     },
 }
 """Every name that a network pickle may mention, and what is done in its place."""

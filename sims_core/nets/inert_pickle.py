@@ -20,8 +20,8 @@ from sims_core.common.errors import BadInput
 
 MOST_OPERATIONS = 400_000
 """Opcodes of a file. Networks of 300 layers have about 50,000."""
-MOST_CHARACTERS = 2**24
-"""The most bytes of one string."""
+MOST_CHARACTERS = 2**26
+"""Of one text. Pickles of protocol 2 hold weights as texts; ADM's largest have 42 million bytes."""
 MOST_STACKED = 100_000
 """Values and marks that wait on the stack."""
 

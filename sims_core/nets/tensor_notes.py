@@ -33,10 +33,39 @@ MOST_ELEMENTS = 65_536
 
 
 @dataclass(frozen=True)
+class TextBytes:
+    """Bytes that the file holds as a text, a letter each: they are made only where they are read.
+
+    A text that is encoded again and again takes no memory before that.
+    """
+
+    text: str
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __bytes__(self) -> bytes:
+        try:
+            return self.text.encode("latin1")
+        except UnicodeEncodeError:
+            raise Refused("a text that stands for bytes and holds other letters") from None
+
+
+def note_text_bytes(text: Any, encoding: Any = None) -> TextBytes:
+    """In the place of `_codecs.encode`, which pickles of protocol 2 call for byte strings.
+
+    No codec is looked up: latin1 alone is known.
+    """
+    if not isinstance(text, str) or encoding != "latin1":
+        raise Refused("a call of _codecs.encode that does not turn a text to bytes by latin1")
+    return TextBytes(text)
+
+
+@dataclass(frozen=True)
 class StorageNote:
     """The bytes of a storage as PyTorch saved it."""
 
-    data: memoryview
+    data: memoryview | TextBytes
 
 
 @dataclass(frozen=True)
@@ -64,7 +93,7 @@ class TensorNote:
 
 def note_storage(data: Any) -> StorageNote:
     """In the place of `torch.storage._load_from_bytes`."""
-    if not isinstance(data, memoryview):
+    if not isinstance(data, memoryview | TextBytes):
         raise Refused("a tensor's storage is no byte string")
     return StorageNote(data)
 
@@ -184,8 +213,10 @@ def note_dtype(code: Any, *_unused: Any) -> Note:
 
 def _numbers(dtype: Any, data: Any) -> list[float]:
     """Plain numbers from their bytes."""
-    if not isinstance(dtype, Note) or dtype.name != "dtype" or not isinstance(data, memoryview):
+    if not isinstance(dtype, Note) or dtype.name != "dtype":
         raise Refused("an array of no known type")
+    if not isinstance(data, memoryview | TextBytes):
+        raise Refused("an array that holds no byte string")
     state = dtype.state or (3, "<")
     order = state[1] if isinstance(state, tuple) and len(state) > 1 else "<"
     prefix = {"<": "<", ">": ">", "|": "<", "=": "<" if sys.byteorder == "little" else ">"}
@@ -195,7 +226,7 @@ def _numbers(dtype: Any, data: Any) -> list[float]:
     count = len(data) // struct.calcsize("<" + code)
     if count > MOST_ELEMENTS:
         raise Refused(f"an array of {count:,} numbers")
-    return list(struct.unpack(f"{prefix[order]}{count}{code}", data))
+    return list(struct.unpack(f"{prefix[order]}{count}{code}", bytes(data)))
 
 
 def read_scalar(dtype: Any, data: Any) -> float:
@@ -209,6 +240,11 @@ def read_scalar(dtype: Any, data: Any) -> float:
 def note_array(*_unused: Any) -> Note:
     """In the place of `numpy.core.multiarray._reconstruct`: what follows gives it its state."""
     return Note("ndarray", ())
+
+
+def note_array_of_bytes(data: Any, dtype: Any, shape: Any, *_unused: Any) -> Note:
+    """In the place of `numpy.core.numeric._frombuffer`, which pickles of protocol 5 call."""
+    return Note("ndarray", (), (1, shape, dtype, False, data))
 
 
 def array_values(note: Note) -> list[float]:

@@ -55,7 +55,11 @@ class ImagesReport(KindReport):
         counts = counts or f"{evaluation.num_images}"
         text = f"{counts} generated images; {FEATURE_SPACES[evaluation.features]}"
         if evaluation.reference is None:
-            return f"{text}; precision and recall at k = {evaluation.prc_neighborhood}"
+            text += f"; precision and recall at k = {evaluation.prc_neighborhood}"
+            sample = evaluation.prc_real_images
+            return (
+                text if sample is None else f"{text} against {sample} real images, a random sample"
+            )
         return f"{text}; against the file {Path(evaluation.reference).name}: {ONLY_FID}"
 
     def page(

@@ -105,7 +105,11 @@ def _counts(lines: Sequence[Line]) -> str:
         counts = sorted({each[name] for each in every if name in each})
         if counts:
             parts.append(f"{', '.join(f'{count:g}' for count in counts)} {what}")
-    return f" on {' and '.join(parts)} data" if parts else ""
+    text = f" on {' and '.join(parts)} data" if parts else ""
+    samples = sorted({each["n_real_prc"] for each in every if "n_real_prc" in each})
+    if samples:
+        text += f", precision and recall against {', '.join(f'{n:g}' for n in samples)} real ones"
+    return text
 
 
 def _spread(lines: Sequence[Line]) -> str:

@@ -109,7 +109,11 @@ def seed_of(run: PastRun, row: Mapping[str, Any]) -> int:
 
 def _figures(row: Mapping[str, Any]) -> dict[str, float]:
     names = [each.name for each in known_figures([row])]
-    counts = [name for name in ("n_generated", "n_real", *COSTS) if row.get(name) is not None]
+    counts = [
+        name
+        for name in ("n_generated", "n_real", "n_real_prc", *COSTS)
+        if row.get(name) is not None
+    ]
     return {name: float(row[name]) for name in (*names, *counts)}
 
 

@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sims_core.evaluation.metric import COUNTS as IMAGE_COUNTS
 from sims_core.reports.estimates import Estimate, estimate, paired_difference
 from sims_core.reports.summary import ArmSummary, Curve, CurvePoint
 from sims_core.studies.loop import LoopPlan
 
-COUNTS = ("n_generated", "n_real", "n_labelled", "n_empirical", "replicates", "seed")
+COUNTS = (*IMAGE_COUNTS, "n_labelled", "n_empirical", "replicates")
 """Figures that say on how many samples others are; they are the same for all seeds."""
 
 Metrics = Mapping[str, int | float]

@@ -110,11 +110,18 @@ def _check_sigma_data(experiment: Experiment, store: Store, dataset: ImportedSet
     if dataset.encoding is None or not store.path(ref).exists():
         return
     found, expected = store.manifest(ref).details["sigma_data"], experiment.model.sigma_data
-    if not 0.8 < expected / found < 1.25:
+    if 0.8 < expected / found < 1.25:
+        return
+    if (base := experiment.base.imported) is not None:
         raise BadInput(
-            f"model.sigma_data is {expected:g}, the deviation of these latents is {found:g}: set "
-            f"model.sigma_data={found:g}"
+            f"{base} was trained on data of deviation {expected:g}, these latents have {found:g}: "
+            "encode the images by the autoencoder and the scaling that it was trained with "
+            "(`sims data encode`)"
         )
+    raise BadInput(
+        f"model.sigma_data is {expected:g}, the deviation of these latents is {found:g}: set "
+        f"model.sigma_data={found:g}"
+    )
 
 
 def fit_networks_to_data(

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from sims_core.common import purposes
 from sims_core.common.frozen import Frozen
+from sims_core.common.seeding import derive_seed
 from sims_core.evaluation.metric import Figure, MeasuredSet, Metric
 
 BLOCK = 1000
@@ -16,12 +18,19 @@ BLOCK = 1000
 class PrecisionRecallOptions(Frozen):
     neighborhood: Annotated[int, Field(ge=1)] = 3
     """A ball around an image reaches to its so-manieth neighbour in its own set."""
+    real_images: Annotated[int, Field(ge=2)] | None = None
+    """A random sample of so many real images is taken; None: all of them."""
 
 
 def compute(
     generated: MeasuredSet, real: MeasuredSet, options: PrecisionRecallOptions, seed: int
 ) -> dict[str, float]:
-    """torch-fidelity's: the fraction of each set that lies in a ball of the other."""
+    """torch-fidelity's: the fraction of each set that lies in a ball of the other.
+
+    Its time grows with the square of each set: 1.28 million real images of 2,048 features are 6.7
+    PFLOP. With `real_images` a sample of them, drawn from the seed, stands for all.
+    """
+    import numpy as np
     import torch
     from torch_fidelity.metric_prc import (
         KEY_METRIC_PRECISION,
@@ -29,9 +38,14 @@ def compute(
         prc_features_to_metric,
     )
 
+    features = real.features
+    if options.real_images is not None and options.real_images < len(features):
+        random = np.random.default_rng(derive_seed(seed, purposes.REAL_SAMPLE))
+        drawn = random.choice(len(features), options.real_images, replace=False)
+        features = features[np.sort(drawn)]
     found = prc_features_to_metric(
         torch.from_numpy(generated.features),
-        torch.from_numpy(real.features),
+        torch.from_numpy(features),
         prc_neighborhood=options.neighborhood,
         prc_batch_size=BLOCK,
         save_cpu_ram=True,
@@ -50,4 +64,5 @@ METRIC = Metric(
     needs=("features",),
     options=PrecisionRecallOptions,
     compute=compute,
+    random=True,
 )

@@ -233,6 +233,7 @@ def plan_image_metrics(
         kid_subsets=evaluation.kid_subsets,
         kid_subset_size=evaluation.kid_subset_size,
         prc_neighborhood=evaluation.prc_neighborhood,
+        prc_real_images=evaluation.prc_real_images,
         seed=seed,
     )
     real = setup.references["features"]

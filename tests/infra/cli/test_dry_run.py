@@ -70,6 +70,10 @@ def test_arms_that_are_the_same_experiment_are_one():
     [
         ("sims-loop/ffhq64", ["ffhq64"]),
         ("self-improvement/edm2-imagenet512", ["imagenet512", "edm2-imagenet512"]),
+        (
+            "sims-loop/autoguidance-imagenet64",
+            ["imagenet64", "edm2-imagenet64-ema045", "edm2-imagenet64-xs"],
+        ),
         ("distribution-shift/ffhq64", ["ffhq64-labelled"]),
     ],
 )

@@ -397,6 +397,26 @@ def test_interrupted_features_go_on_to_the_same_bytes(store, tiny_run, tmp_path,
     assert other.manifest(request.ref).details["count"] == 64
 
 
+def test_interrupted_features_go_on_in_batches_of_another_size(store, tiny_run, tmp_path):
+    request = tiny_run.request(0, 1, "features")
+    other = Store.open(tmp_path / "other")
+    for ref in request.inputs.values():
+        shutil.copytree(tiny_run.store.path(ref), other.path(ref))
+
+    def kill(done, total, unit, **figures):
+        if done == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(other, request, execution(sampling_batch_size=30), progress=kill)
+    run_stage(other, request, execution(sampling_batch_size=16))
+    theirs, ours = (
+        load_file(folder / "features.safetensors")["features"]
+        for folder in (tiny_run.folder(0, 1, "features"), other.open_artifact(request.ref))
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_a_processors_batch_changes_float_noise_only(random_images, tiny_run, monkeypatch):
     folder = tiny_run.store.open_artifact(
         next(stage.ref for stage in tiny_run.plan.setup if stage.role == "train classifier")

@@ -17,10 +17,16 @@ from pydantic import Field, ValidationError
 from safetensors.numpy import load_file
 from scipy.spatial.distance import cdist
 from torch_fidelity.metric_fid import fid_features_to_statistics
+from torch_fidelity.metric_prc import (
+    KEY_METRIC_PRECISION,
+    KEY_METRIC_RECALL,
+    prc_features_to_metric,
+)
 
 from sims_core.catalog import run_stage
 from sims_core.common.errors import BadInput, SimsError
 from sims_core.common.frozen import Frozen
+from sims_core.common.seeding import derive_seed
 from sims_core.data.config import DigitsData
 from sims_core.data.digits import load_digits_uint8
 from sims_core.engine.execution import Execution
@@ -43,8 +49,10 @@ from sims_core.evaluation.metric import (
 )
 from sims_core.evaluation.metrics.density_coverage import DensityCoverageOptions
 from sims_core.evaluation.stages import METRIC
-from sims_core.reports.base import RunDetails, report_of
+from sims_core.reports import latex
+from sims_core.reports.base import RunDetails, kind_report, report_of
 from sims_core.reports.curves import curves
+from sims_core.reports.lines import Line
 from sims_core.reports.page import metric_rows, render_report, write_metrics
 from sims_core.reports.summary import RunSummary, count_stages, shown_figures
 from sims_core.store.store import Store
@@ -440,6 +448,58 @@ def test_another_version_is_not_computed():
 def test_figures_are_in_the_order_of_their_metrics():
     found = {"coverage": 1, "recall": 1, "kid_std": 1, "kid": 1, "seed": 1, "isc": 2.0, "fid": 1}
     assert [each.name for each in figures_in(found)] == ["fid", "kid", "recall", "isc", "coverage"]
+
+
+def test_precision_and_recall_against_a_sample_of_the_real_images():
+    """As torch-fidelity has them of those rows alone; other metrics are of all."""
+    rows = torch.from_numpy(normal(40, 3, seed=0)), torch.from_numpy(normal(300, 3, seed=1))
+    sets = [
+        MeasuredSet({"features": each.numpy(), "statistics": fid_features_to_statistics(each)})
+        for each in rows
+    ]
+    config = EvaluateConfig(kid_subsets=2, kid_subset_size=5, prc_neighborhood=3, seed=7)
+    whole = standard_figures(*sets, config)
+    found = standard_figures(*sets, config.model_copy(update={"prc_real_images": 50}))
+    drawn = np.random.default_rng(derive_seed(7, "real sample")).choice(300, 50, replace=False)
+    expected = prc_features_to_metric(
+        rows[0],
+        rows[1][torch.from_numpy(np.sort(drawn))],
+        prc_neighborhood=3,
+        prc_batch_size=1000,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    assert found["precision"] == expected[KEY_METRIC_PRECISION] != whole["precision"]
+    assert found["recall"] == expected[KEY_METRIC_RECALL]
+    assert all(found[name] == whole[name] for name in ("fid", "kid", "kid_std"))
+    sampled = config.model_copy(update={"prc_real_images": 50})
+    of_seeds = [
+        standard_figures(*sets, sampled.model_copy(update={"seed": seed})) for seed in range(4)
+    ]
+    assert len({(each["precision"], each["recall"]) for each in of_seeds}) > 1
+    for enough in (300, 10**6):
+        every = standard_figures(*sets, config.model_copy(update={"prc_real_images": enough}))
+        assert every == whole
+
+
+def test_the_sample_is_in_the_digest_only_where_there_is_one():
+    config = EvaluateConfig(kid_subsets=2, kid_subset_size=5, prc_neighborhood=3, seed=7)
+    assert "prc_real_images" not in config.model_dump()
+    assert config.model_copy(update={"prc_real_images": 9}).model_dump()["prc_real_images"] == 9
+    with pytest.raises(ValidationError, match="prc_neighborhood 3 must be below prc_real_images 3"):
+        EvaluationConfig(prc_real_images=3)
+
+
+def test_the_sample_is_said_where_the_figures_are():
+    evaluation = EvaluationConfig(prc_real_images=900)
+    experiment = Experiment().model_copy(update={"evaluation": evaluation})
+    said = kind_report(experiment).describe_evaluation(experiment, "")
+    assert said.endswith("recall at k = 3 against 900 real images, a random sample")
+    row = {"precision": 0.5, "n_generated": 10.0, "n_real": 1797.0, "n_real_prc": 900.0}
+    line = Line("", "a", points={1.0: {0: row}})
+    assert latex._counts([line]) == (
+        " on 10 generated and 1797 real data, precision and recall against 900 real ones"
+    )
 
 
 def test_the_inception_score_is_standard_where_there_are_logits():

@@ -44,7 +44,7 @@ from sims_core.latents.autoencoder import check_images_fit, find_autoencoder
 from sims_core.latents.config import DecodeConfig
 from sims_core.latents.stages import DECODE, ENCODE, IMPORT_AUTOENCODER, encode_request, modelled_by
 from sims_core.methods.standard import Standard
-from sims_core.nets.config import UNetConfig
+from sims_core.nets.config import BaseConfig, UNetConfig
 from sims_core.sampling.images import load_for_sampling, sample_images
 from sims_core.studies.comparison import find_images, plan_comparison
 from sims_core.studies.experiment import Experiment
@@ -414,6 +414,9 @@ def test_sigma_data_of_other_latents_is_refused(store, experiment):
     assert found < 0.4
     with pytest.raises(BadInput, match=f"set model.sigma_data={found:g}"):
         resolve_data(experiment, store)
+    of_theirs = experiment.model_copy(update={"base": BaseConfig(imported="theirs")})
+    with pytest.raises(BadInput, match=f"theirs was trained on data of .* have {found:g}: encode"):
+        resolve_data(of_theirs, store)
     model = experiment.model.model_copy(update={"sigma_data": 1.1 * found})
     right = experiment.model_copy(update={"model": model})
     assert resolve_data(right, store).data.imported == dataset

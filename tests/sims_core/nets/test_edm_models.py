@@ -147,7 +147,7 @@ def test_training_from_scratch_learns(net):
     images[:, 0] = 0.8
     told = 0.1 if net.is_told_of_augmentation else 0
     rate = 0.05 if net.kind == "edm2" else 5e-3  # weights of unit magnitude turn slowly
-    recipe = TrainingConfig(kimg=0.96, batch_size=16, learning_rate=rate, augment=told)
+    recipe = TrainingConfig(kimg=0.4, batch_size=8, learning_rate=rate, augment=told)
     labels = torch.arange(32) % 3
     training = Training(ModelConfig(net=net), recipe, images, seed=0, labels=labels)
     train(training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import pickle
@@ -99,12 +100,17 @@ def test_network_comes_back_as_it_was(
 def test_every_binary_protocol_is_read(
     write: Write, checkpoint_of: Any, random_net: Any, protocol: int
 ) -> None:
+    """In protocol 2 byte strings are texts that `_codecs.encode` is called with."""
     net = random_net(SONG)
     content = checkpoint_of(net)
-    if protocol == 2:  # bytes are calls of codecs there, which no file of EDM's has
-        refused(write(content, protocol), "_codecs.encode")
-    else:
-        assert read_network_pickle(write(content, protocol)).net == SONG
+    content["dataset_kwargs"] = {"scale": np.float32(1.5), "mean": np.array([-1.0, 200.0])}
+    path = write(content, protocol)
+    assert (b"_codecs encode" in path.read_bytes().replace(b"\n", b" ")) == (protocol == 2)
+    found = read_network_pickle(path)
+    assert found.net == SONG
+    assert found.dataset_kwargs == {"scale": 1.5, "mean": [-1.0, 200.0]}
+    for key, tensor in net.state_dict().items():
+        assert torch.equal(found.weights[key], tensor)
 
 
 def test_arguments_by_place_and_extras_are_understood(
@@ -285,6 +291,45 @@ def test_bombs_of_copies_are_refused(write: Write) -> None:
     refused(write({"ema": copies}), "OrderedDict made from a list")
     copies = [Reduced(set, ["k"] * 10_000) for _ in range(10_000)]
     refused(write({"ema": copies}), "set of what is no short list")
+    text = "k" * 10**6
+    copies = [Reduced(codecs.encode, text, "latin1") for _ in range(10_000)]
+    refused(write({"ema": copies}), "no averaged network")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("text", "rot13"),
+        ("text", "zip"),
+        ("text", "LATIN1"),
+        ("text", "unicode_escape"),
+        ("text",),
+        (b"bytes", "latin1"),
+        (7, "latin1"),
+        ("text", ["latin1"]),
+        ("text", "latin1", "strict"),
+    ],
+)
+def test_codecs_are_never_looked_up(
+    write: Write, canary: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...]
+) -> None:
+    """`_codecs.encode` of latin1 is bytes of protocol 2; every other call of it is refused."""
+    path = write({"ema": Reduced(codecs.encode, *arguments)})
+    monkeypatch.setattr(codecs, "encode", None)
+    monkeypatch.setattr(codecs, "lookup", None)
+    refused(path, "_codecs.encode|no whole network pickle")
+    assert not canary.exists()
+
+
+def test_letters_that_are_no_bytes_are_refused(
+    write: Write, checkpoint_of: Any, random_net: Any
+) -> None:
+    content = checkpoint_of(random_net(SONG))
+    text = Reduced(codecs.encode, "\u20ac" * 100, "latin1")
+    storage = Reduced(torch.storage._load_from_bytes, text)
+    modules = content["ema"].state["_modules"]["model"].state["_modules"]
+    modules["map_layer0"].state["_parameters"]["bias"] = rebuilt(storage, (16,), (1,))
+    refused(write(content), "holds other letters")
 
 
 def test_claims_beyond_the_file_are_refused(write: Write) -> None:
@@ -533,7 +578,8 @@ def test_damaged_files_are_refused_or_read_but_never_run(
     write: Write, checkpoint_of: Any, random_net: Any, canary: Path
 ) -> None:
     """Bytes changed at random places: one clear error, or a network all the same."""
-    content = pickle.dumps(checkpoint_of(random_net(SONG)), protocol=4)
+    small = SONG.model_copy(update={"channel_mult": (1,), "attn_resolutions": ()})
+    content = pickle.dumps(checkpoint_of(random_net(small)), protocol=4)
     chance = random.Random(0)  # noqa: S311
     outcomes: list[str] = []
     for _ in range(120):
