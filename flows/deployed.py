@@ -11,12 +11,16 @@ from collections.abc import Callable
 from functools import update_wrapper, wraps
 from typing import Annotated, Any, Literal
 
-from prefect import Flow
+from prefect import Flow, State, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.flows import FlowStateHook
+from prefect.states import Failed
 from prefect.utilities.callables import parameter_schema
 
-from flows.parameters import choice
+from flows.parameters import check_parameters, choice
 from flows.presets import Preset, load_presets
-from flows.registry import load_flow
+from flows.registry import load_flow, load_signature
+from sims_core.common.errors import BadInput
 
 
 def entrypoint(preset: Preset) -> str:
@@ -37,11 +41,31 @@ def __getattr__(name: str) -> Flow[..., Any]:
 
 def _flow_of(preset: Preset) -> Flow[..., Any]:
     """The preset's flow under its own name, with one choice of `preset`."""
-    own = load_flow(preset.flow).with_options()
+    own = load_flow(preset.flow)
+    own = own.with_options(on_crashed=[*own.on_crashed_hooks, _says_what_was_refused(preset)])
     own.fn = _taking(own.fn, preset.name)
     own.parameters = parameter_schema(own.fn)  # what the pages' form is made of
     update_wrapper(own, own.fn)
     return own
+
+
+def _says_what_was_refused(preset: Preset) -> FlowStateHook[..., Any]:
+    """A hook of a run whose parameters are none of its flow's.
+
+    The server takes unknown names from its API, and Prefect ends the run's process before the flow
+    begins: such a run would be Crashed, with a status code for a reason.
+    """
+
+    def refused(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+        given = {name: value for name, value in flow_run.parameters.items() if name != "preset"}
+        try:
+            check_parameters(load_signature(preset.flow), preset, given)
+        except BadInput as error:
+            failed: State[Any] = Failed(message=str(error))
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(flow_run.id, failed, force=True)
+
+    return refused
 
 
 def _taking(function: Callable[..., Any], preset: str) -> Callable[..., Any]:

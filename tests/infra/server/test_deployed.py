@@ -81,11 +81,12 @@ def test_a_mistyped_name_is_not_found(deployed):
 
 
 def test_what_only_the_flow_can_check_fails_before_any_stage(deployed, tiny_parameters, wait_for):
-    """A mistyped override, and a worker without the store."""
+    """A mistyped override, a name that Prefect's API takes, and a worker without the store."""
     deployment = deployed.api("GET", "/deployments/name/sims-loop/digits")["id"]
     elsewhere = {"env": {"SIMS_STORE": "/nowhere/store", "SIMS_STORE_MUST_EXIST": "true"}}
     for body, problem in [
         ({"parameters": {"overrides": {"training.kimgs": 3}}}, "names in training: kimg,"),
+        ({"parameters": {"omegs": 1}}, "no parameter 'omegs' of flow sims-loop; parameters: "),
         ({"job_variables": elsewhere}, "no store at /nowhere/store: mount it"),
     ]:
         run = deployed.api("POST", f"/deployments/{deployment}/create_flow_run", **body)["id"]
