@@ -38,25 +38,34 @@ def finish(axes: Axes, x: str, y: str, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _line(
+    axes: Axes, x: Sequence[float], found: Sequence[Estimate], colour: str, name: str
+) -> None:
+    means = [each.mean for each in found]
+    axes.plot(x, means, marker="o", markersize=4, color=colour, label=name)
+    band(axes, x, found, colour)
+
+
 def differences(curves: Sequence[Curve], metric: str) -> Figure:
-    """The main figure of each arm over generations; its difference from the baseline at each."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """The main figure of each arm over generations; its difference from the baseline at each, if
+    any arm has a baseline."""
+    have_baseline = any(point.change is not None for curve in curves for point in curve.points)
+    panels = 2 if have_baseline else 1
+    figure = Figure(figsize=(5.5 * panels, 4.2), layout="constrained")
+    levels, *changes = figure.subplots(1, panels, squeeze=False)[0]
     for number, curve in enumerate(curves):
         colour = COLOURS[number % len(COLOURS)]
         x = [point.x for point in curve.points]
-        levels = [point.figures[metric] for point in curve.points]
-        changes = [point.change for point in curve.points if point.change is not None]
-        for axes, found in ((left, levels), (right, changes)):
-            if found:
-                means = [each.mean for each in found]
-                axes.plot(x, means, marker="o", markersize=4, color=colour, label=curve.name)
-                band(axes, x, found, colour)
-    right.axhline(0, color="#868e96", linewidth=0.9, linestyle="--")
-    finish(left, "generation t", metric.upper(), f"{metric.upper()} (lower is better)")
-    finish(right, "generation t", "difference", "difference from the baseline, seed by seed")
-    for axes in (left, right):
+        _line(levels, x, [point.figures[metric] for point in curve.points], colour, curve.name)
+        changed = [point.change for point in curve.points if point.change is not None]
+        if changed:
+            _line(changes[0], x, changed, colour, curve.name)
+    finish(levels, "generation t", metric.upper(), f"{metric.upper()} (lower is better)")
+    for axes in changes:
+        axes.axhline(0, color="#868e96", linewidth=0.9, linestyle="--")
+        finish(axes, "generation t", "difference", "difference from the baseline, seed by seed")
+    for axes in (levels, *changes):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles, labels = left.get_legend_handles_labels()
+    handles, labels = levels.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure

@@ -14,6 +14,7 @@ from sims_core.evaluation.config import PointEvaluationConfig
 from sims_core.methods.sims import Sims
 from sims_core.methods.standard import Standard
 from sims_core.nets.config import ExactGaussianConfig, ModelConfig
+from sims_core.reports.bands import differences
 from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.curves import curves
 from sims_core.reports.estimates import estimate
@@ -140,6 +141,11 @@ def test_the_page_shows_bands_changes_and_every_seed(done, tmp_path):
             for value in found.values:
                 assert f"{value:.3f}" in page
     assert page == render_report(store, summary, details)
+
+
+def test_a_panel_of_differences_is_drawn_where_an_arm_has_a_baseline(done):
+    curves = done[3].curves
+    assert [len(differences(some, "w2").axes) for some in (curves, curves[:1])] == [2, 1]
 
 
 def test_scans_are_of_each_seed_against_the_standard_of_the_same(done):
