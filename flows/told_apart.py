@@ -14,7 +14,7 @@ from flows.presets import load_presets
 from flows.registry import load_signature
 from sims_core.common.errors import BadInput
 from sims_core.common.shown import shown
-from sims_core.reports.values import shown_value
+from sims_core.common.values import shown_value
 
 logger = logging.getLogger("sims_core.flows")
 

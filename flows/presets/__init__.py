@@ -74,8 +74,11 @@ def find_preset(full_name: str) -> Preset:
     presets = load_presets()
     if full_name in presets:
         return presets[full_name]
-    ending = [name for name, preset in presets.items() if preset.name == full_name]
-    if near := ending or get_close_matches(full_name, presets, n=4):
+    flow, _, own = full_name.rpartition("/")
+    of_flow = [p.name for p in presets.values() if flow in (p.flow, "")]
+    likely = get_close_matches(own, of_flow, n=4)
+    near = [name for name, p in presets.items() if p.name in likely and flow in (p.flow, "")]
+    if near:
         raise BadInput(
             f"no preset {full_name!r}; close to it: {', '.join(near)} (`sims presets` has all)"
         )

@@ -22,7 +22,7 @@ from infra.cli.shell import (
 )
 from sims_core.common.errors import BadInput
 from sims_core.common.shown import shown
-from sims_core.reports.values import shown_value
+from sims_core.common.values import shown_value
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.reports.past_runs import PastRun

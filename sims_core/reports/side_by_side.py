@@ -8,10 +8,10 @@ from typing import Any
 
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
+from sims_core.common.values import shown_value
 from sims_core.evaluation.metric import Figure
 from sims_core.reports.lines import COSTS, Line, known_figures, lines_of
 from sims_core.reports.past_runs import SEEDS, PastRun, differences
-from sims_core.reports.values import shown_value
 
 MOST_NAMED = 2
 """A run is called by what differs as long as that is no more than so many parameters."""

@@ -169,7 +169,7 @@ def test_task_runs_carry_their_generation_in_name_and_tag(seen, tiny_plan):
         for stage in arm.stages:
             assert set(tasks[stage.label].tags) == {f"generation:{stage.t}"}
     assert "t=01 train base" in seen.of("standard |D_s|=32")
-    setup = seen.of("digits: 2 generations")
+    setup = seen.of(seen.whole)
     assert {stage.label for stage in plan.setup} < set(setup)
     assert set(setup["prepare data"].tags) == set()
 
