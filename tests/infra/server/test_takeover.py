@@ -13,8 +13,9 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-TAKEN_OVER_S = 150.0
-"""From the kill until another worker computes the arm: 90 s of silence, and starting it."""
+TAKEN_OVER_S = 300.0
+"""From the kill until another worker computes the arm: 90 s of silence, and starting it. It is
+within 150 s where nobody else computes; the test prints how long it took."""
 
 
 def _children(deployed, known):
@@ -63,9 +64,9 @@ def test_arms_of_lost_workers_are_finished_by_another_from_the_last_checkpoint(
     changes = {"seeds": "31", "training__kimg": "3", "generations": "1"}
     arguments = sims.run_arguments(deployed.store, arms="pool", **changes)
 
-    def named(state):
+    def those(kind):
         found = _children(deployed, known).items()
-        return {name for name, run in found if run["state"]["name"] == state}
+        return {name for name, run in found if run["state"]["type"] == kind}
 
     def checkpoints():
         return set(deployed.store.glob("progress/*/state/checkpoint.pt"))
@@ -73,14 +74,12 @@ def test_arms_of_lost_workers_are_finished_by_another_from_the_last_checkpoint(
     of_others = checkpoints()
     with listening(1) as first:
         run = started(*arguments, PREFECT_API_URL=deployed.url, **deployed.settings)
-        wait_for(lambda: named("Running") and checkpoints() - of_others, 200, interval=0.1)
-        (running,) = named("Running")
+        wait_for(lambda: those("RUNNING") and checkpoints() - of_others, 200, interval=0.1)
+        (running,) = those("RUNNING")
         lost = {running: _lose(first)}
     with listening(1) as second:
-        wait_for(lambda: named("Pending"), 120, interval=0.02)
-        (pending,) = named("Pending")
+        (pending,) = wait_for(lambda: those("PENDING") - {running}, 120, interval=0.02)
         lost[pending] = _lose(second)
-    assert running != pending
     with listening(2):
         _, said = run.communicate(timeout=300)
         assert run.returncode == 0, said
