@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sims_core.common.errors import BadInput
-from sims_core.common.seeding import image_seed
+from sims_core.common.seeding import check_seed, image_seed
 from sims_core.data.grid import encode_png, image_grid
 from sims_core.data.ranges import to_uint8
 from sims_core.data.types import Images
@@ -153,9 +153,10 @@ def sample(
         float32 [count, channels, height, width] on the CPU, about -1 to 1.
 
     Raises:
-        BadInput: a count, labels or a sampler that do not fit.
+        BadInput: a count, seed, labels or a sampler that do not fit.
         SimsError: the values ran away, as they do under too strong a guidance.
     """
+    check_seed(seed)
     if count < 1 or batch_size < 1:
         raise BadInput(f"count {count} and batch_size {batch_size} must be at least 1")
     seeds = [image_seed(seed, index) for index in range(count)]
@@ -234,7 +235,7 @@ def train(
         The model with the average of its weights.
 
     Raises:
-        BadInput: images or labels that do not fit the network.
+        BadInput: images or labels that do not fit the network, or a seed out of bounds.
         TrainingDiverged: the loss or the weights stopped being finite.
     """
     return _train(images, model, training, None, labels, seed, device, progress)
@@ -268,6 +269,7 @@ def _train(
     device: str,
     progress: Progress,
 ) -> Model:
+    check_seed(seed)
     data, net = torch.as_tensor(images), image_net(model)
     wanted = (net.channels, net.image_size, net.image_size)
     if data.dim() != 4 or not len(data) or tuple(data.shape[1:]) != wanted:
@@ -350,8 +352,9 @@ def evaluate(
         Figures by name, with `n_generated` and `n_real` beside them.
 
     Raises:
-        BadInput: images that cannot be read, are too few, or that the features do not fit.
+        BadInput: images that cannot be read, are too few, or that the features do not fit; a seed.
     """
+    check_seed(seed)
     settings, threads = Settings.read(), torch.get_num_threads()
     execution = settings.execution()
     place = nullcontext(str(store)) if store is not None else TemporaryDirectory()

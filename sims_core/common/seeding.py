@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from sims_core.common.digest import digest_of
+from sims_core.common.errors import BadInput
+from sims_core.common.shown import shown
 
 SEED_SPACE = 2**32
 """PyTorch's CPU generator (mt19937) reads 32 bits of its seed; more would only seem to differ."""
@@ -10,6 +14,12 @@ SEED_SPACE = 2**32
 
 MOST_SEED = 2**64 - 1
 """The largest seed of a run: 64 bits are what JSON readers, databases and generators agree on."""
+
+
+def check_seed(seed: int) -> None:
+    """Raises BadInput unless the seed is an integer of 0 to `MOST_SEED`."""
+    if not isinstance(seed, Integral) or not 0 <= seed <= MOST_SEED:
+        raise BadInput(f"`seed` must be an integer from 0 to 2**64 - 1, got {shown(seed, 60)}")
 
 
 def derive_seed(seed: int, *path: str | int) -> int:

@@ -7,6 +7,9 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -46,28 +49,106 @@ def label_digest(content: bytes, column: str | None) -> str:
     return digest if column is None else f"{digest}:{column}"
 
 
+def find_labels(
+    where: object,
+    names: Sequence[str],
+    others: Iterable[str],
+    read: Callable[[str], bytes | None],
+    column: str | None,
+    wanted: bool,
+    notes: list[str],
+    outside: Mapping[str, Callable[[], bytes | None]] | None = None,
+) -> LabelFile | None:
+    """The file with the labels of pictures: at the top, else in a folder that is round them all.
+
+    Args:
+        names: of the pictures, with / between folders.
+        others: names of what is no picture.
+        read: all bytes of a file; None: there is none.
+        outside: files of labels of a source that lie above its split, by name.
+
+    Raises:
+        BadInput: as `find_label_file`; or labels lie where they would be ignored.
+    """
+    found = find_label_file(read, column, wanted, notes)
+    if found is not None or not wanted or not names:
+        return found
+    tops = ["", *_common_folders(names)]
+    for top in tops[1:]:
+        if (found := find_label_file(read, column, wanted, notes, top)) is not None:
+            return found
+    seen = {top + file for top in tops for file in LABEL_FILES}
+    for name in sorted(others):
+        if is_label_file(name) and name not in seen:
+            base = PurePosixPath(name).name
+            why = "not all pictures lie beside or below it"
+            if base not in LABEL_FILES:
+                why = f"its name is not {base.lower()}"
+            refuse_unused(where, name, partial(read, name), why)
+    for name, content in (outside or {}).items():
+        refuse_unused(where, name, content, "it lies outside the split")
+    return None
+
+
+def _common_folders(names: Sequence[str]) -> list[str]:
+    """The folders that all of these lie in, from the outermost on, each with / at its end."""
+    parts = [PurePosixPath(name).parts[:-1] for name in names]
+    both = zip(min(parts), max(parts), strict=False)
+    common = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], both)]
+    return ["/".join(common[:depth]) + "/" for depth in range(1, len(common) + 1)]
+
+
+def is_label_file(name: str) -> bool:
+    """Whether a file is called as those of labels are, in any folder and any case."""
+    return PurePosixPath(name).name.lower() in LABEL_FILES
+
+
+def refuse_unused(
+    where: object,
+    name: str,
+    read: Callable[[], bytes | None],
+    why: str,
+    mend: str = "pass `labels` FILE or `labels` none, or move it away",
+) -> None:
+    """Raises BadInput if a file that is not used has labels, or what may be some."""
+    base = PurePosixPath(name).name.lower()
+    try:
+        found = find_label_file(lambda each: read() if each == base else None, None, True, [])
+    except BadInput:  # unreadable, or columns that may be classes
+        found = LabelFile(name, b"")
+    if found is not None and not found.empty:
+        raise BadInput(
+            f"{shown(where)}: {shown(name)} may hold classes and is not used ({why}): {mend}"
+        )
+
+
 def find_label_file(
-    read: Callable[[str], bytes | None], column: str | None, wanted: bool, notes: list[str]
+    read: Callable[[str], bytes | None],
+    column: str | None,
+    wanted: bool,
+    notes: list[str],
+    folder: str = "",
 ) -> LabelFile | None:
     """The labels that a folder or archive of pictures has, by EDM's, StyleGAN's or Hugging
     Face's file names.
 
     Args:
-        read: all bytes of a file at the top; None: there is none.
+        read: all bytes of a file; None: there is none.
         column: of metadata; None: one that is called as labels are.
         wanted: labels are to be found (else only what is beyond doubt counts).
+        folder: where they are looked for, with / at its end.
 
     Raises:
         BadInput: the file is unreadable, or has columns that may be classes and none was chosen.
     """
-    content = read(DATASET_FILE)
+    name = folder + DATASET_FILE
+    content = read(name)
     if content is not None:
-        value = parse_json(content, DATASET_FILE)
+        value = parse_json(content, name)
         if isinstance(value, dict) and "labels" in value:
-            if not value["labels"]:
-                return LabelFile(DATASET_FILE, content, empty=True)
-            return LabelFile(DATASET_FILE, content)
-    for name in METADATA_FILES:
+            return LabelFile(name, content, empty=not value["labels"], folder=folder)
+    for file in METADATA_FILES:
+        name = folder + file
         content = read(name)
         if content is None:
             continue
@@ -77,7 +158,7 @@ def find_label_file(
             continue
         chosen = column or next((each for each in HEADINGS if each in names), None)
         if chosen is not None:
-            return LabelFile(name, content, chosen)
+            return LabelFile(name, content, chosen, folder=folder)
         if wanted:
             rest = [each for each in names if each not in NAME_COLUMNS]
             refuse_without_choice(
@@ -113,9 +194,14 @@ def inner_labels(file: LabelFile, names: Sequence[str]) -> NamedLabels:
     Raises:
         BadInput: as `read_labels`.
     """
+    inside = [name.removeprefix(file.folder) for name in names]
     if file.column is None:
-        return NamedLabels(_checked(_json_pairs(file.content, file.name), file.name, names))
-    return _of_table(_table(file.content, file.name), file.column, file.name, names)
+        pairs = _json_pairs(file.content, file.name)
+        found = NamedLabels(_checked(pairs, file.name, inside))
+    else:
+        found = _of_table(_table(file.content, file.name), file.column, file.name, inside)
+    labels = {file.folder + name: label for name, label in found.labels.items()}
+    return NamedLabels(labels, found.classes)
 
 
 def read_labels(

@@ -84,6 +84,8 @@ class LabelFile:
     """The column of a table that has the classes."""
     empty: bool = False
     """It says that there are no labels."""
+    folder: str = ""
+    """Where it lies, with / at its end: it names images from there on."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,18 @@ def key_and_rest(name: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (name, "")
 
 
+def split_name(name: str, by_last_dot: bool) -> tuple[str, str]:
+    """Key of a member's sample, and the rest of its name.
+
+    WebDataset's: up to the first dot. By the last one where names themselves have dots.
+    """
+    if not by_last_dot:
+        return key_and_rest(name)
+    folder, slash, base = name.rpartition("/")
+    stem, _, kind = base.rpartition(".")
+    return (f"{folder}{slash}{stem}", kind) if stem else (name, "")
+
+
 class SampleWriter:
     """Writes samples to a stream. Members carry no time and no owner."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sims_core.common.errors import BadInput
 from sims_core.common.hostile import MAX_MEMBER, only_our_errors, parse_json
@@ -17,12 +18,12 @@ from sims_core.data.class_folders import ClassFolders, class_folders, is_split
 from sims_core.data.classes import class_of
 from sims_core.data.columns import LABEL_COLUMNS, may_be_classes, refuse_without_choice
 from sims_core.data.file_kinds import is_hidden, is_picture_name, kind_of
-from sims_core.data.labels import LABEL_FILES, find_label_file
+from sims_core.data.labels import LABEL_FILES, find_labels, is_label_file, refuse_unused
 from sims_core.data.pictures import BrokenImage
-from sims_core.data.raw import SUFFIXES, LabelFile, RawImage, Source, Tally
+from sims_core.data.raw import SUFFIXES, RawImage, Source, Tally
 from sims_core.data.shard_names import missing_parts, shard_gaps
 from sims_core.data.tables import choose_split
-from sims_core.data.tar_samples import key_and_rest
+from sims_core.data.tar_samples import split_name
 
 MAX_TEXT = 1 << 22
 """Bytes of a label or of a sample's JSON that are read."""
@@ -45,8 +46,9 @@ class Contents:
     pictures: list[tuple[Path, str]] = field(default_factory=list)
     others: list[tuple[Path, str]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
-    """Content of files of labels, which lie at the top of the only archive."""
-    first_json: tuple[str, bytes] | None = None
+    """Content of files of labels, by their names; of several archives, after the archive's."""
+    room: int = MAX_MEMBER
+    """Bytes that more of them may have."""
     left_out: Tally = field(default_factory=Tally)
 
 
@@ -90,10 +92,10 @@ def _list_member(
         contents.pictures.append((path, name))
         return
     contents.others.append((path, name))
-    if alone and name.removeprefix("./") in LABEL_FILES:
-        contents.files[name.removeprefix("./")] = _content(path, tar, member, MAX_MEMBER)
-    elif contents.first_json is None and name.lower().endswith(".json"):
-        contents.first_json = (name, _content(path, tar, member, MAX_TEXT))
+    if is_label_file(name):
+        own = _relative(name) if alone else f"{path.name}/{_relative(name)}"
+        contents.files[own] = _content(path, tar, member, contents.room)
+        contents.room -= member.size
 
 
 def _content(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes:
@@ -101,18 +103,6 @@ def _content(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, limit: i
         raise BadInput(f"{path}: {member.name} has more than {limit >> 20} MiB")
     file = tar.extractfile(member)
     return file.read() if file else b""
-
-
-def split_name(name: str, by_last_dot: bool) -> tuple[str, str]:
-    """Key of a member's sample, and the rest of its name.
-
-    WebDataset's: up to the first dot. By the last one where names themselves have dots.
-    """
-    if not by_last_dot:
-        return key_and_rest(name)
-    folder, slash, base = name.rpartition("/")
-    stem, _, kind = base.rpartition(".")
-    return (f"{folder}{slash}{stem}", kind) if stem else (name, "")
 
 
 @dataclass(frozen=True)
@@ -124,51 +114,98 @@ class Samples:
     column: str | None
     """The field of a sample's JSON with the class; None: its .cls member."""
     wanted: bool
+    folders: ClassFolders = field(default_factory=ClassFolders)
+    """Classes where samples have none themselves."""
 
 
-def _samples(contents: Contents, wanted: bool, column: str | None) -> Samples:
+def _samples(
+    paths: Sequence[Path], contents: Contents, wanted: bool, column: str | None, notes: list[str]
+) -> Samples:
     keys = [(path, split_name(name, False)[0]) for path, name in contents.pictures]
     by_last_dot = len(set(keys)) < len(keys)
     suffixes = {split_name(name, True)[1].lower() for _, name in contents.others}
-    if wanted and column is None and "cls" not in suffixes and contents.first_json is not None:
-        name, text = contents.first_json
-        column = _field(name, text)
-    return Samples(by_last_dot, column if wanted else None, wanted)
+    if not wanted:
+        return Samples(by_last_dot, None, wanted)
+    if column is None and "cls" not in suffixes and "json" in suffixes:
+        column = _field(paths, contents, by_last_dot)
+    if column is not None or "cls" in suffixes:
+        return Samples(by_last_dot, column, wanted)
+    why = "its samples have parts beside their pictures"
+    for name, text in contents.files.items():
+        refuse_unused(
+            *(paths[0], name, partial(bytes, text), why),
+            "unpack it and import the folder, or pass `labels` none",
+        )
+    names = [_relative(name) for _, name in contents.pictures]
+    if len({PurePosixPath(name).parent for name in names}) == 1:  # tells no picture from another
+        return Samples(by_last_dot, None, wanted)
+    return Samples(by_last_dot, None, wanted, class_folders(names, paths[0], notes))
 
 
-def _field(name: str, text: bytes) -> str | None:
-    """The field of a sample's JSON with its class, if it is called so.
+def _field(paths: Sequence[Path], contents: Contents, by_last_dot: bool) -> str | None:
+    """The field of the samples' JSON with the class, if the first one has it under such a name.
 
     Raises:
-        BadInput: there are only others that may be classes.
+        BadInput: there are only others that may be classes, or only a later sample has one.
     """
-    value = parse_json(text, name)
-    if not isinstance(value, dict):
-        return None
-    found = next((each for each in (*LABEL_COLUMNS, "cls") if each in value), None)
-    if found is None:
-        refuse_without_choice(name, [k for k, v in value.items() if may_be_classes(k, [v])])
-    return found
+    first, keys = None, _picture_keys(contents, by_last_dot)
+    of_pictures = {(p, n) for p, n in contents.others if (p, split_name(n, by_last_dot)[0]) in keys}
+    for name, value in _json_objects(paths, of_pictures):
+        found = [each for each in (*LABEL_COLUMNS, "cls") if each in value]
+        if first is None:
+            if found:
+                return found[0]
+            refuse_without_choice(name, [k for k, v in value.items() if may_be_classes(k, [v])])
+            first = name
+        elif found := found or [each for each in value if may_be_classes(each, [])]:
+            raise BadInput(
+                f"{shown(name)}: has the field {shown(found[0])}, which {shown(first)} lacks: give "
+                "it to each sample, choose another field by `label_column`, or pass `labels` none"
+            )
+    return None
 
 
-def _tell_parts(contents: Contents, samples: Samples) -> None:
+def _picture_keys(contents: Contents, by_last_dot: bool) -> set[tuple[Path, str]]:
+    """Archive and key of each sample with a picture."""
+    return {(path, split_name(name, by_last_dot)[0]) for path, name in contents.pictures}
+
+
+def _json_objects(
+    paths: Sequence[Path], members: Container[tuple[Path, str]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and content of each of these members that is JSON; what is no object is empty."""
+    for path in paths:
+        with _readable(path), opened(path, "r|*") as tar:
+            for member in tar:
+                if (path, member.name) in members and member.name.lower().endswith(".json"):
+                    text = _content(path, tar, member, MAX_TEXT)
+                    value = parse_json(text, f"{path}: {member.name}")
+                    yield f"{path}: {member.name}", value if isinstance(value, dict) else {}
+
+
+def _tell_parts(paths: Sequence[Path], contents: Contents, samples: Samples) -> None:
     """Counts what of the samples is not read.
 
     Raises:
         BadInput: a class has no picture, so that it would be lost.
     """
-    keys = {(path, split_name(name, samples.by_last_dot)[0]) for path, name in contents.pictures}
+    keys, lone = _picture_keys(contents, samples.by_last_dot), set[tuple[Path, str]]()
     for path, name in contents.others:
         key, rest = split_name(name, samples.by_last_dot)
         is_class = rest.lower() == ("json" if samples.column else "cls")
         if (path, key) not in keys:
-            if is_class and samples.wanted:
+            if is_class and samples.wanted and samples.column is None:
                 raise BadInput(f"{path}: {name} has a class and no picture of a kind that is read")
+            if is_class and samples.wanted:
+                lone.add((path, name))
             contents.left_out.add(kind_of(name), f"{path.name}: {name}")
         elif not (is_class and samples.wanted):
             kind = rest.rpartition(".")[2].lower()
             reason = f"a part of a sample that is no picture and no class (.{kind})"
             contents.left_out.add(reason, f"{path.name}: {name}")
+    for told, value in _json_objects(paths if lone else (), lone):
+        if samples.column in value:
+            raise BadInput(f"{told} has a class and no picture of a kind that is read")
 
 
 def _groups(path: Path, samples: Samples) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -205,7 +242,7 @@ def _nothing(content: bytes | None) -> bytes:
     return content
 
 
-def _label(members: dict[str, bytes], samples: Samples, name: str) -> int | None:
+def _label(members: dict[str, bytes], samples: Samples, name: str, key: str) -> int | None:
     if samples.column is not None:
         if "json" not in members:
             return None
@@ -218,7 +255,7 @@ def _label(members: dict[str, bytes], samples: Samples, name: str) -> int | None
         value = members["cls"]
         told = shown(repr(value[:20]))
     else:
-        return None
+        return samples.folders.label(_relative(key))
     if (label := class_of(value)) is None:
         raise BadInput(f"{name}: its class {told} is not an integer from 0")
     return label
@@ -236,7 +273,7 @@ def _sample_images(paths: Sequence[Path], samples: Samples) -> Iterator[RawImage
                         "(tar --sort=name), or their classes would be lost"
                     )
                 done.add(key)
-                label = _label(members, samples, name)
+                label = _label(members, samples, name, key)
                 pictures = [kind for kind in members if f".{kind}" in SUFFIXES]
                 if len(pictures) > 1:
                     both = f".{pictures[0]} and .{pictures[1]}"
@@ -293,16 +330,17 @@ def open_tars(paths: Sequence[Path], wanted: bool, column: str | None) -> Source
     )
     if alone:
         return _open_plain(paths, contents, wanted, column, notes)
-    samples = _samples(contents, wanted, column)
+    samples = _samples(paths, contents, wanted, column, notes)
     if samples.column is not None:
         notes.append(f"classes: the field {shown(samples.column)} of each sample's JSON")
     if samples.by_last_dot:
         notes.append("names have dots: what comes after the last one is the kind of a member")
-    _tell_parts(contents, samples)
+    _tell_parts(paths, contents, samples)
     return Source(
         "tar" if samples.by_last_dot else "webdataset",
         tuple(paths),
         partial(_sample_images, tuple(paths), samples),
+        classes=samples.folders.classes,
         label_column=samples.column,
         left_out=contents.left_out,
         notes=notes,
@@ -314,12 +352,14 @@ def _open_plain(
     paths: Sequence[Path], contents: Contents, wanted: bool, column: str | None, notes: list[str]
 ) -> Source:
     names = [_relative(name) for _, name in contents.pictures]
-    label_file: LabelFile | None = find_label_file(contents.files.get, column, wanted, notes)
+    label_file = find_labels(
+        *(paths[0], names, contents.files, contents.files.get, column, wanted, notes)
+    )
     folders = ClassFolders()
     if wanted and label_file is None:
         folders = class_folders(names, paths[0], notes)
     for path, name in contents.others:
-        if label_file is None or name != label_file.name:
+        if label_file is None or _relative(name) != label_file.name:
             contents.left_out.add(kind_of(name), f"{path.name}: {name}")
     return Source(
         "webdataset",

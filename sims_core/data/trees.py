@@ -6,17 +6,17 @@ import os
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sims_core.common.errors import BadInput
 from sims_core.common.hostile import MAX_MEMBER, only_our_errors, read_bounded, reason
 from sims_core.common.shown import shown
 from sims_core.data.class_folders import ClassFolders, class_folders
 from sims_core.data.file_kinds import TAR_SUFFIXES, is_hidden, is_picture_name, kind_of
-from sims_core.data.labels import find_label_file
+from sims_core.data.labels import find_labels, is_label_file
 from sims_core.data.pictures import BrokenImage
 from sims_core.data.raw import SUFFIXES, RawImage, Source, Tally
 
@@ -120,16 +120,19 @@ def _named(
     left_out: Tally,
     wanted: bool,
     column: str | None,
+    outside: Mapping[str, Callable[[], bytes]],
 ) -> Source:
     """Images that have names. Class: by a file of labels that lies there, else the sub-folder.
 
     Args:
-        labels: reads a file at the top, if it is there.
+        labels: reads a file, if it is there.
         others: name and reader of the first bytes of what is no picture.
         wanted: labels are to be found.
+        outside: readers of files of labels that lie above the split.
     """
     notes: list[str] = []
-    label_file = find_label_file(labels, column, wanted, notes)
+    unread = [name for name, _ in others]
+    label_file = find_labels(where, names, unread, labels, column, wanted, notes, outside)
     for name, start in others:
         if label_file is None or name != label_file.name:
             left_out.add(kind_of(name, start), name)
@@ -187,9 +190,15 @@ def open_folder(
     others: list[tuple[str, Callable[[], bytes]]] = [(name, bytes) for name in scan.tables]
     others += [(name, partial(_first_bytes, root / name)) for name in scan.others]
     files = tuple(root / name for name in scan.pictures)
+    above = {
+        name: partial(read_bounded, where / name)
+        for folder in (PurePosixPath(split).parents if split else ())
+        for name in sorted(str(folder / entry.name) for entry in (where / folder).iterdir())
+        if is_label_file(name)
+    }
     return _named(
         *("folder", where, scan.pictures, load, files, split, labels, others),
-        *(scan.left_out, wanted, column),
+        *(scan.left_out, wanted, column, above),
     )
 
 
@@ -215,6 +224,14 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     except Exception as error:  # wrong sums, encryption, unknown compression
         raise BrokenImage(reason(error)) from None
     return b"".join(parts)
+
+
+def _label_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """All bytes of a file of labels; raises BadInput if it cannot be read."""
+    try:
+        return read_member(archive, member)
+    except BrokenImage as error:
+        raise BadInput(f"{archive.filename}: {member.filename}: {error}") from None
 
 
 def _members(archive: zipfile.ZipFile, left_out: Tally) -> dict[str, zipfile.ZipInfo]:
@@ -259,12 +276,8 @@ def open_zip(path: Path, split: str | None, wanted: bool, column: str | None) ->
         return read_member(archive, members[prefix + name])
 
     def labels(name: str) -> bytes | None:
-        if prefix + name not in members:
-            return None
-        try:
-            return load(name)
-        except BrokenImage as error:
-            raise BadInput(f"{path}: {name}: {error}") from None
+        member = members.get(prefix + name)
+        return None if member is None else _label_member(archive, member)
 
     def start(name: str) -> bytes:
         try:
@@ -275,7 +288,12 @@ def open_zip(path: Path, split: str | None, wanted: bool, column: str | None) ->
 
     names = sorted(name for name in inside if is_picture_name(name))
     others = [(name, partial(start, name)) for name in inside if not is_picture_name(name)]
+    above = {
+        name: partial(_label_member, archive, members[name])
+        for name in outside
+        if is_label_file(name) and prefix.startswith(name[: name.rfind("/") + 1])
+    }
     return _named(
         *("zip", path, names, load, (path,), split, labels, others),
-        *(left_out, wanted, column),
+        *(left_out, wanted, column, above),
     )

@@ -181,3 +181,16 @@ def test_a_damaged_model_is_not_loaded(tiny_run, tmp_path):
     (folder / "loss.csv").write_text("changed")
     with pytest.raises(DamagedArtifact, match=r"loss\.csv"):
         api.load_model(folder)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 0.5, "7"])
+def test_a_seed_out_of_bounds_is_refused_before_any_work(base, seed, tmp_path):
+    images = torch.zeros(2, *base.shape)
+    with pytest.raises(BadInput, match=r"`seed` must be an integer from 0 to 2\*\*64 - 1, got"):
+        api.sample(base, 1, seed=seed)
+    with pytest.raises(BadInput, match="`seed` must be"):
+        api.train(images, base.config, TrainingConfig(), seed=seed)
+    with pytest.raises(BadInput, match="`seed` must be"):
+        api.fine_tune(base, images, TrainingConfig(), seed=seed)
+    with pytest.raises(BadInput, match="`seed` must be"):
+        api.evaluate(tmp_path / "absent", tmp_path / "absent", seed=seed)
