@@ -124,15 +124,20 @@ class Settings(BaseSettings):
             )
         return self.processes
 
-    def _device(self) -> str:
+    @property
+    def named_device(self) -> str:
+        """The device, auto resolved; not whether it is there."""
         # Asking the driver's device files spares a cached run the seconds of importing torch.
         if self.device == "auto":
             return "cuda" if NVIDIA_FILES[0].exists() else "cpu"
+        return self.device
+
+    def _device(self) -> str:
         if self.device.startswith("cuda") and not any(map(Path.exists, NVIDIA_FILES)):
             raise BadInput(
                 f"SIMS_DEVICE is {self.device}, but this machine has no NVIDIA driver: unset it"
             )
-        return self.device
+        return self.named_device
 
 
 def _check_addresses() -> None:

@@ -116,7 +116,7 @@ PRESETS = [
     Preset(
         flow="distribution-shift",
         name="cifar10",
-        description="Moves CIFAR-10 from 40 % vehicles to 50 and 60 %, EDM's recipe",
+        description="Moves CIFAR-10 to other shares of vehicles, EDM's recipe",
         hardware="8 GPUs of 32 GB (SIMS_PROCESSES=8)",
         expected_time=(
             "eight days on 8 V100 (estimated, not measured: three trainings of two days, and six "
@@ -128,7 +128,7 @@ PRESETS = [
     Preset(
         flow="distribution-shift",
         name="cifar10-small",
-        description="Moves CIFAR-10 from 40 % vehicles to 50 and 60 % with a 14.5 M network",
+        description="Moves CIFAR-10 to other shares of vehicles with a 14.5 M network",
         hardware="1 GPU of 24 GB",
         expected_time="five hours a seed on one H100 (estimated, not measured)",
         parameters={**SHIFT, "final_images": 10_000, "seeds": [0, 1, 2]},
@@ -137,7 +137,7 @@ PRESETS = [
     Preset(
         flow="pollution",
         name="cifar10",
-        description="Fig. 5: CIFAR-10 with 10k to 50k polluting samples, EDM's recipe",
+        description="Fig. 5: CIFAR-10 with more and more polluting samples, EDM's recipe",
         hardware="8 GPUs of 32 GB (SIMS_PROCESSES=8)",
         expected_time=(
             "two weeks on 8 V100 (estimated, not measured: seven trainings of two days, and "
@@ -149,7 +149,7 @@ PRESETS = [
     Preset(
         flow="pollution",
         name="cifar10-small",
-        description="Fig. 5 with a 14.5 M network: CIFAR-10 with 10k to 50k polluting samples",
+        description="Fig. 5 with a 14.5 M network: CIFAR-10 with more and more polluting samples",
         hardware="1 GPU of 24 GB",
         expected_time=(
             "seven hours a seed on one H100 (estimated, not measured: as sims-loop/cifar10-small, "

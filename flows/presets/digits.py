@@ -55,8 +55,8 @@ PRESETS = [
         flow="distribution-shift",
         name="digits",
         description=(
-            "Moves handwritten digits from 45 % odd ones to 55 % and beyond, beside rejection "
-            "sampling and training on re-weighted real digits, three seeds"
+            "Moves handwritten digits to other shares of odd ones, beside rejection sampling and "
+            "training on re-weighted real digits"
         ),
         hardware="2 CPU cores, 2 GB of memory",
         expected_time="an hour of one core (25 minutes for the first target: measured)",
@@ -74,8 +74,8 @@ PRESETS = [
         flow="pollution",
         name="digits",
         description=(
-            "Real handwritten digits with up to as many polluting samples of a first model, by "
-            "standard training and SIMS, three seeds"
+            "Real handwritten digits with more and more polluting samples of a first model, by "
+            "standard training and SIMS"
         ),
         hardware="2 CPU cores, 2 GB of memory",
         expected_time="half an hour of one core (measured)",
@@ -99,7 +99,7 @@ PRESETS = [
             "Standard training and SIMS in a self-consuming loop on 1,797 real handwritten digits"
         ),
         hardware="2 CPU cores, 2 GB of memory",
-        expected_time="3 minutes",
+        expected_time="5 to 10 minutes on two cores",
         parameters={"generations": 3, "omegas": [1.0], "pollution_sizes": [1797]},
         experiment=EXPERIMENT,
     ),

@@ -67,7 +67,7 @@ PRESETS = [
     Preset(
         flow="distribution-shift",
         name="ffhq64",
-        description="Moves FFHQ at 64 x 64 to equal shares of two classes of your label file",
+        description="Moves FFHQ at 64 x 64 to other shares of two classes of your label file",
         hardware=(
             "8 GPUs of 32 GB (SIMS_PROCESSES=8); `sims data import` of FFHQ with --labels first"
         ),
@@ -110,7 +110,7 @@ PRESETS = [
     Preset(
         flow="pollution",
         name="ffhq64",
-        description="Fig. 5: FFHQ at 64 x 64 with 5k to 30k polluting samples, EDM's recipe",
+        description="Fig. 5: FFHQ at 64 x 64 with more and more polluting samples, EDM's recipe",
         hardware="8 GPUs of 32 GB (SIMS_PROCESSES=8); `sims data import` of FFHQ first",
         expected_time=(
             "four weeks on 8 V100 (estimated, not measured: six trainings of four days, and five "

@@ -44,7 +44,7 @@ PRESETS = [
     Preset(
         flow="pollution",
         name="gaussian2d",
-        description="Pollution of 500 points of a two-dimensional Gaussian, 24 replicates a seed",
+        description="Pollution of points of a two-dimensional Gaussian by samples of a first model",
         hardware="2 CPU cores, 2 GB of memory",
         expected_time="a few minutes (estimated)",
         parameters={
@@ -57,7 +57,7 @@ PRESETS = [
     Preset(
         flow="sims-loop",
         name="gaussian2d",
-        description="Fig. 4: 24 arms of a hundred generations on a two-dimensional Gaussian",
+        description="Fig. 4: long loops of many arms on a two-dimensional Gaussian",
         hardware="2 CPU cores, 4 GB of memory and 20 GB of disk",
         expected_time="2 hours (estimated)",
         parameters={
@@ -72,7 +72,7 @@ PRESETS = [
     Preset(
         flow="sims-loop",
         name="gaussian2d-quick",
-        description="Fig. 4 in small: two sizes, omega 0, 1 and 3, thirty generations",
+        description="Fig. 4 in small: fewer arms and generations on a two-dimensional Gaussian",
         hardware="2 CPU cores, 2 GB of memory",
         expected_time="5 minutes",
         parameters={

@@ -18,7 +18,7 @@ PRESETS = [
     Preset(
         flow="distribution-shift",
         name="gaussian-mixture",
-        description="Moves a mixture of two Gaussians in the plane to other shares, 8 replicates",
+        description="Moves a mixture of two Gaussians in the plane to other shares",
         hardware="2 CPU cores, 2 GB of memory",
         expected_time="a few minutes (estimated)",
         parameters={

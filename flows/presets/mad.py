@@ -69,8 +69,8 @@ def _preset(loop: LoopKind, source: str, size: int, time: str, experiment: Exper
         flow="sims-loop",
         name=f"mad-{source}-{name}",
         description=(
-            f"{title} on {'handwritten digits' if digits else 'MNIST'}, six generations, "
-            "without sampling bias and with lambda = 1/2, three seeds"
+            f"{title} on {'handwritten digits' if digits else 'MNIST'}, with and without "
+            "sampling bias"
         ),
         hardware="2 CPU cores, " + ("2 GB" if digits else "8 GB") + " of memory",
         expected_time=time,

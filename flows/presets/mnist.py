@@ -75,7 +75,7 @@ PRESETS = [
     Preset(
         flow="pollution",
         name="mnist",
-        description="MNIST with up to as many polluting samples of a first model",
+        description="MNIST with more and more polluting samples of a first model",
         hardware="2 CPU cores, 4 GB of memory; the data folder, or internet",
         expected_time="half a day (estimated: five models of sims-loop/mnist's size)",
         parameters={"pollution_sizes": [6_000, 18_000, 36_000, 60_000], "seeds": [0]},

@@ -22,7 +22,9 @@ def band(axes: Axes, x: Sequence[float], found: Sequence[Estimate], colour: str)
     """The intervals, where several seeds give one, and the figure of each seed."""
     if found[0].low is None:
         return
-    low, high = (np.array([getattr(each, end) for each in found]) for end in ("low", "high"))
+    low, high = (  # NaN, where nothing is drawn, of a generation that one seed alone has ended
+        np.array([getattr(each, end) for each in found], dtype=float) for end in ("low", "high")
+    )
     axes.fill_between(x, low, high, color=colour, **WITHIN)
     for at, each in zip(x, found, strict=True):
         axes.scatter([at] * each.n, each.values, s=9, color=colour, alpha=0.5, linewidths=0)
@@ -57,9 +59,9 @@ def differences(curves: Sequence[Curve], metric: str) -> Figure:
         colour = COLOURS[number % len(COLOURS)]
         x = [point.x for point in curve.points]
         _line(levels, x, [point.figures[metric] for point in curve.points], colour, curve.name)
-        changed = [point.change for point in curve.points if point.change is not None]
+        changed = {point.x: point.change for point in curve.points if point.change is not None}
         if changed:
-            _line(changes[0], x, changed, colour, curve.name)
+            _line(changes[0], [*changed], [*changed.values()], colour, curve.name)
     finish(levels, "generation t", metric.upper(), f"{metric.upper()} (lower is better)")
     for axes in changes:
         axes.axhline(0, color="#868e96", linewidth=0.9, linestyle="--")

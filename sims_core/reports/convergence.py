@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -39,16 +40,24 @@ def _distances(store: Store, plan: ArmPlan, t: int) -> Floats:
 
 
 def converged(store: Store, plan: LoopPlan) -> tuple[Convergence, ...]:
-    """One for each arm. A replicate's end is its mean over the converged generations."""
+    """One for each arm. A replicate's end is its mean over the converged generations; in a run that
+    goes on, over those of the generations that both the arm and its baseline have ended."""
     count = plan.experiment.point_evaluation.bootstrap
     seed = derive_seed(plan.seed, purposes.EVALUATE)
-    last = converged_generations(plan.generations)
     firsts = [_distances(store, arm, 1) for arm in plan.arms]
-    ends = [np.mean([_distances(store, arm, t) for t in last], axis=0) for arm in plan.arms]
+
+    @cache
+    def end_of(number: int, last: range) -> Floats:
+        arm = plan.arms[number]
+        return np.asarray(np.mean([_distances(store, arm, t) for t in last], axis=0))
+
     found = []
-    for number, arm, first, end in zip(plan.baselines, plan.arms, firsts, ends, strict=True):
-        ratio = ratio_and_interval(end, firsts[number], count, seed)
-        reference = float(ends[number].mean() / firsts[number].mean())
+    for own, (baseline, arm) in enumerate(zip(plan.baselines, plan.arms, strict=True)):
+        standard_arm, first = plan.arms[baseline], firsts[own]
+        last = converged_generations(min(arm.generations, standard_arm.generations))
+        end = end_of(own, last)
+        ratio = ratio_and_interval(end, firsts[baseline], count, seed)
+        reference = float(end_of(baseline, last).mean() / firsts[baseline].mean())
         standard = arm.arm.method.IS_BASELINE
         found.append(
             Convergence(

@@ -13,7 +13,7 @@ from sims_core.evaluation.metric import Figure as MetricFigure
 from sims_core.evaluation.metric import Neighborhoods, figures_in
 from sims_core.reports.bands import band
 from sims_core.reports.drawing import COLOURS
-from sims_core.reports.estimates import estimate
+from sims_core.reports.estimates import estimates_along
 from sims_core.reports.summary import ArmSummary, sample_counts
 from sims_core.reports.tables import ratios
 
@@ -26,7 +26,7 @@ def _draw(axes: Axes, arms: Sequence[ArmSummary], metric: MetricFigure, relative
         of_seeds = [_values(arm, metric, relative) for arm in arms if arm.curve == name]
         if not all(math.isfinite(value) for values in of_seeds for value in values):
             continue  # the first generation of some seed is 0, and nothing has a ratio to that
-        found = [estimate(values) for values in zip(*of_seeds, strict=True)]
+        found = estimates_along(of_seeds)
         t = range(1, len(found) + 1)
         colour, means = COLOURS[number % len(COLOURS)], [each.mean for each in found]
         axes.plot(t, means, marker="o", markersize=4, linewidth=1.6, color=colour, label=name)

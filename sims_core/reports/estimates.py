@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -67,6 +68,13 @@ def estimate(values: Sequence[float]) -> Estimate:
         high=mean + reach,
         values=tuple(map(float, values)),
     )
+
+
+def estimates_along(of_seeds: Sequence[Sequence[float]]) -> list[Estimate]:
+    """The mean at each place of sequences of seeds, over those that are long enough to have it: in
+    a run that goes on, some seeds have more generations than others."""
+    places = zip_longest(*of_seeds)
+    return [estimate([value for value in place if value is not None]) for place in places]
 
 
 def paired_difference(values: Sequence[float], reference: Sequence[float]) -> Estimate:

@@ -110,12 +110,12 @@ def _strips(store: Store, plan: LoopPlan) -> list[dict[str, Any]]:
     """For each arm one picture: a row a noise, a column a generation; none of a single one."""
     from sims_core.reports.drawing import png_uri
 
-    shown = shown_generations(plan.generations, most=STRIP_GENERATIONS)
-    if len(shown) < 2:
-        return []
     count = min(STRIP_NOISES, plan.experiment.evaluation.num_preview)
     strips = []
     for arm in plan.of_seed(plan.seed).arms:
+        shown = shown_generations(arm.generations, most=STRIP_GENERATIONS)
+        if len(shown) < 2:
+            continue
         folders = [store.open_artifact(arm.artifacts(t)[roles.PREVIEW]) for t in shown]
         rows = zip(*(stream_images(folder, 0, count) for folder in folders), strict=True)
         picture = image_grid(np.stack([image for row in rows for image in row]), len(shown))
@@ -126,12 +126,12 @@ def _strips(store: Store, plan: LoopPlan) -> list[dict[str, Any]]:
 def _grids(store: Store, plan: LoopPlan) -> list[dict[str, Any]]:
     from sims_core.reports.drawing import grid_uri
 
-    shown = shown_generations(plan.generations)
     return [
         {
             "arm": arm.name,
             "images": [
-                {"t": t, "uri": grid_uri(store, arm.artifacts(t)[roles.PREVIEW])} for t in shown
+                {"t": t, "uri": grid_uri(store, arm.artifacts(t)[roles.PREVIEW])}
+                for t in shown_generations(arm.generations)
             ],
         }
         for arm in plan.of_seed(plan.seed).arms

@@ -60,26 +60,36 @@ def compared(name: str, point: CurvePoint, figure: str, where: str, reference: s
 def loop_curves(plan: LoopPlan, arms: Sequence[ArmSummary], figure: str) -> tuple[Curve, ...]:
     """Each arm over generations, figures over seeds.
 
-    A point's change is against the baseline of the same loop at the same t, seed by seed.
+    A point's change is against the baseline of the same loop at the same t, seed by seed. In a run
+    that goes on, a point is over those seeds whose arm has ended its generation.
     """
     numbers: dict[str, list[int]] = defaultdict(list)
     for number, planned in enumerate(plan.arms):
         numbers[planned.arm.name].append(number)
 
+    def at(number: int, index: int) -> Metrics | None:
+        """An arm's figures at t = index + 1; None: it is not that far."""
+        found = arms[number].generations[index : index + 1]
+        return found[0].metrics if found else None
+
     def point(chosen: list[int], index: int) -> CurvePoint:
-        found = [arms[number].generations[index].metrics for number in chosen]
-        change = None
-        if plan.baselines[chosen[0]] != chosen[0]:
-            others = [arms[plan.baselines[number]].generations[index].metrics for number in chosen]
-            change = paired_difference(
-                [metrics[figure] for metrics in found], [metrics[figure] for metrics in others]
-            )
-        return CurvePoint(x=index + 1, figures=figures_over_seeds(found), change=change)
+        found = {number: each for number in chosen if (each := at(number, index))}
+        pairs = [
+            (each[figure], other[figure])
+            for number, each in found.items()
+            if (baseline := plan.baselines[number]) != number and (other := at(baseline, index))
+        ]
+        change = paired_difference(*zip(*pairs, strict=True)) if pairs else None
+        figures = figures_over_seeds([*found.values()])
+        return CurvePoint(x=index + 1, figures=figures, change=change)
 
     return tuple(
         Curve(
             name=name,
-            points=tuple(point(chosen, i) for i in range(plan.generations)),
+            points=tuple(
+                point(chosen, index)
+                for index in range(max(len(arms[number].generations) for number in chosen))
+            ),
             cost=arms[chosen[0]].cost,
         )
         for name, chosen in numbers.items()
@@ -87,12 +97,13 @@ def loop_curves(plan: LoopPlan, arms: Sequence[ArmSummary], figure: str) -> tupl
 
 
 def loop_answer(plan: LoopPlan, curves: Sequence[Curve], figure: str) -> str:
-    """What the last generation of each arm shows against its baseline, in one sentence."""
+    """What the last generation that each arm and its baseline have shows, in one sentence."""
     names = [planned.arm.name for planned in plan.arms]
     said = []
     for curve in curves:
-        last = curve.points[-1]
-        if last.change is not None:
+        compared_at = [point for point in curve.points if point.change is not None]
+        if compared_at:
+            last = compared_at[-1]
             baseline = names[plan.baselines[names.index(curve.name)]]
             where = f"at t = {last.x:g}"
             said.append(compared(curve.name, last, figure, where, baseline))

@@ -227,6 +227,9 @@ def clouds(store: Store, plan: LoopPlan) -> Figure:
     grid = figure.subplots(len(arms), len(shown), squeeze=False, sharex=True, sharey=True)
     for row, arm in enumerate(arms):
         for axes, t in zip(grid[row], shown, strict=True):
+            if t > arm.generations:  # of a run that goes on
+                axes.set_axis_off()
+                continue
             _cloud(axes, store, arm.artifacts(t)[roles.GENERATE], truth)
             axes.set_title(f"t = {t}", fontsize=8)
         grid[row, 0].set_ylabel(arm.name, fontsize=8)

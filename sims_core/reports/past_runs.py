@@ -104,6 +104,14 @@ class PastRun:
             return "unfinished"
         return "finished" if all(path.exists() for path in self.links) else "damaged"
 
+    @property
+    def how_far(self) -> str:
+        """What is said of a run that has not ended; empty: it has."""
+        if self.state != "unfinished":
+            return ""
+        far = self.content.get("unfinished")
+        return f"{self.name} is unfinished" + (f" ({far})" if isinstance(far, str) else "")
+
     @cached_property
     def links(self) -> list[Path]:
         """Every link into the store."""

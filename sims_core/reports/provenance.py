@@ -34,18 +34,18 @@ class Machine(Frozen):
     memory_bytes: int
     gpus: tuple[str, ...] = ()
     device: str
-    """That of the settings: "auto" where none was named."""
+    """That of the settings; where none was named, what a stage would be computed on here."""
     threads: int | None = None
     """torch's, where they were set."""
 
 
 class Times(Frozen):
-    """UTC, ISO 8601."""
+    """UTC, ISO 8601. A run that found every stage in the store has no times but `written`."""
 
     began: str | None = None
-    """When the first of the run's stages began to be computed, by this run or an earlier one."""
+    """When the first of the stages began that this run computed itself."""
     ended: str | None = None
-    """When the last was finished."""
+    """When the last of them was finished."""
     written: str
     """When this was written."""
 
@@ -102,7 +102,7 @@ def this_machine() -> Machine:
         gpus=tuple(
             _after_colon(path, "Model") or "unknown" for path in NVIDIA.glob("*/information")
         ),
-        device=settings.device,
+        device=settings.named_device,
         threads=settings.threads,
     )
 
@@ -118,7 +118,8 @@ def _after_colon(path: Path, name: str) -> str | None:
 
 
 def _times(store: Store, outcomes: Sequence[Outcome]) -> Times:
-    records = [record for each in outcomes if (record := store.record(each.stage.ref))]
+    computed = [each.stage.ref for each in outcomes if not each.cached]
+    records = [record for ref in computed if (record := store.record(ref))]
     ends = [datetime.fromisoformat(record.finished) for record in records]
     begins = [
         end - timedelta(seconds=record.seconds) for end, record in zip(ends, records, strict=True)

@@ -99,7 +99,7 @@ def compare_runs(runs: Sequence[PastRun]) -> RunComparison:
         if not run.content or not run.rows:
             raise BadInput(f"run {run.name} has not ended: it has no table of figures yet")
     groups = _groups(runs)
-    labels, notes = _labels(groups), list[str]()
+    labels, notes = _labels(groups), [run.how_far for run in runs if run.how_far]
     lines = _each_once(
         (
             line

@@ -29,7 +29,7 @@ SHARE_OF_TIME = 0.05
 
 
 def reached(plan: LoopPlan, made: Collection[ArtifactRef]) -> LoopPlan | None:
-    """The loop through those generations that all of its arms have ended; None: not one.
+    """The loop with those generations that each of its arms has ended; None: not one.
 
     Arms that have not ended their first generation are left out, those of later seeds together.
     """
@@ -47,16 +47,16 @@ def reached(plan: LoopPlan, made: Collection[ArtifactRef]) -> LoopPlan | None:
     arms = [arm for seed in seeds for arm in of_seed[seed] if ended(arm)]
     if not arms:
         return None
-    last = min(map(ended, arms))
     several = len(seeds) > 1
 
     def cut(arm: ArmPlan) -> ArmPlan:
+        last = ended(arm)
         stages = tuple(stage for stage in arm.stages if stage.t <= last)
         return replace(arm, stages=stages, one_of_several=several)
 
     return replace(
         plan,
-        generations=last,
+        generations=max(map(ended, arms)),
         arms=tuple(map(cut, arms)),
         scan=(),
         further_seeds=tuple(seeds[1:]),

@@ -108,6 +108,11 @@ class ArmPlan:
         """The name as a folder's name."""
         return f"{self.arm.slug}_seed{self.seed}" if self.one_of_several else self.arm.slug
 
+    @property
+    def generations(self) -> int:
+        """How many it has; in a run that goes on, fewer than others may have."""
+        return max(self._by_generation, default=0)
+
     def artifacts(self, t: int) -> dict[str, ArtifactRef]:
         """Role to artifact of generation t."""
         return self._by_generation.get(t, {})

@@ -384,3 +384,16 @@ def test_parameters_are_bounded(given, message):
 def test_of_a_mistyped_preset_what_is_close_is_named(name, said):
     with pytest.raises(BadInput, match=f"^no preset '{name}'; {said}"):
         find_preset(name)
+
+
+COUNT = re.compile(
+    r"\b(\d+|one|two|three|four|five|six|eight|ten|thirty|a hundred)k? "
+    r"(seeds?|generations?|arms?|sizes?|replicates?|points?|polluting samples)\b|\bto \d+k\b"
+    r"|\d %|(omega|lambda) [=\d]"
+)
+
+
+def test_a_description_counts_nothing_that_parameters_can_change():
+    """It is the heading of every page of the preset, whatever was asked of it."""
+    found = {name: COUNT.search(preset.description) for name, preset in load_presets().items()}
+    assert {name: each[0] for name, each in found.items() if each} == {}

@@ -27,6 +27,7 @@ from sims_core.reports.summary import (
     count_stages,
     result_lines,
 )
+from sims_core.reports.unfinished import reached
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, plan_loop
@@ -166,6 +167,31 @@ def test_arms_of_a_seed_are_those_of_a_run_with_that_seed_alone_on_the_same_data
     for ours, theirs in zip(plan.of_seed(SEEDS[0]).arms, alone.arms, strict=True):
         assert ours.stages == theirs.stages
         assert (ours.name, theirs.name) == (f"{theirs.arm.name} seed=4", theirs.arm.name)
+
+
+def test_of_a_run_that_goes_on_a_point_is_over_the_seeds_that_are_so_far(done, tmp_path):
+    store, plan, outcomes, whole = done
+    ends = (2, 2, 1, 2, 1, 1)  # standard and SIMS of each seed
+    made = {stage.ref for stage in plan.setup}
+    for planned, end in zip(plan.arms, ends, strict=True):
+        made |= {stage.ref for stage in planned.stages if stage.t <= end}
+    so_far = reached(plan, made)
+    assert so_far is not None
+    found = report_of(so_far).findings(store, so_far)
+    summary = whole.model_copy(update={"scan": (), "unfinished": "some", **found})
+    assert len(metric_rows(store, summary, so_far)) == sum(ends)
+    standard, guided = (curve.points for curve in summary.curves)
+    before, sims_before = (curve.points for curve in whole.curves)
+    assert (standard[0], guided[0]) == (before[0], sims_before[0])
+    assert standard[1].figures["w2"].values == before[1].figures["w2"].values[:1]
+    assert guided[1].figures["w2"].values == sims_before[1].figures["w2"].values[:2]
+    assert guided[1].change.values == sims_before[1].change.values[:1]
+    ends_at = [arm.convergence.last for arm in summary.arms]
+    assert ends_at == [2, 2, 1, 1, 1, 1], "what both the arm and its baseline have"
+    page = render_report(store, summary, RunDetails("x", {}, so_far, outcomes), tmp_path)
+    assert "each point is over those seeds that have ended" in page
+    assert "mean of 1 seed<" in page
+    assert len(differences(summary.curves, "w2").axes[1].lines[0].get_xdata()) == 2
 
 
 def test_one_seed_says_nothing_of_seeds(tmp_path):

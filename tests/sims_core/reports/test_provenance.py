@@ -4,12 +4,14 @@ import json
 import platform
 import shutil
 import subprocess
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import torch
 
 from sims_core.engine.source import code_commit
 from sims_core.reports.run_folder import RunToReport, write_run
+from sims_core.settings import Settings
 from sims_core.store.store import Store
 
 
@@ -51,6 +53,7 @@ def test_run_json_has_all_of_it(tiny_run, tmp_path, monkeypatch):
     assert found["libraries"]["python"] == platform.python_version()
     machine = found["machine"]
     assert (machine["host"], machine["threads"]) == (platform.node(), 1)
+    assert machine["device"] == Settings.read().execution().device != "auto"
     assert machine["memory_bytes"] > 1 << 28
     records = [store.record(each.stage.ref) for each in tiny_run.outcomes]
     assert found["times"]["ended"] == max(record.finished for record in records)
@@ -59,6 +62,31 @@ def test_run_json_has_all_of_it(tiny_run, tmp_path, monkeypatch):
     )
     computed = sum(each.seconds for each in tiny_run.outcomes if not each.cached)
     assert computed - 2 < (ended - began).total_seconds() < (written - began).total_seconds() + 2
+
+
+def test_times_are_of_what_the_run_computed_itself(tiny_run, tmp_path):
+    """What it found in the store is of another day."""
+    store = Store.open(shutil.copytree(tiny_run.store.root, tmp_path / "store", symlinks=True))
+
+    def times(name, computed):
+        outcomes = [
+            replace(each, cached=each.stage.ref not in computed) for each in tiny_run.outcomes
+        ]
+        run = RunToReport("sims-loop", name, "A", {"preset": "digits"}, tiny_run.plan, outcomes)
+        write_run(store, run)
+        return json.loads((store.root / f"runs/{name}/run.json").read_text())["provenance"]["times"]
+
+    arm = tiny_run.plan.arms[1]
+    refs = {arm.stages[-2].ref, arm.stages[-1].ref}
+    records = [store.record(ref) for ref in refs]
+    begins = [
+        datetime.fromisoformat(each.finished) - timedelta(seconds=each.seconds) for each in records
+    ]
+    found = times("some", refs)
+    off = abs(datetime.fromisoformat(found["began"]) - min(begins))
+    assert off < timedelta(milliseconds=1), "written to the millisecond"
+    assert found["ended"] == max(each.finished for each in records)
+    assert times("none", set()).keys() == {"written"}
 
 
 def test_it_is_kept_with_the_run(tiny_run, tmp_path):

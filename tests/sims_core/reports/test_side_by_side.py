@@ -292,6 +292,18 @@ def test_what_cannot_be_compared_is_refused(make_run):
         compare_runs([run, PastRun(other.folder)])
 
 
+def test_of_a_run_that_goes_on_it_is_said_how_far_it_is(make_run, tmp_path):
+    whole, going = make_run("whole"), make_run("going", overrides={"training.kimg": 9})
+    assert compare_runs([whole, going]).notes == ()
+    content = {**going.content, "unfinished": "21 of 219 stages"}
+    (going.folder / "run.json").write_text(json.dumps(content))
+    comparison = compare_runs([whole, PastRun(going.folder)])
+    said = "going is unfinished (21 of 219 stages)"
+    assert comparison.notes == (said,)
+    write_comparison(comparison, tmp_path / "out")
+    assert f"<b>Note:</b> {said}" in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_names_are_text_on_the_page(make_run, tmp_path):
     runs = [make_run("x", arms=("<b>&amp;",)), make_run("y", arms=("<b>&amp;",), loop="<i>")]
     write_comparison(compare_runs(runs), tmp_path / "out")

@@ -24,29 +24,30 @@ def made_through(plan, *ends):
 
 
 def shape(plan):
-    return plan and ([arm.name for arm in plan.arms], plan.generations)
+    return plan and {arm.name: arm.generations for arm in plan.arms}
 
 
-def test_a_loop_is_shown_as_far_as_all_of_its_arms_are(tiny_plan):
+def test_a_loop_is_shown_as_far_as_each_of_its_arms_is(tiny_plan):
     plan = tiny_plan(generations="3")
     standard, sims = (arm.name for arm in plan.arms)
     assert reached(plan, made_through(plan, 0, 0)) is None
-    assert shape(reached(plan, made_through(plan, 2, 0))) == ([standard], 2)
-    assert shape(reached(plan, made_through(plan, 3, 1))) == ([standard, sims], 1)
-    assert shape(reached(plan, made_through(plan, 3, 3))) == ([standard, sims], 3)
+    assert shape(reached(plan, made_through(plan, 2, 0))) == {standard: 2}
+    assert shape(reached(plan, made_through(plan, 3, 1))) == {standard: 3, sims: 1}
+    assert reached(plan, made_through(plan, 3, 1)).generations == 3
+    assert shape(reached(plan, made_through(plan, 3, 3))) == {standard: 3, sims: 3}
     almost = made_through(plan, 3, 2) - {plan.arms[1].stages[-10].ref}
     assert plan.arms[1].stages[-10].t == 2
-    assert shape(reached(plan, almost)) == ([standard, sims], 1)
+    assert shape(reached(plan, almost)) == {standard: 3, sims: 1}
 
 
 def test_a_further_seed_is_shown_once_all_of_its_arms_have_begun(tiny_plan):
     plan = tiny_plan(seeds="0,1")
     names = [arm.name for arm in plan.arms]
     first = reached(plan, made_through(plan, 2, 2, 1, 0))
-    assert shape(first) == ([name.removesuffix(" seed=0") for name in names[:2]], 2)
+    assert shape(first) == {name.removesuffix(" seed=0"): 2 for name in names[:2]}
     assert first.seeds == (0,)
     both = reached(plan, made_through(plan, 2, 2, 2, 1))
-    assert shape(both) == (names, 1)
+    assert shape(both) == dict(zip(names, (2, 2, 2, 1), strict=True))
     assert both.seeds == (0, 1)
 
 
@@ -93,7 +94,12 @@ def test_the_end_of_the_run_replaces_it_and_a_later_run_leaves_that(kept):
     folder, sims = run.folder(store), run.plan.arms[1]
     tell((sims.name, "t=01 evaluate"))
     assert json.loads((folder / "run.json").read_text())["unfinished"].endswith(" stages")
-    assert len(PastRun(folder).rows) == 2
+    shown = [(row["arm"], row["t"]) for row in PastRun(folder).rows]
+    standard = run.plan.arms[0]
+    assert shown == [(standard.name, 1), (standard.name, 2), (sims.name, 1)], "none is taken away"
+    page = (folder / "report" / "index.html").read_text()
+    assert page.count(f">{standard.name}, t = 1, 2<") == 1, "a strip of that arm alone"
+    assert f"{sims.name}, t = 1" not in page
     outcomes = [
         Outcome(arm, stage, False, 1.0) for arm, stages in run.plan.groups for stage in stages
     ]
