@@ -237,12 +237,20 @@ def _given(differs: dict[str, Any] | None) -> str:
     return " ".join(f"-p {shlex.quote(f'{name}={text}')}" for name, text in texts.items())
 
 
+def _in_kimg(differs: dict[str, Any] | None) -> str:
+    """Those of the parameters that are in million images, in kimg as everything else is."""
+    from sims_core.reports.summary import in_kimg
+
+    told = {name: in_kimg(name, value) for name, value in (differs or {}).items()}
+    return ", ".join(f"{name} is {each}" for name, each in told.items() if each)
+
+
 def _line(row: dict[str, Any]) -> str:
     several = "s" if len(row["seeds"]) > 1 else ""
     seeds = f"seed{several} {','.join(map(str, row['seeds']))}" if row["seeds"] else "seed not said"
     first = f"{row['run']}  {row['when'][:16].replace('T', ' ')} UTC  {row['state']}"
     asked = " ".join(filter(None, (row["preset"], _given(row["differs"]))))
-    asked = f"  {asked}; {seeds}"
+    asked = "; ".join(filter(None, (f"  {asked}", seeds, _in_kimg(row["differs"]))))
     if row["state"] == "unfinished" and row["preset"] == "?":
         asked = "  no page yet: what was asked is said after the first generation"
     lines = [f"{first}  {row['bytes'] / 1e6:.0f} MB", asked]
@@ -259,6 +267,7 @@ def _shown(run: PastRun) -> dict[str, str]:
         "state": run.state,
         "preset": run.preset,
         "differs": _given(_differs(run)) or "in nothing from the preset",
+        "budgets": _in_kimg(_differs(run)),
         "seeds": ", ".join(map(str, run.seeds)) or "not said",
         "answer": str(run.content.get("answer", "")),
         "figures": _main_figure(run),
@@ -290,6 +299,8 @@ def _comparison_row(comparison: RunComparison, written: list[Path]) -> dict[str,
 
 def _comparison_lines(comparison: RunComparison) -> list[str]:
     """The main figure of each line, what differs, costs."""
+    from sims_core.reports.summary import with_unit
+
     figure = comparison.figures[0]
     lines = [f"{figure.title} ({figure.better})"]
     for line in comparison.lines:
@@ -301,8 +312,9 @@ def _comparison_lines(comparison: RunComparison) -> list[str]:
         lines.append(f"  {line.label}: {'; '.join(over)}")
     lines += [f"note: {note}" for note in comparison.notes]
     for name, values in comparison.differences.items():
-        lines.append(f"differs: {name}: {' | '.join(map(shown_value, values))}")
+        told = [with_unit(name, value) for value in values]
+        lines.append(f"differs: {name}: {' | '.join(told)}")
     for row in comparison.cost_rows():
-        told = (f"{name} {value}" for name, value in row.items() if name != "run")
-        lines.append(f"cost: {row['run']}: {', '.join(told)}")
+        spent = (f"{name} {value}" for name, value in row.items() if name != "run")
+        lines.append(f"cost: {row['run']}: {', '.join(spent)}")
     return lines

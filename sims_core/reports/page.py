@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from sims_core.reports.files import (
 from sims_core.reports.headings import heading
 from sims_core.reports.lines import has_table
 from sims_core.reports.over_seeds import verdict
-from sims_core.reports.summary import RunSummary, sample_counts
+from sims_core.reports.past_runs import flat
+from sims_core.reports.summary import RunSummary, in_kimg, sample_counts
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.plan import Plan
@@ -85,6 +86,12 @@ def _class_guidance(sampler: SamplerConfig) -> str:
     return f"; classifier-free guidance w = {w:g}, sampling bias lambda = {sampler.sampling_bias:g}"
 
 
+def _asked(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The parameters, overrides by their dotted names after those of the flow."""
+    yield from ((name, value) for name, value in parameters.items() if name != "overrides")
+    yield from flat(parameters.get("overrides") or {})
+
+
 def percent(value: float | None) -> str:
     """A share as it is shown; a dash where it is not known."""
     return "–" if value is None else f"{value:.3g} %"
@@ -127,6 +134,8 @@ def render_report(
             counts=sample_counts([g.metrics for arm in summary.arms for g in arm.generations]),
             title=details.title,
             parameters=details.parameters,
+            asked=dict(_asked(details.parameters)),
+            in_kimg=in_kimg,
             settings=_settings(details),
             experiment=plan.experiment.model_dump_json(indent=2),
             libraries=store.manifest(first_samples).libraries,

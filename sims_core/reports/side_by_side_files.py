@@ -13,7 +13,6 @@ from markupsafe import Markup
 
 from sims_core.common import roles
 from sims_core.common.errors import BadInput
-from sims_core.common.values import shown_value
 from sims_core.data.grid import GRID_FILE
 from sims_core.reports.citations import bibliography
 from sims_core.reports.drawing import png_uri, written
@@ -23,6 +22,7 @@ from sims_core.reports.page import page_environment
 from sims_core.reports.past_runs import PastRun
 from sims_core.reports.side_by_side import RunComparison
 from sims_core.reports.side_by_side_figure import comparison_figure
+from sims_core.reports.summary import with_unit
 
 FILES = (
     *(PAGE, "runs.csv", "runs.parquet", "table.csv", LATEX_TABLE),
@@ -65,7 +65,7 @@ def _page(comparison: RunComparison, figure: Markup) -> str:
         rows=comparison.table_rows(),
         costs=comparison.cost_rows(),
         grids=list(grids(comparison)),
-        shown=shown_value,
+        shown=with_unit,
     )
 
 

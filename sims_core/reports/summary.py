@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, variance
-from typing import Literal
+from typing import Any, Literal
 
 from sims_core.common.frozen import Frozen
+from sims_core.common.values import shown_value
 from sims_core.evaluation.metric import figures_in
 from sims_core.reports.cost import Cost
 from sims_core.reports.estimates import Estimate
@@ -172,6 +173,27 @@ class RunSummary(Frozen):
 def kimg(mimg: float) -> str:
     """A budget in thousands of images, as all that is shown gives budgets."""
     return f"{1000 * mimg:.10g}"
+
+
+BUDGETS = ("budgets", "scan_budgets")
+"""Parameters in million images, as all are whose names end in `_mimg`."""
+
+
+def in_kimg(name: str, value: Any) -> str:
+    """What a parameter in million images is in kimg, with the unit; empty: it is none, or none is
+    given."""
+    if name not in BUDGETS and not name.endswith("_mimg"):
+        return ""
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values or not all(isinstance(each, int | float) for each in values):
+        return ""
+    return f"{', '.join(map(kimg, values))} kimg"
+
+
+def with_unit(name: str, value: Any) -> str:
+    """A parameter's value as it is typed, with what it is in kimg if it is in million images."""
+    told = in_kimg(name, value)
+    return f"{shown_value(value)} ({told})" if told else shown_value(value)
 
 
 def shown_generations(generations: int, most: int = 6) -> list[int]:

@@ -3,12 +3,14 @@
 import json
 import shlex
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.cli.past_runs import _differs, _given
+from infra.cli.past_runs import _comparison_lines, _differs, _given, _line, _row
 from infra.cli.runs import check_run
 from sims_core.reports.past_runs import PastRun
+from sims_core.reports.side_by_side import compare_runs
 
 
 def test_a_run_is_listed_and_shown(sims, tiny_run):
@@ -38,6 +40,25 @@ def test_the_options_that_are_shown_ask_for_the_same_again(tmp_path):
     dash, *options = shlex.split(_given(_differs(PastRun(tmp_path))))
     assert {dash, *options[1::2]} == {"-p"}
     assert check_run(preset, options[::2]).parameters == asked
+
+
+def test_budgets_are_in_kimg_as_well(tmp_path):
+    """Beside the options, which stay as they are typed."""
+    preset = "sims-loop/gaussian2d-quick"
+    for name, budget in (("a", 0.0064), ("b", 0.012)):
+        asked = check_run(preset, [f"sims.budget_mimg={budget}", "scan_budgets=0.0032,1"])
+        content = {"flow": "sims-loop", "preset": preset.partition("/")[2]}
+        content["provenance"] = {"parameters": asked.parameters, "seeds": [0]}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps(content))
+        rows = [{"arm": "x", "t": 1, "seed": 0, "metric_seed": 1, "w2": budget}]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / name / "metrics.parquet")
+    runs = [PastRun(tmp_path / name) for name in "ab"]
+    asked, _, told = _line(_row(runs[0])).splitlines()[1].rpartition("; seed 0; ")
+    assert told == "scan_budgets is 3.2, 1000 kimg, sims.budget_mimg is 6.4 kimg"
+    assert asked.endswith("-p scan_budgets=0.0032,1 -p sims.budget_mimg=0.0064")
+    said = _comparison_lines(compare_runs(runs))
+    assert "differs: sims.budget_mimg: 0.0064 (6.4 kimg) | 0.012 (12 kimg)" in said
 
 
 def test_runs_are_compared(sims, tiny_store, tiny_run, tmp_path):

@@ -204,6 +204,20 @@ def test_names_are_escaped(tiny_run, summary, details):
         assert "".join(page.text).count(name) == 5
 
 
+def test_budgets_are_asked_in_million_images_and_said_in_kimg(tiny_run, summary, details):
+    overrides = {"sims": {"budget_mimg": 0.0064}, "training.kimg": 3}
+    asked = {"budgets": [0.0032, 2.0], "scan_budgets": [], "overrides": overrides}
+    told = RunDetails("x", asked, details.plan, details.outcomes)
+    page = render_report(tiny_run.store, summary, told)
+    rows = re.findall(r"<tr><td><code>(.*?)</code></td><td class=.text.>(.*?)</td></tr>", page)
+    assert rows == [
+        ("budgets", "<code>[0.0032, 2.0]</code> (3.2, 2000 kimg)"),
+        ("scan_budgets", "<code>[]</code>"),
+        ("sims.budget_mimg", "<code>0.0064</code> (6.4 kimg)"),
+        ("training.kimg", "<code>3</code>"),
+    ]
+
+
 def test_rendering_twice_gives_the_same_bytes(html, tiny_run, summary, details):
     assert render_report(tiny_run.store, summary, details) == html
 
