@@ -188,8 +188,7 @@ class Pool:
         place = (outcome.arm, outcome.stage.label)
         if place not in self._told:
             self._told.add(place)
-            observer = self.runner.observer
-            observer.finished(*place, outcome.cached, outcome.seconds)
+            self.runner.observer.finished(*place, outcome.cached, outcome.seconds)
 
     def _seconds(self, stage: PlannedStage) -> float:
         record = self.store.record(stage.ref)

@@ -20,16 +20,10 @@ T = TypeVar("T")
 Signature = Callable[..., dict[str, Any]]
 
 
-def entrypoint(flow: str) -> str:
-    """Where Prefect finds the flow, from any working directory."""
-    module = flow.replace("-", "_")
-    return f"flows.{module}.{module}"
-
-
 def load_flow(flow: str) -> Flow[..., Any]:
     """The flow of a preset, by name."""
-    module, _, function = entrypoint(flow).rpartition(".")
-    loaded: Flow[..., Any] = getattr(import_module(module), function)
+    name = flow.replace("-", "_")
+    loaded: Flow[..., Any] = getattr(import_module(f"flows.{name}"), name)
     return loaded
 
 

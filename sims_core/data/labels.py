@@ -62,9 +62,12 @@ def find_labels(
     """The file with the labels of pictures: at the top, else in a folder that is round them all.
 
     Args:
+        where: the source, for messages.
         names: of the pictures, with / between folders.
         others: names of what is no picture.
         read: all bytes of a file; None: there is none.
+        column, wanted: as `find_label_file` takes them.
+        notes: what people are told of what was found is added here.
         outside: files of labels of a source that lie above its split, by name.
 
     Raises:
