@@ -26,7 +26,7 @@ from sims_core.studies.loop import LoopPlan
 from sims_core.studies.plan import Group, Plan, PlannedStage
 from sims_core.studies.running import Outcome, Runner
 from sims_core.studies.side_by_side import Part, parts_of
-from tasks.pool import Job, compute_in_pool, refuse_another_start, require_pool
+from tasks.pool import Job, compute_in_pool, require_pool
 from tasks.progress import observer
 
 
@@ -53,7 +53,6 @@ def arm(
         recompute: Stages that the run computes anew.
         since: When the run began: what was computed later is not computed anew.
     """
-    refuse_another_start()
     own = open_store()
     _check_shares(own, store, mark, bool(recompute))
     run = PlannedRun.of(of_flow, checked(load_signature(of_flow), parameters), own)

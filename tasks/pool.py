@@ -242,21 +242,9 @@ def starts(states: Sequence[State[Any]]) -> int:
 
 def given_up(count: int, states: Sequence[State[Any]]) -> str:
     """Why a run is not started any more."""
-    lost = [s for s in states if s.is_crashed() or s.name == "AwaitingRetry"]
+    lost = [state for state in states if state.is_crashed()]
     last = max(lost, key=lambda state: state.timestamp).message if lost else None
     return f"started {count} times and lost each time" + (f"; last: {last}" if last else "")
-
-
-def refuse_another_start() -> None:
-    """Ends a run, this one, that was lost too often.
-
-    Raises:
-        SimsError: with what was last said of its being lost.
-    """
-    with get_client(sync_client=True) as client:
-        states = client.read_flow_run_states(UUID(this_run.id))
-    if (count := starts(states)) > MOST_STARTS:
-        raise SimsError(given_up(count - 1, states))
 
 
 def _obey_cancelling(client: SyncPrefectClient, own: UUID) -> None:

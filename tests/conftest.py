@@ -65,6 +65,28 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_PREFECT_HOME, ignore_errors=True)
 
 
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], Path]]:
+    """Makes a file system of so many MiB."""
+    # Not in pytest's folder: one that a killed test leaves there could not be cleaned up.
+    folder = Path(tempfile.mkdtemp(prefix="sims-tests-disk-"))
+
+    def make(size_mib: int) -> Path:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(folder)]
+        try:
+            done = subprocess.run(mount, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("there is no mount command")
+        if done.returncode:
+            pytest.skip(f"may not mount: {done.stderr.strip()}")
+        return folder
+
+    yield make
+    if os.path.ismount(folder):
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    folder.rmdir()
+
+
 def tiny(**changes: str) -> list[str]:
     """KEY=VALUE of a run that takes seconds; `__` in a changed key stands for a dot."""
     values = {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}

@@ -30,41 +30,22 @@ from tasks.names import ARM_TAG, ARMS_POOL
 
 DEAD_AFTER = timedelta(seconds=120)
 """Four heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
-HEARTBEAT = "prefect.flow-run.heartbeat"
-AUTOMATION = AutomationCore(
-    name="sims: a run without a heartbeat has crashed",
-    description=(
-        "A run that was killed together with whatever started it would stay Running for ever. "
-        "Made by `sims setup`."
-    ),
-    trigger=EventTrigger(
-        after={HEARTBEAT},
-        expect={"prefect.flow-run.*"},
-        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-        for_each={"prefect.resource.id"},
-        posture=Posture.Proactive,
-        threshold=1,
-        within=DEAD_AFTER,
-    ),
-    actions=[
-        ChangeFlowRunState(
-            state=StateType.CRASHED,
-            message=f"no sign of life for {DEAD_AFTER.seconds} s; retry the run and it goes on",
-        )
-    ],
-)
-
-
 LOST_AFTER = timedelta(seconds=90)
-"""Three heartbeats: then another worker takes an arm over."""
-_OF_ARMS = ResourceSpecification({"prefect.resource.id": f"prefect.tag.{ARM_TAG}"})
+"""Three heartbeats: an arm, which another worker can compute, is given up sooner."""
+HEARTBEAT = "prefect.flow-run.heartbeat"
 
 
-def _take_over(name: str, description: str, signs: set[str], message: str) -> AutomationCore:
-    """Puts an arm back into its pool that has given no sign of life since one of these events.
+def _crashed_when_silent(
+    name: str, description: str, signs: set[str], within: timedelta, message: str, tag: str = ""
+) -> AutomationCore:
+    """Marks a run Crashed that has given no sign of life since one of these events.
 
-    Each of them ends the wait that an earlier one began, and begins its own.
+    Each of them ends the wait that an earlier one began, and begins its own. Crashed is the one
+    state that the server refuses to a run that has ended: a busy server with SQLite loses events,
+    and so takes runs for silent that were computed or cancelled long ago. Who waits for an arm puts
+    it back (`tasks.pool`).
     """
+    of = ResourceSpecification({"prefect.resource.id": f"prefect.tag.{tag}"} if tag else {})
     return AutomationCore(
         name=name,
         description=f"{description} Made by `sims setup`.",
@@ -72,32 +53,40 @@ def _take_over(name: str, description: str, signs: set[str], message: str) -> Au
             after=signs,
             expect={"prefect.flow-run.*"},
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=_OF_ARMS,
+            match_related=of,
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=LOST_AFTER,
+            within=within,
         ),
-        actions=[
-            ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message=message)
-        ],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
     )
 
 
 AUTOMATIONS = (
-    AUTOMATION,
-    _take_over(
-        "sims: an arm without a heartbeat goes to another worker",
-        "An arm that was killed together with its worker is started again.",
-        {"prefect.flow-run.Running", HEARTBEAT},
-        f"no sign of life for {LOST_AFTER.seconds} s: another worker takes over",
+    _crashed_when_silent(
+        "sims: a run without a heartbeat has crashed",
+        "A run that was killed together with whatever started it would stay Running for ever.",
+        {HEARTBEAT},
+        DEAD_AFTER,
+        f"no sign of life for {DEAD_AFTER.seconds} s; retry the run and it goes on",
     ),
-    _take_over(
+    _crashed_when_silent(
+        "sims: an arm without a heartbeat goes to another worker",
+        "An arm that was killed together with its worker is put back by the run that waits for it.",
+        {"prefect.flow-run.Running", HEARTBEAT},
+        LOST_AFTER,
+        f"no sign of life for {LOST_AFTER.seconds} s: another worker takes over",
+        ARM_TAG,
+    ),
+    _crashed_when_silent(
         "sims: an arm that never began goes to another worker",
-        "An arm whose worker was killed while it started it is started again.",
+        "An arm whose worker was killed while it started it is put back by the run that waits.",
         # Both are of the type PENDING: a worker has taken the run, and starts a process for it.
         {"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
+        LOST_AFTER,
         f"not begun for {LOST_AFTER.seconds} s: another worker takes over",
+        ARM_TAG,
     ),
 )
 

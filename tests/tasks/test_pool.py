@@ -12,14 +12,15 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.runtime import flow_run as this_run
-from prefect.states import Cancelling, Completed, Crashed, Failed, Running
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, State
 
+from infra.server.setup import AUTOMATIONS
 from sims_core.common.errors import BadInput, SimsError
 from tasks import pool
 from tasks.names import ARM_DEPLOYMENT, ARM_TAG, ARMS_POOL
-from tasks.pool import MOST_STARTS, Job, compute_in_pool, refuse_another_start, require_pool
+from tasks.pool import MOST_STARTS, Job, compute_in_pool, require_pool
 
 
 @pytest.fixture(scope="module")
@@ -157,18 +158,19 @@ def test_a_lost_arm_is_put_back_and_given_up_after_three_starts(client, jobs, ch
     assert pool.starts(client.read_flow_run_states(run.id)) == MOST_STARTS
 
 
-def test_what_others_put_back_is_refused_at_its_fourth_start(client):
-    @flow(name="lost")
-    def lost():
-        own = this_run.id
-        for _ in range(MOST_STARTS):
-            refuse_another_start()
-            client.set_flow_run_state(own, Crashed(message="silent"), force=True)
-            client.set_flow_run_state(own, Running(), force=True)
-        refuse_another_start()
-
-    with pytest.raises(SimsError, match="started 3 times and lost each time; last: silent"):
-        lost()
+@pytest.mark.parametrize("ended", [Completed, Cancelled, Failed, Crashed])
+@pytest.mark.parametrize("automation", AUTOMATIONS, ids=lambda each: each.name.split(": ")[1])
+def test_no_automation_reaches_a_run_that_has_ended(client, deployment, automation, ended):
+    """A server that loses events takes such a run for silent."""
+    (of_arms,) = client.read_deployments()
+    run = client.create_flow_run_from_deployment(of_arms.id, idempotency_key=f"{uuid4().hex}-0")
+    for state in (Running(), ended()):
+        client.set_flow_run_state(run.id, state, force=True)
+    (action,) = automation.actions
+    late = State(type=action.state, name=action.name, message=action.message)
+    answer = client.set_flow_run_state(run.id, late, force=action.force)
+    assert answer.status is SetStateStatus.ABORT
+    assert client.read_flow_run(run.id).state.name == ended().name
 
 
 def test_who_cancels_a_run_cancels_its_arms(client, jobs, children, wait_for):

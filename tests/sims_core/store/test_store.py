@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import subprocess
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -372,41 +371,27 @@ def test_foreign_exception_on_a_full_disk_is_explained(store, monkeypatch):
         raise RuntimeError("PytorchStreamWriter failed writing file")
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MiB; the digits need more."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    if done.returncode:
-        pytest.skip(f"no tmpfs here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_stage_on_a_full_disk_stops_clearly_and_goes_on_later(small_disk):
-    store = Store.open(small_disk / "store")
+    disk = small_disk(1)  # the digits need more
+    store = Store.open(disk / "store")
     wanted = PREPARE.request(PREPARE.config())
     with pytest.raises(StoreError, match="is full") as error:
         run_stage(store, wanted, Execution(threads=1))
     assert len(str(error.value).splitlines()) == 1
     assert store.artifacts() == []
-    subprocess.run(["mount", "-o", "remount,size=32m", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=32m", str(disk)], check=True)
     ref = run_stage(store, wanted, Execution(threads=1))
     assert store.manifest(ref).details["count"] == len(load_digits_uint8(PREPARE.config())[0])
     assert store.damage(ref) == []
 
 
 def test_opening_a_store_on_a_full_disk(small_disk):
-    filler = Path(small_disk / "filler")
+    disk = small_disk(1)
+    filler = disk / "filler"
     with pytest.raises(OSError, match="No space"):
         filler.write_bytes(bytes(2 << 20))
     with pytest.raises(StoreError, match="is full"):
-        Store.open(small_disk / "store")
+        Store.open(disk / "store")
 
 
 def test_leftovers_of_a_kill_are_swept_after_a_day(store):
