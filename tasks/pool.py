@@ -8,10 +8,11 @@ had started.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -30,19 +31,18 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as this_run
 from prefect.settings import PREFECT_API_URL
-from prefect.states import AwaitingRetry, Cancelled, Cancelling, Failed
+from prefect.states import Cancelled, Cancelling
 
 from sims_core.common.errors import BadInput, SimsError
 from tasks.names import ARM_DEPLOYMENT, ARM_TAG, ARMS_POOL
 from tasks.retries import may_pass
+from tasks.watched import STARTS_CONTAINER_S, STARTS_S, Watched, heartbeats
 
 logger = logging.getLogger("sims_core.pool")
 
-MOST_STARTS = 3
-"""An arm whose worker was lost so often is not started again."""
 POLL_S = 2.0
-CRASH_SETTLES_S = 12.0
-"""A worker reports a crash twice, 5 s apart, and the second report undoes what came between."""
+HEARTBEATS_S = 10.0
+"""How often it is asked which arms have given a sign of life."""
 PAGE = 200
 """The server answers with at most so many runs at once."""
 
@@ -103,7 +103,10 @@ def compute_in_pool(
     with get_client(sync_client=True) as client:
         own = UUID(this_run.id)
         runs = {_find_or_start(client, job, own).id: job for job in jobs}
-        failed = _wait(client, own, runs, ended, meanwhile)
+        pool = client.read_work_pool(ARMS_POOL).type
+        starts_s = STARTS_S.get(pool, STARTS_CONTAINER_S)
+        watched = {run: Watched(job.name, starts_s) for run, job in runs.items()}
+        failed = _wait(client, own, runs, watched, ended, meanwhile)
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise SimsError(f"{len(failed)} of {len(jobs)} arms failed, the others are kept: {reasons}")
@@ -155,7 +158,8 @@ def _read(client: SyncPrefectClient, ids: Sequence[UUID]) -> Iterator[FlowRun]:
 def _wait(
     client: SyncPrefectClient,
     own: UUID,
-    runs: dict[UUID, Job],
+    jobs: Mapping[UUID, Job],
+    watched: dict[UUID, Watched],
     ended: Callable[[Job], None],
     meanwhile: Callable[[], None],
 ) -> dict[str, str]:
@@ -164,23 +168,26 @@ def _wait(
     Returns:
         Why arms failed, by name.
     """
-    waiting = {run_id: _Watched(job) for run_id, job in runs.items()}
     failed: dict[str, str] = {}
     computed: list[Job] = []
+    heard: dict[UUID, datetime] = {}
+    asked_at = -math.inf
     lost = False
-    while waiting:
+    while watched:
         time.sleep(POLL_S)
         meanwhile()
         try:
             _obey_cancelling(client, own)
-            found = list(_read(client, list(waiting)))
-            for run in found:
-                if (reason := waiting[run.id].look(client, run)) is not None:
-                    job = waiting.pop(run.id).job
+            if time.monotonic() - asked_at >= HEARTBEATS_S:
+                heard.update(heartbeats(client, list(watched)))
+                asked_at = time.monotonic()
+            for run in list(_read(client, list(watched))):
+                if (reason := watched[run.id].look(client, run, heard.get(run.id))) is not None:
+                    del watched[run.id]
                     if reason:
-                        failed[job.name] = reason
+                        failed[jobs[run.id].name] = reason
                     else:
-                        computed.append(job)
+                        computed.append(jobs[run.id])
             lost = False
         except Exception as error:
             if not may_pass(error):
@@ -188,63 +195,11 @@ def _wait(
             if not lost:
                 logger.warning("waits for the Prefect server: %s", error)
             lost = True
+            for each in watched.values():  # whose signs of life do not reach it either
+                each.hear()
         while computed:  # what it raises is not the server's
             ended(computed.pop(0))
     return failed
-
-
-@dataclass
-class _Watched:
-    """An arm's run as it was last seen."""
-
-    job: Job
-    state: str = ""
-    crashed_at: float | None = None
-
-    def look(self, client: SyncPrefectClient, run: FlowRun) -> str | None:
-        """Why it failed; empty if it is computed, None if it has not ended."""
-        state = run.state
-        if state is None:
-            return None
-        if state.name != self.state:
-            said = f" ({state.message})" if state.message and state.is_final() else ""
-            logger.info("%s: %s%s", self.job.name, state.name, said)
-            self.state = state.name or ""
-        if not state.is_crashed():
-            self.crashed_at = None
-            if not state.is_final():
-                return None
-            return "" if state.is_completed() else state.message or state.name or "ended"
-        if self.crashed_at is None:
-            self.crashed_at = time.monotonic()
-        if time.monotonic() - self.crashed_at < CRASH_SETTLES_S:
-            return None
-        return self._put_back(client, run)
-
-    def _put_back(self, client: SyncPrefectClient, run: FlowRun) -> str | None:
-        states = client.read_flow_run_states(run.id)
-        if (count := starts(states)) >= MOST_STARTS:
-            reason = given_up(count, states)
-            failed: State[Any] = Failed(message=reason)
-            client.set_flow_run_state(run.id, failed, force=True)
-            return reason
-        again: State[Any] = AwaitingRetry(
-            scheduled_time=datetime.now(UTC), message=f"put back after {count} starts"
-        )
-        client.set_flow_run_state(run.id, again)
-        return None
-
-
-def starts(states: Sequence[State[Any]]) -> int:
-    """How often a run was started, by the states that it has had."""
-    return sum(state.type is StateType.RUNNING for state in states)
-
-
-def given_up(count: int, states: Sequence[State[Any]]) -> str:
-    """Why a run is not started any more."""
-    lost = [state for state in states if state.is_crashed()]
-    last = max(lost, key=lambda state: state.timestamp).message if lost else None
-    return f"started {count} times and lost each time" + (f"; last: {last}" if last else "")
 
 
 def _obey_cancelling(client: SyncPrefectClient, own: UUID) -> None:

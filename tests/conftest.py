@@ -250,12 +250,22 @@ def seaweed(tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the session's own Prefect API; flows of this process use it too."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL,
+        PREFECT_API_URL,
+        PREFECT_LOCAL_STORAGE_PATH,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
     results = tmp_path_factory.mktemp("prefect-results")
     with (
-        temporary_settings({PREFECT_LOCAL_STORAGE_PATH: results}),
+        temporary_settings(
+            {
+                PREFECT_LOCAL_STORAGE_PATH: results,
+                PREFECT_API_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL: 0.2,
+            }
+        ),
         prefect_test_harness(server_startup_timeout=120),
     ):
         yield PREFECT_API_URL.value()

@@ -26,68 +26,32 @@ from infra.server.prefect_api import check_prefect_api
 from sims_core.common.errors import BadInput
 from sims_core.settings import writable_store
 from tasks.accelerator import GPU_LIMIT
-from tasks.names import ARM_TAG, ARMS_POOL
+from tasks.names import ARMS_POOL, HEARTBEAT, SILENT
 
 DEAD_AFTER = timedelta(seconds=120)
 """Four heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
-LOST_AFTER = timedelta(seconds=90)
-"""Three heartbeats: an arm, which another worker can compute, is given up sooner."""
-HEARTBEAT = "prefect.flow-run.heartbeat"
-
-
-def _crashed_when_silent(
-    name: str, description: str, signs: set[str], within: timedelta, message: str, tag: str = ""
-) -> AutomationCore:
-    """Marks a run Crashed that has given no sign of life since one of these events.
-
-    Each of them ends the wait that an earlier one began, and begins its own. Crashed is the one
-    state that the server refuses to a run that has ended: a busy server with SQLite loses events,
-    and so takes runs for silent that were computed or cancelled long ago. Who waits for an arm puts
-    it back (`tasks.pool`).
-    """
-    of = ResourceSpecification({"prefect.resource.id": f"prefect.tag.{tag}"} if tag else {})
-    return AutomationCore(
-        name=name,
-        description=f"{description} Made by `sims setup`.",
-        trigger=EventTrigger(
-            after=signs,
-            expect={"prefect.flow-run.*"},
-            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=of,
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=within,
-        ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
-    )
-
-
-AUTOMATIONS = (
-    _crashed_when_silent(
-        "sims: a run without a heartbeat has crashed",
-        "A run that was killed together with whatever started it would stay Running for ever.",
-        {HEARTBEAT},
-        DEAD_AFTER,
-        f"no sign of life for {DEAD_AFTER.seconds} s; retry the run and it goes on",
+AUTOMATION = AutomationCore(
+    name="sims: a run without a heartbeat has crashed",
+    description=(
+        "A run that was killed together with whatever started it would stay Running for ever. "
+        "Made by `sims setup`."
     ),
-    _crashed_when_silent(
-        "sims: an arm without a heartbeat goes to another worker",
-        "An arm that was killed together with its worker is put back by the run that waits for it.",
-        {"prefect.flow-run.Running", HEARTBEAT},
-        LOST_AFTER,
-        f"no sign of life for {LOST_AFTER.seconds} s: another worker takes over",
-        ARM_TAG,
+    trigger=EventTrigger(
+        after={HEARTBEAT},
+        expect={"prefect.flow-run.*"},
+        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=DEAD_AFTER,
     ),
-    _crashed_when_silent(
-        "sims: an arm that never began goes to another worker",
-        "An arm whose worker was killed while it started it is put back by the run that waits.",
-        # Both are of the type PENDING: a worker has taken the run, and starts a process for it.
-        {"prefect.flow-run.Pending", "prefect.flow-run.Submitting"},
-        LOST_AFTER,
-        f"not begun for {LOST_AFTER.seconds} s: another worker takes over",
-        ARM_TAG,
-    ),
+    # Crashed is a state that the server refuses to a run that has ended.
+    actions=[
+        ChangeFlowRunState(
+            state=StateType.CRASHED,
+            message=f"{SILENT} for {DEAD_AFTER.seconds} s; retry the run and it goes on",
+        )
+    ],
 )
 
 
@@ -122,7 +86,7 @@ def set_up(gpus: int | None, arms_pool: Path | None = None) -> dict[str, str]:
             "work pool": _make_work_pool(client, _of_processes(WORK_POOL)),
             "work pool of arms": _make_arms_pool(client, pool),
             "concurrency limit": _make_gpu_limit(client, gpus),
-            "automation": _make_automations(client),
+            "automation": _make_automation(client),
         }
 
 
@@ -179,16 +143,12 @@ def _make_gpu_limit(client: SyncPrefectClient, gpus: int | None) -> str:
     return f"{GPU_LIMIT} ({limit} at once)"
 
 
-def _make_automations(client: SyncPrefectClient) -> str:
+def _make_automation(client: SyncPrefectClient) -> str:
+    found = client.read_automations_by_name(AUTOMATION.name)
     fields = set(AutomationCore.model_fields)
-    for wanted in AUTOMATIONS:
-        found = client.read_automations_by_name(wanted.name)
-        if not found:
-            client.create_automation(wanted)
-        # An update forgets which runs have gone silent: they would stay Running for ever.
-        elif found[0].model_dump(include=fields) != wanted.model_dump():
-            client.update_automation(found[0].id, wanted)
-    return (
-        f"runs without a sign of life for {DEAD_AFTER.seconds} s become Crashed; arms go to "
-        f"another worker after {LOST_AFTER.seconds} s"
-    )
+    if not found:
+        client.create_automation(AUTOMATION)
+    # An update forgets which runs have gone silent: they would stay Running for ever.
+    elif found[0].model_dump(include=fields) != AUTOMATION.model_dump():
+        client.update_automation(found[0].id, AUTOMATION)
+    return f"runs without a sign of life for {DEAD_AFTER.seconds} s become Crashed"

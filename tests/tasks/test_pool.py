@@ -8,19 +8,29 @@ from threading import Event, Thread
 from uuid import uuid4
 
 import pytest
-from prefect import flow
+from prefect import events, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectAlreadyExists
-from prefect.states import Cancelled, Cancelling, Completed, Crashed, Failed, Running, State
+from prefect.states import (
+    Cancelled,
+    Cancelling,
+    Completed,
+    Crashed,
+    Failed,
+    Pending,
+    Running,
+    State,
+)
 
-from infra.server.setup import AUTOMATIONS
+from infra.server.setup import AUTOMATION
 from sims_core.common.errors import BadInput, SimsError
-from tasks import pool
-from tasks.names import ARM_DEPLOYMENT, ARM_TAG, ARMS_POOL
-from tasks.pool import MOST_STARTS, Job, compute_in_pool, require_pool
+from tasks import pool, watched
+from tasks.names import ARM_DEPLOYMENT, ARM_TAG, ARMS_POOL, HEARTBEAT
+from tasks.pool import Job, compute_in_pool, require_pool
+from tasks.watched import MOST_STARTS
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,8 @@ def deployment(client):
 def jobs(deployment, monkeypatch):
     """Two arms, which no other test knows."""
     monkeypatch.setattr(pool, "POLL_S", 0.05)
-    monkeypatch.setattr(pool, "CRASH_SETTLES_S", 0.0)
+    monkeypatch.setattr(pool, "HEARTBEATS_S", 0.0)
+    monkeypatch.setattr(watched, "CRASH_SETTLES_S", 0.0)
     key = uuid4().hex
     return [Job(name, f"{name} of run", f"{key}-{name}", {"part": name}) for name in ("one", "two")]
 
@@ -71,7 +82,7 @@ def wait(jobs, ended=lambda job: None, meanwhile=lambda: None):
 
 @contextmanager
 def worker(client, children, jobs, final, takes=lambda run: True):
-    """Starts each run that waits and that it takes, and ends it as `final(run)` says."""
+    """Starts each run that waits and that it takes, and sets the state that `final(run)` says."""
     ended = Event()
 
     def work():
@@ -79,7 +90,8 @@ def worker(client, children, jobs, final, takes=lambda run: True):
             for run in children(jobs):
                 if run.state.is_scheduled() and takes(run):
                     client.set_flow_run_state(run.id, Running(), force=True)
-                    client.set_flow_run_state(run.id, final(run), force=True)
+                    if (state := final(run)) is not None:
+                        client.set_flow_run_state(run.id, state, force=True)
 
     thread = Thread(target=work)
     thread.start()
@@ -155,18 +167,80 @@ def test_a_lost_arm_is_put_back_and_given_up_after_three_starts(client, jobs, ch
     (run,) = children(jobs[:1])
     assert run.state.is_failed()
     assert run.state.message.startswith("started 3 times and lost each time")
-    assert pool.starts(client.read_flow_run_states(run.id)) == MOST_STARTS
+    assert watched.starts(client.read_flow_run_states(run.id)) == MOST_STARTS
+
+
+def _beats(client, run):
+    """A sign of life, as the process of a run gives it."""
+    resource = {"prefect.resource.id": f"prefect.flow-run.{run.id}"}
+    event = events.Event(event=HEARTBEAT, resource=resource, id=uuid4())
+    client.request("POST", "/events", json=[event.model_dump(mode="json")])
+
+
+def _messages(client, run):
+    return [state.message for state in client.read_flow_run_states(run.id) if state.message]
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (lambda: None, "no sign of life for 1 s: another worker takes over"),
+        (Pending, "not begun for 1 s: another worker takes over"),
+        (
+            lambda: Crashed(message=AUTOMATION.actions[0].message),
+            "no sign of life for 1 s: another worker takes over",
+        ),
+    ],
+    ids=["running", "pending", "called silent"],
+)
+def test_an_arm_that_falls_silent_is_put_back(client, jobs, children, monkeypatch, last, said):
+    monkeypatch.setattr(watched, "SILENT_S", 1.0)
+    monkeypatch.setitem(watched.STARTS_S, "process", 1.0)
+    seen = []
+
+    def final(run):
+        seen.append(run.id)
+        return last() if len(seen) == 1 else Completed()
+
+    with worker(client, children, jobs[:1], final):
+        wait(jobs[:1])
+    (run,) = children(jobs[:1])
+    assert said in _messages(client, run)
+    assert watched.starts(client.read_flow_run_states(run.id)) == 2
+
+
+@pytest.mark.parametrize("called", [None, AUTOMATION.actions[0].message])
+def test_an_arm_that_gives_signs_of_life_is_left_alone_whatever_an_automation_says(
+    client, jobs, children, monkeypatch, called
+):
+    monkeypatch.setattr(watched, "SILENT_S", 2.0)
+    looks = []
+
+    def meanwhile():
+        looks.append(time.monotonic())
+        (run,) = children(jobs[:1])
+        _beats(client, run)
+        if run.state.is_running() and called:
+            client.set_flow_run_state(run.id, Crashed(message=called))
+        if looks[-1] - looks[0] > 6.0:
+            client.set_flow_run_state(run.id, Completed(), force=True)
+
+    with worker(client, children, jobs[:1], lambda run: None):
+        wait(jobs[:1], meanwhile=meanwhile)
+    (run,) = children(jobs[:1])
+    assert [message for message in _messages(client, run) if "takes over" in message] == []
+    assert not run.state.is_scheduled()
 
 
 @pytest.mark.parametrize("ended", [Completed, Cancelled, Failed, Crashed])
-@pytest.mark.parametrize("automation", AUTOMATIONS, ids=lambda each: each.name.split(": ")[1])
-def test_no_automation_reaches_a_run_that_has_ended(client, deployment, automation, ended):
+def test_the_automation_reaches_no_run_that_has_ended(client, deployment, ended):
     """A server that loses events takes such a run for silent."""
     (of_arms,) = client.read_deployments()
-    run = client.create_flow_run_from_deployment(of_arms.id, idempotency_key=f"{uuid4().hex}-0")
+    key = f"{uuid4().hex}-0"
+    run = client.create_flow_run_from_deployment(of_arms.id, idempotency_key=key)
     for state in (Running(), ended()):
         client.set_flow_run_state(run.id, state, force=True)
-    (action,) = automation.actions
+    (action,) = AUTOMATION.actions
     late = State(type=action.state, name=action.name, message=action.message)
     answer = client.set_flow_run_state(run.id, late, force=action.force)
     assert answer.status is SetStateStatus.ABORT

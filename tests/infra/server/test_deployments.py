@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
-from prefect.states import Pending, Submitting
 
 import flows.deployed
 from flows.parameters import check_parameters
@@ -19,7 +18,6 @@ from flows.presets import load_presets
 from flows.registry import load_flow
 from infra.environment import ENVIRONMENT_DEFAULTS
 from infra.server.deployments import FILE, prefect_yaml
-from infra.server.setup import AUTOMATIONS
 from sims_core.common.errors import StoreError
 from sims_core.settings import open_store
 from tasks.names import ARM_DEPLOYMENT, ARM_TAG, ARMS_POOL
@@ -115,10 +113,3 @@ def test_prefects_own_commands_read_the_same_settings(python):
     neither = python(SETTINGS, cwd="/", env=clean)
     assert json.loads(from_file.stdout) == json.loads(from_environment.stdout)
     assert json.loads(from_file.stdout) != json.loads(neither.stdout)
-
-
-def test_both_names_of_a_pending_arm_begin_the_wait_for_its_beginning():
-    """A worker sets the second before it starts the process, which takes seconds: a wait that began
-    at the first would be over then, and an arm whose worker is lost would stay Pending for ever."""
-    (waits,) = (each.trigger for each in AUTOMATIONS if "never began" in each.name)
-    assert waits.after == {f"prefect.flow-run.{made().name}" for made in (Pending, Submitting)}

@@ -1,5 +1,4 @@
-"""Arms whose worker, or whose process, is killed: the two automations of `sims setup` and the run's
-own watching, with real workers of a real server."""
+"""Arms whose worker, or whose process, is killed, with real workers of a real server."""
 
 from __future__ import annotations
 
@@ -49,9 +48,8 @@ def _states(deployed, run):
 def _seconds_after(deployed, run, lost_at: float) -> dict[str, float]:
     """How long after its worker was lost an arm was put back, ran, and was computed."""
     states = _states(deployed, run)
-    (crashed,) = (n for n, state in enumerate(states) if state["name"] == "Crashed")
-    assert states[crashed]["message"].endswith("another worker takes over")
     (back,) = (n for n, state in enumerate(states) if state["name"] == "AwaitingRetry")
+    assert states[back]["message"].endswith("another worker takes over")
     (begun,) = (n for n, s in enumerate(states) if s["name"] == "Running" and n > back)
     assert states[-1]["name"] == "Completed"
     steps = {"put back": states[back], "running": states[begun], "computed": states[-1]}
