@@ -16,7 +16,6 @@ from sims_core.studies.plan import Plan
 from sims_core.studies.resolve import execution_of
 from sims_core.studies.running import Observer, Outcome, Runner
 from tasks.artifacts import show_generation, show_so_far
-from tasks.progress import observer
 from tasks.stages import TaskStep
 
 MAX_TAGGED_GENERATIONS = 10
@@ -25,20 +24,20 @@ t as well; and a few generations are shown."""
 
 
 def task_runner(
-    store: Store, plan: Plan, recompute: Recompute | None = None, told: Observer | None = None
+    store: Store, plan: Plan, told: Observer, recompute: Recompute | None = None
 ) -> Runner:
     """Runs stages as tasks of the flow run that it is made in.
 
     Args:
+        told: of each stage.
         recompute: of the run; None if it begins here.
-        told: of each stage; None is the observer of this process.
     """
     settings = Settings.read()
     recompute = recompute or Recompute.of(settings.recompute)
     tagged = max((stage.t for stage in plan), default=0) <= MAX_TAGGED_GENERATIONS
     execution = execution_of(plan.experiment, settings.execution())
     step = TaskStep(store, settings, tagged, recompute)
-    return Runner(store, execution, told or observer(), step, recompute)
+    return Runner(store, execution, told, step, recompute)
 
 
 def run_arm(
@@ -62,7 +61,7 @@ def run_arm(
     def sub_flow(name: str, generations: int, run_name: str) -> list[Outcome]:
         """All generations of one arm."""
         show = shows_generations(store, run, plan, arm)
-        own = task_runner(store, plan, runner.recompute, runner.observer)
+        own = task_runner(store, plan, runner.observer, runner.recompute)
         return own.run(name, arm.stages, show)
 
     return sub_flow(arm.name, plan.generations, run.name)

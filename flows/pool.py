@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from flows.planned import PlannedRun
 from flows.registry import load_signature
 from sims_core.common.digest import digest_of
 from sims_core.common.errors import SimsError
-from sims_core.reports.unfinished import FolderKeeper
+from sims_core.reports.unfinished import followed, followed_part
 from sims_core.settings import open_store
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.marks import described, leave_mark, place_of, shares_bucket, shares_folder
@@ -64,8 +64,9 @@ def arm(
             "store was given to something else meanwhile"
         )
     again = Recompute(frozenset(recompute), since) if since else Recompute()
-    runner = task_runner(own, plan, again)
-    runner.run(part, found.stages, _shows(own, run, plan, part))
+    folder = run.ended(plan, ()).folder(own) if shares_folder(own, mark) else None
+    with followed_part(observer(), own, plan, found, folder) as told:
+        task_runner(own, plan, told, again).run(part, found.stages, _shows(own, run, plan, part))
 
 
 def _check_shares(own: Store, store: str, mark: str, recomputes: bool) -> None:
@@ -106,28 +107,31 @@ def _shows(store: Store, run: PlannedRun, plan: Plan, part: str) -> Callable[[in
 RunGroup = Callable[[Runner, str, Sequence[PlannedStage]], list[Outcome]]
 
 
+@contextmanager
 def ran_stages(
     store: Store, run: PlannedRun, run_group: RunGroup = Runner.run
-) -> AbstractContextManager[tuple[Plan, list[Outcome]]]:
+) -> Iterator[tuple[Plan, list[Outcome]]]:
     """Runs a plan where the run's parameter `arms` says.
 
     Args:
         run_group: How a group of stages runs in this process.
 
-    Returns:
-        A context with the whole plan, and how each of its stages came about; until it is left
-        nobody tidies away what was taken or made.
+    Yields:
+        The whole plan, and how each of its stages came about; until the context is left nobody
+        tidies away what was taken or made.
     """
-    keeper = FolderKeeper(observer(), store, run.ended(run.plan, ()))
-    runner = task_runner(store, run.plan, told=keeper)
-    if run.parameters["arms"] == "pool":
+    in_pool = run.parameters["arms"] == "pool"
+    if in_pool:
         require_pool()
-        return runner.ran_plan(run.plan, Pool(store, run, runner))
+    with followed(observer(), store, run.ended(run.plan, ())) as told:
+        runner = task_runner(store, run.plan, told)
 
-    def here(plan: Plan, groups: Sequence[Group]) -> list[Outcome]:
-        return [each for name, stages in groups for each in run_group(runner, name, stages)]
+        def here(plan: Plan, groups: Sequence[Group]) -> list[Outcome]:
+            return [each for name, stages in groups for each in run_group(runner, name, stages)]
 
-    return runner.ran_plan(run.plan, here)
+        run_groups = Pool(store, run, runner) if in_pool else here
+        with runner.ran_plan(run.plan, run_groups) as done:
+            yield done
 
 
 class Pool:

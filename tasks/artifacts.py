@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import math
 import re
 from collections.abc import Mapping
@@ -38,8 +37,6 @@ from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import ArmPlan, LoopPlan
 from sims_core.studies.plan import Plan
 from tasks.live import artifact_key
-
-logger = logging.getLogger("sims_core.artifacts")
 
 PICTURE_WIDTH = 640
 
@@ -122,8 +119,6 @@ def show_generation(
     picture = _samples(store, experiment, plan.artifacts(t))
     text = f"## {arm}, generation {t} of {generations}\n\n{picture}\n\n{_markdown_table(rows)}\n"
     about = f"{plan.name}, t = {t} of {generations}"
-    said = ", ".join(f"{name} {rows[-1][column(name, k)]}" for name in shown_figures(found))
-    logger.info("%s: %s", about, said)
     key = artifact_key(run_name, plan.name)
     _publish(
         ArtifactCreate(

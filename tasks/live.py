@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
 from threading import Event, Thread
 from uuid import UUID
 
@@ -20,7 +19,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.runtime import flow_run, task_run
 
 from sims_core.engine.stage import Progress
-from sims_core.reports.forecast import duration
+from sims_core.reports.moment import Moment
 
 logger = logging.getLogger("sims_core.live")
 
@@ -31,35 +30,6 @@ def artifact_key(*words: str) -> str:
     """A key of lower-case letters, digits and dashes, as Prefect wants it."""
     text = re.sub(r"\|D_(\w)\|", r"D\1", "-".join(words))  # |D_s|=250 as ds-250
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-@dataclass(frozen=True)
-class Moment:
-    """How far a stage was at a time."""
-
-    at: float
-    done: int
-    total: int
-    unit: str
-    trains: bool = False
-    loss: float | None = None
-
-    @property
-    def percent(self) -> float:
-        return round(min(100.0, 100 * self.done / max(1, self.total)), 1)
-
-    def describe(self, label: str, first: Moment) -> str:
-        """In one line; rate and time left are those since `first`."""
-        far = f"{self.done} of {self.total} {'images' if self.unit == 'img' else self.unit}"
-        if self.trains:
-            far = f"{self.done / 1000:.1f} of {self.total / 1000:.1f} kimg"
-        if self.loss is not None:
-            far += f", loss {self.loss:.4g}"
-        if self.done <= first.done or self.at <= first.at:
-            return f"{label}: {far}"
-        rate = (self.done - first.done) / (self.at - first.at)
-        left = (self.total - self.done) / rate
-        return f"{label}: {far}, {rate:.0f} {self.unit}/s, {duration(left)} left"
 
 
 class LiveProgress:
@@ -78,8 +48,7 @@ class LiveProgress:
         self._thread = Thread(target=copy_context().run, args=(self._show,), daemon=True)
 
     def advanced(self, done: int, total: int, unit: str, **figures: float) -> None:
-        trains, loss = "img_per_s" in figures, figures.get("loss")
-        self._latest = Moment(time.monotonic(), done, total, unit, trains, loss)
+        self._latest = Moment.of(time.monotonic(), done, total, unit, figures)
         if self._first is None:
             self._first = self._latest
             self._thread.start()

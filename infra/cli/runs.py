@@ -22,7 +22,7 @@ from infra.server.named import names_a_server
 from sims_core.common.errors import BadInput
 from sims_core.reports.run_folder import write_run
 from sims_core.reports.summary import RunSummary
-from sims_core.reports.unfinished import FolderKeeper
+from sims_core.reports.unfinished import followed
 from sims_core.settings import Settings, with_bucket, writable_store
 from sims_core.store.store import Store
 from sims_core.studies.freshness import Recompute
@@ -188,7 +188,7 @@ def _execute_here(store: Store, run: CheckedRun) -> RunSummary:
     with shown(progress):
         execution = execution_of(run.plan.experiment, settings.execution())
         recompute = Recompute.of(settings.recompute)
-        keeper = FolderKeeper(progress, store, run.planned.ended(run.plan, ()))
-        runner = Runner(store, execution, keeper, recompute=recompute)
-        with runner.ran_plan(run.plan) as (whole, outcomes):
-            return write_run(store, run.planned.ended(whole, outcomes))
+        with followed(progress, store, run.planned.ended(run.plan, ())) as told:
+            runner = Runner(store, execution, told, recompute=recompute)
+            with runner.ran_plan(run.plan) as (whole, outcomes):
+                return write_run(store, run.planned.ended(whole, outcomes))

@@ -7,7 +7,7 @@ the other way round. Modules with these objects import no matplotlib until somet
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
@@ -107,6 +107,9 @@ class KindReport(Protocol):
 class Report(Protocol):
     """What a report shows of one kind of study."""
 
+    def so_far(self, plan: Any, made: Collection[ArtifactRef]) -> Any:
+        """The plan as far as a page can show it when these artifacts are there; None: not yet."""
+
     def findings(self, store: Store, plan: Any) -> dict[str, Any]:
         """What the run's summary says of the science: fields of `RunSummary`."""
 
@@ -137,6 +140,11 @@ def pictures_of(
         for name, stages in models
     ]
     return [(name, picture) for name, picture in found if picture is not None]
+
+
+def all_made(stages: Iterable[PlannedStage], made: Collection[ArtifactRef]) -> bool:
+    """Whether each of the stages has made its artifact."""
+    return all(stage.ref in made for stage in stages)
 
 
 def report_of(plan: Plan) -> Report:

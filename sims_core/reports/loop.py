@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,47 @@ from sims_core.reports.found import summarise_arm, summarise_scan
 from sims_core.reports.over_seeds import loop_answer, loop_curves
 from sims_core.reports.summary import RunSummary, kimg
 from sims_core.reports.tables import table_rows
+from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-from sims_core.studies.loop import LoopPlan
+from sims_core.studies.loop import ArmPlan, LoopPlan
 
 
 class LoopReport:
     """Most of it is its kind of data's."""
+
+    def so_far(self, plan: LoopPlan, made: Collection[ArtifactRef]) -> LoopPlan | None:
+        """The loop with those generations that each of its arms has ended; None: not one.
+
+        Arms that have not ended their first generation are left out, those of later seeds together.
+        """
+
+        def ended(arm: ArmPlan) -> int:
+            missing = (stage.t for stage in arm.stages if stage.ref not in made)
+            return min(missing, default=plan.generations + 1) - 1
+
+        of_seed = {s: [arm for arm in plan.arms if arm.seed == s] for s in plan.seeds}
+        seeds = [plan.seed]
+        for seed in plan.further_seeds:
+            if not all(map(ended, [arm for each in (*seeds, seed) for arm in of_seed[each]])):
+                break
+            seeds.append(seed)
+        arms = [arm for seed in seeds for arm in of_seed[seed] if ended(arm)]
+        if not arms:
+            return None
+        several = len(seeds) > 1
+
+        def cut(arm: ArmPlan) -> ArmPlan:
+            last = ended(arm)
+            stages = tuple(stage for stage in arm.stages if stage.t <= last)
+            return replace(arm, stages=stages, one_of_several=several)
+
+        return replace(
+            plan,
+            generations=max(map(ended, arms)),
+            arms=tuple(map(cut, arms)),
+            scan=(),
+            further_seeds=tuple(seeds[1:]),
+        )
 
     def findings(self, store: Store, plan: LoopPlan) -> dict[str, Any]:
         kind = kind_report(plan.experiment)

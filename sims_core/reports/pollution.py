@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sims_core.evaluation.figures import read_figures
 from sims_core.evaluation.metric import figures_in
-from sims_core.reports.base import PagePart, Pictures, kind_report, pictures_of
+from sims_core.reports.base import PagePart, Pictures, all_made, kind_report, pictures_of
 from sims_core.reports.cost import arm_cost
 from sims_core.reports.estimates import paired_difference
 from sims_core.reports.over_seeds import as_row, compared, counts_of, figures_over_seeds
 from sims_core.reports.summary import Curve, CurvePoint, RunSummary, kimg, sample_counts
+from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-from sims_core.studies.pollution import Measured, PollutionPlan
+from sims_core.studies.pollution import Measured, PollutionPlan, Scenario
 
 FIRST = "first generation"
 
@@ -41,11 +43,19 @@ def pollution_rows(store: Store, plan: PollutionPlan) -> list[dict[str, Any]]:
     return rows
 
 
+def _ideal(plan: PollutionPlan) -> Scenario:
+    """What the others are compared with: real data only, by the baseline method (by the first
+    method, where none is a baseline), of the first seed."""
+    scenarios = [each.scenario for each in plan.second if each.scenario]
+    baseline = next((each for each in scenarios if each.method.IS_BASELINE), scenarios[0])
+    return baseline.model_copy(update={"pollution": 0, "seed": plan.seed})
+
+
 def pollution_curves(store: Store, plan: PollutionPlan, figure: str) -> tuple[Curve, ...]:
     """The first generation, then each method over |D_p|.
 
-    A point's change is against the baseline method's ideal scenario (the first method's, where none
-    is a baseline), seed by seed.
+    A point's change is against the ideal baseline, seed by seed. In a run that goes on, a point is
+    over those seeds whose model is measured.
     """
     scenarios = [each.scenario for each in plan.second if each.scenario]
     names = list(dict.fromkeys(scenario.curve for scenario in scenarios))
@@ -55,19 +65,23 @@ def pollution_curves(store: Store, plan: PollutionPlan, figure: str) -> tuple[Cu
         for each in plan.second
         if each.scenario
     }
-    baseline = next((s.curve for s in scenarios if s.method.IS_BASELINE), names[0])
-    ideal = [found[baseline, 0, seed][figure] for seed in plan.seeds]
+    baseline = _ideal(plan).curve
 
-    def point(name: str, size: int) -> CurvePoint:
-        metrics = [found[name, size, seed] for seed in plan.seeds]
-        values = [each[figure] for each in metrics]
-        is_ideal = name == baseline and size == 0
-        change = None if is_ideal else paired_difference(values, ideal)
+    def point(name: str, size: int) -> CurvePoint | None:
+        metrics = {s: found[name, size, s] for s in plan.seeds if (name, size, s) in found}
+        if not metrics:
+            return None
+        pairs = [
+            (each[figure], found[baseline, 0, seed][figure])
+            for seed, each in metrics.items()
+            if (name, size) != (baseline, 0) and (baseline, 0, seed) in found
+        ]
+        each_seed = [*metrics.values()]
         return CurvePoint(
             x=size,
-            figures=figures_over_seeds(metrics),
-            change=change,
-            counts=counts_of(metrics[0]),
+            figures=figures_over_seeds(each_seed),
+            change=paired_difference(*zip(*pairs, strict=True)) if pairs else None,
+            counts=counts_of(each_seed[0]),
         )
 
     first = [_metrics(store, each) for each in plan.first]
@@ -79,8 +93,8 @@ def pollution_curves(store: Store, plan: PollutionPlan, figure: str) -> tuple[Cu
     level = CurvePoint(x=0, figures=figures_over_seeds(first), counts=counts_of(first[0]))
     curves = [Curve(name=FIRST, points=(level,), cost=costs[FIRST])]
     for name in names:
-        points = tuple(point(name, size) for size in sizes)
-        curves.append(Curve(name=name, points=points, cost=costs[name]))
+        points = tuple(each for size in sizes if (each := point(name, size)) is not None)
+        curves.append(Curve(name=name, points=points, cost=costs.get(name)))
     return tuple(curves)
 
 
@@ -97,6 +111,16 @@ def answer(curves: Sequence[Curve], figure: str) -> str:
 
 class PollutionReport:
     """Metric over |D_p| for each method, the first model's level, the change against ST-I."""
+
+    def so_far(self, plan: PollutionPlan, made: Collection[ArtifactRef]) -> PollutionPlan | None:
+        """The models that are measured, of those seeds whose first generation is; None: there is
+        not yet what the others are compared with."""
+        first = tuple(each for each in plan.first if all_made(each.stages, made))
+        seeds = tuple(each.seed for each in first)
+        second = tuple(e for e in plan.second if e.seed in seeds and all_made(e.stages, made))
+        if _ideal(plan) not in [each.scenario for each in second]:
+            return None
+        return replace(plan, seeds=seeds, first=first, second=second)
 
     def findings(self, store: Store, plan: PollutionPlan) -> dict[str, Any]:
         figure = kind_report(plan.experiment).figure

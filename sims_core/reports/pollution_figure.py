@@ -16,7 +16,8 @@ def _line(axes: Axes, curve: Curve, figure: str, colour: str) -> None:
     x = [point.x for point in curve.points]
     axes.plot(x, [each.mean for each in found], marker="o", color=colour, label=curve.name)
     band(axes, x, found, colour)
-    axes.axhline(found[0].mean, color=colour, linewidth=0.9, linestyle="--")
+    if x[0] == 0:  # in a run that goes on, the ideal scenario may come later
+        axes.axhline(found[0].mean, color=colour, linewidth=0.9, linestyle="--")
 
 
 def pollution_figure(summary: RunSummary) -> Figure:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from sims_core.common import roles
 from sims_core.evaluation.figures import METRICS_KIND, read_metrics
-from sims_core.reports.base import PagePart, Pictures, kind_report, pictures_of
+from sims_core.reports.base import PagePart, Pictures, all_made, kind_report, pictures_of
 from sims_core.reports.cost import Cost, arm_cost
 from sims_core.reports.estimates import paired_difference
 from sims_core.reports.over_seeds import as_row, counts_of, figures_over_seeds, verdict
 from sims_core.reports.summary import Curve, CurvePoint, RunSummary, kimg
+from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.shift import (
     BASE,
@@ -103,7 +105,8 @@ def place(plan: ShiftPlan, target: Target) -> float:
 
 
 def shift_curves(store: Store, plan: ShiftPlan, figure: str) -> tuple[Curve, ...]:
-    """Each method over the targets; a point's change is against the base, seed by seed."""
+    """Each method over the targets; a point's change is against the base, seed by seed. In a run
+    that goes on, a point is over those seeds whose model is measured."""
     models = {(each.method, each.target, each.seed): each for each in plan.models}
     found = {key: figures_of(store, each) for key, each in models.items()}
     curves = []
@@ -114,9 +117,12 @@ def shift_curves(store: Store, plan: ShiftPlan, figure: str) -> tuple[Curve, ...
             if not keys:
                 continue
             own = [found[key] for key in keys]
-            base = [found[BASE, target, seed][figure] for seed in plan.seeds]
-            values = [each[figure] for each in own]
-            change = None if method == BASE else paired_difference(values, base)
+            pairs = [
+                (found[key][figure], found[base][figure])
+                for key in keys
+                if method != BASE and (base := (BASE, target, key[2])) in found
+            ]
+            change = paired_difference(*zip(*pairs, strict=True)) if pairs else None
             points.append(
                 CurvePoint(
                     x=place(plan, target),
@@ -141,8 +147,11 @@ def _curve(method: str, points: Sequence[CurvePoint]) -> Curve:
 
 
 def answer(plan: ShiftPlan, curves: Sequence[Curve], figure: str) -> str:
-    """What guidance reached for each target, in one sentence."""
+    """What guidance reached for each target, in one sentence; empty as long as that or the base is
+    not measured."""
     by_name, said = {curve.name: curve for curve in curves}, []
+    if not by_name.keys() >= {BASE, SHIFTED}:
+        return ""
     for number, target in enumerate(plan.shift.targets):
         point = by_name[SHIFTED].points[number]
         share = f"share_{target.names[0]}"
@@ -159,6 +168,29 @@ def answer(plan: ShiftPlan, curves: Sequence[Curve], figure: str) -> str:
 
 class ShiftReport:
     """Shares against distance for guidance and the plain ways, samples, what was tried."""
+
+    def so_far(self, plan: ShiftPlan, made: Collection[ArtifactRef]) -> ShiftPlan | None:
+        """What was tried, and each method of a seed that is measured at every target; None: nothing
+        was tried yet."""
+        bases = tuple(each for each in plan.bases if all_made(each.stages, made))
+        seeds = tuple(each.seed for each in bases)
+        tried = tuple(e for e in plan.tried if e.seed in seeds and all_made(e.stages, made))
+        if plan.seed not in seeds or not tried:
+            return None
+        missing = {(e.method, e.seed) for e in plan.models if not all_made(e.stages, made)}
+
+        def shown(models: Sequence[ShiftModel]) -> tuple[ShiftModel, ...]:
+            return tuple(e for e in models if e.seed in seeds and (e.method, e.seed) not in missing)
+
+        return replace(
+            plan,
+            seeds=seeds,
+            setup=tuple(stage for stage in plan.setup if stage.ref in made),
+            bases=bases,
+            tried=tried,
+            baselines=shown(plan.baselines),
+            chosen=shown(plan.chosen),
+        )
 
     def findings(self, store: Store, plan: ShiftPlan) -> dict[str, Any]:
         figure = kind_report(plan.experiment).figure
@@ -193,23 +225,33 @@ class ShiftReport:
     def page(
         self, store: Store, summary: RunSummary, plan: ShiftPlan, folder: Path | None
     ) -> PagePart:
-        from sims_core.reports.drawing import written
-        from sims_core.reports.shift_figure import frontier_figure, shares_figure
-
         rows = shift_rows(store, plan)
+        figures = _figures(summary, plan, folder)
         context = {
-            "frontier": written(frontier_figure(summary, plan.shift.targets), folder, "figure"),
-            "shares": written(shares_figure(summary, plan.shift.targets), folder, "shares"),
+            "figures": figures,
             "targets": plan.shift.targets,
             "selection": [row for row in rows if row["phase"] == "selection"],
             "finals": _finals(rows, plan),
             "classifiers": _classifiers(store, plan),
             "pictures": self.pictures(store, plan),
         }
-        return PagePart(context, "shift.html.j2", ("figure", "shares"))
+        return PagePart(context, "shift.html.j2", tuple(figures))
 
 
 SHIFT = ShiftReport()
+
+
+def _figures(summary: RunSummary, plan: ShiftPlan, folder: Path | None) -> dict[str, str]:
+    """The drawn figures by name; none as long as no method is measured."""
+    if not summary.curves:
+        return {}
+    from sims_core.reports.drawing import written
+    from sims_core.reports.shift_figure import frontier_figure, shares_figure
+
+    return {
+        "figure": written(frontier_figure(summary, plan.shift.targets), folder, "figure"),
+        "shares": written(shares_figure(summary, plan.shift.targets), folder, "shares"),
+    }
 
 
 def _finals(rows: Sequence[dict[str, Any]], plan: ShiftPlan) -> list[dict[str, Any]]:

@@ -96,5 +96,12 @@ def shares_figure(summary: RunSummary, targets: Sequence[Target]) -> Figure:
         axes.set_title(f"target {target.name}", fontsize=9)
         _tidy(axes)
         if number == 0:
-            axes.legend(fontsize=8, frameon=False, ncols=len(summary.curves))
+            drawn = axes.get_legend_handles_labels()
+            figure.legend(
+                *drawn,
+                loc="outside upper center",
+                fontsize=8,
+                frameon=False,
+                ncols=len(summary.curves),
+            )
     return figure

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from sims_core.common import roles
 from sims_core.evaluation.figures import read_figures
 from sims_core.evaluation.metric import figures_in
 from sims_core.methods.self_synthetic import SelfSynthetic
-from sims_core.reports.base import PagePart, Pictures, pictures_of
+from sims_core.reports.base import PagePart, Pictures, all_made, pictures_of
 from sims_core.reports.cost import Cost, arm_cost, evaluations, weights_of
 from sims_core.reports.estimates import estimate, paired_difference
 from sims_core.reports.images import images_context
@@ -25,6 +26,7 @@ from sims_core.reports.summary import (
     ScanPoint,
     kimg,
 )
+from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
 from sims_core.studies.candidates import BASE, Candidate, Measurement, kinds
 from sims_core.studies.self_improvement import StudyPlan
@@ -93,12 +95,12 @@ def study_rows(store: Store, plan: StudyPlan) -> list[dict[str, Any]]:
     ]
 
 
-def found_in(store: Store, plan: StudyPlan, measured: Iterable[Measurement]) -> Found:
+def found_in(store: Store, measured: Iterable[Measurement]) -> Found:
     """The figures of a phase, by candidate, seed and set of images."""
     found: dict[str, dict[int, list[Figures]]] = {}
     for each in measured:
-        of_seeds = found.setdefault(each.candidate.name, {seed: [] for seed in plan.seeds})
-        of_seeds[each.seed].append(read_figures(store, each.artifacts))
+        of_seed = found.setdefault(each.candidate.name, {}).setdefault(each.seed, [])
+        of_seed.append(read_figures(store, each.artifacts))
     return {name: list(of_seeds.values()) for name, of_seeds in found.items()}
 
 
@@ -150,11 +152,14 @@ def _best_of_each(plan: StudyPlan) -> list[Candidate]:
     chosen = [each.candidate for each in plan.finals if (each.seed, each.repeat) == (plan.seed, 1)]
     if plan.has_extra_contrast:
         chosen = [each for each in chosen if each.kind != "fine-tuned"]
-    return [of_kind[0] for of_kind in kinds(chosen, plan.sweep).values()]
+    return [of_kind[0] for of_kind in kinds(chosen, plan.sweep).values() if of_kind]
 
 
 def answer(plan: StudyPlan, found: Found) -> str:
-    """Whether each method improves the base, by the finals' metrics."""
+    """Whether each method improves the base, by the finals' metrics; empty as long as none is
+    measured."""
+    if not found:
+        return ""
     final = points(found)
     base, counts = final[BASE.name], found[BASE.name][0][0]
     level, said = base.figures["fid"].mean, []
@@ -173,8 +178,8 @@ def answer(plan: StudyPlan, found: Found) -> str:
             f"{change.signed}{percent} against the base."
         )
     tail = f"The base has FID {base.brief('fid')}"
-    if plan.has_extra_contrast:
-        (tuned,) = (name for name in final if name.startswith("fine-tuned"))
+    tuned = next((name for name in final if name.startswith("fine-tuned")), None)
+    if plan.has_extra_contrast and tuned is not None:
         tail += f", the base fine-tuned on the same images {final[tuned].brief('fid')}"
     real = f", {counts['n_real']} real" if "n_real" in counts else ""
     said.append(
@@ -182,6 +187,21 @@ def answer(plan: StudyPlan, found: Found) -> str:
         "seen."
     )
     return " ".join(said)
+
+
+def _shown(measured: Sequence[Measurement], made: Collection[ArtifactRef]) -> list[Measurement]:
+    """What a page can compare of a phase: the first seed's candidates that are measured, once the
+    base and another one are; each later seed as soon as all of its candidates are measured."""
+    missing = {(e.seed, e.candidate.name) for e in measured if not all_made(e.stages, made)}
+    shown: list[Measurement] = []
+    for seed in dict.fromkeys(each.seed for each in measured):
+        of_seed = [each for each in measured if each.seed == seed]
+        there = [each for each in of_seed if (seed, each.candidate.name) not in missing]
+        if len(there) < len(of_seed):
+            names = {each.candidate.name for each in there}
+            return shown or (there if BASE.name in names and len(names) > 1 else [])
+        shown += there
+    return shown
 
 
 def _summary(store: Store, plan: StudyPlan, measured: Measurement) -> ArmSummary:
@@ -199,7 +219,7 @@ def selection_figure(store: Store, plan: StudyPlan) -> Figure:
     """FID of the selection over strengths and budgets, over seeds."""
     from sims_core.reports.sweep import sweep_figure
 
-    found = found_in(store, plan, plan.selection)
+    found = found_in(store, plan.selection)
     tried = points(found)
     counts = found[BASE.name][0][0]
     return sweep_figure([(each, tried[each.name]) for each in plan.candidates], counts)
@@ -207,6 +227,22 @@ def selection_figure(store: Store, plan: StudyPlan) -> Figure:
 
 class StudyReport:
     """The finals as arms of one generation, the selection as scan, and the answer."""
+
+    def so_far(self, plan: StudyPlan, made: Collection[ArtifactRef]) -> StudyPlan | None:
+        """What of the selection can be compared, then of the finals; None: nothing yet."""
+        selection = _shown(plan.selection, made)
+        if not selection:
+            return None
+        seeds = tuple(dict.fromkeys(each.seed for each in selection))
+        trained = tuple(
+            replace(each, stages=tuple(stage for stage in each.stages if stage.ref in made))
+            for each in plan.trained
+            if each.seed in seeds
+        )
+        finals = tuple(_shown(plan.finals, made))
+        return replace(
+            plan, seeds=seeds, trained=trained, selection=tuple(selection), finals=finals
+        )
 
     def findings(self, store: Store, plan: StudyPlan) -> dict[str, Any]:
         arms = tuple(_summary(store, plan, each) for each in plan.finals)
@@ -221,7 +257,7 @@ class StudyReport:
             )
             for each in plan.selection
         )
-        found = found_in(store, plan, plan.finals)
+        found = found_in(store, plan.finals)
         findings = {"arms": arms, "scan": scan, "answer": answer(plan, found)}
         if several or plan.sweep.final_repeats > 1:
             costs = {each.candidate.name: _cost(store, plan, each) for each in plan.finals}

@@ -205,8 +205,12 @@ def shown_generations(generations: int, most: int = 6) -> list[int]:
 
 
 def shown_figures(arm: ArmSummary) -> list[str]:
-    """The metrics of an arm that a short table has; deviations, counts and seed qualify them."""
-    found = arm.generations[0].metrics
+    """The metrics of an arm that a short table has."""
+    return figure_names(arm.generations[0].metrics)
+
+
+def figure_names(found: Mapping[str, int | float]) -> list[str]:
+    """The figures among metrics, which deviations, counts and seed qualify."""
     points = [name for name in ("w2", "w2_empirical") if name in found]
     return points + [figure.name for figure in figures_in(found)]
 

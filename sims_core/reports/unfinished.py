@@ -7,17 +7,20 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
+from sims_core.reports.at_work import AtWork, sweep_pages
+from sims_core.reports.base import report_of
+from sims_core.reports.figures_said import FiguresSaid
 from sims_core.reports.files import SUMMARY_FILE
+from sims_core.reports.following import Following, View
 from sims_core.reports.run_folder import RunToReport, lock_run, write_run
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.store.store import Store
-from sims_core.studies.loop import ArmPlan, LoopPlan
-from sims_core.studies.plan import PlannedStage
+from sims_core.studies.plan import Plan, PlannedStage
 from sims_core.studies.running import Observer, Outcome
+from sims_core.studies.side_by_side import Part
 
 logger = logging.getLogger("sims_core.reports")
 
@@ -28,41 +31,6 @@ SHARE_OF_TIME = 0.05
 """Drawing pages takes at most about so much of a run's time."""
 
 
-def reached(plan: LoopPlan, made: Collection[ArtifactRef]) -> LoopPlan | None:
-    """The loop with those generations that each of its arms has ended; None: not one.
-
-    Arms that have not ended their first generation are left out, those of later seeds together.
-    """
-
-    def ended(arm: ArmPlan) -> int:
-        missing = (stage.t for stage in arm.stages if stage.ref not in made)
-        return min(missing, default=plan.generations + 1) - 1
-
-    of_seed = {s: [arm for arm in plan.arms if arm.seed == s] for s in plan.seeds}
-    seeds = [plan.seed]
-    for seed in plan.further_seeds:
-        if not all(map(ended, [arm for each in (*seeds, seed) for arm in of_seed[each]])):
-            break
-        seeds.append(seed)
-    arms = [arm for seed in seeds for arm in of_seed[seed] if ended(arm)]
-    if not arms:
-        return None
-    several = len(seeds) > 1
-
-    def cut(arm: ArmPlan) -> ArmPlan:
-        last = ended(arm)
-        stages = tuple(stage for stage in arm.stages if stage.t <= last)
-        return replace(arm, stages=stages, one_of_several=several)
-
-    return replace(
-        plan,
-        generations=max(map(ended, arms)),
-        arms=tuple(map(cut, arms)),
-        scan=(),
-        further_seeds=tuple(seeds[1:]),
-    )
-
-
 def has_ended(folder: Path) -> bool:
     """Whether a run's folder says what the run found at its end."""
     try:
@@ -71,56 +39,77 @@ def has_ended(folder: Path) -> bool:
         return False
 
 
-@dataclass
-class FolderKeeper:
-    """Told what an observer of the run is told, which it tells on; keeps the run's folder.
+def followed(observer: Observer, store: Store, run: RunToReport) -> Following:
+    """What a run that begins here tells of its stages: it tells `observer`, the log, and the run's
+    folder, until the context is left.
 
-    A folder of a run of this name that has ended is left as it is. No trouble with the folder ends
-    the run.
+    A folder of a run of this name that has ended is left as it is.
+
+    Args:
+        run: as it was planned, before anything was done.
     """
+    folder = run.folder(store)
+    views: list[View] = [FiguresSaid(store)]
+    if not has_ended(folder):
+        sweep_pages(folder)
+        views += [FolderKeeper(store, run), AtWork(store, folder)]
+    return Following(observer, store, run.plan, views)
 
-    observer: Observer
-    store: Store
-    run: RunToReport
-    """The run as it was planned, before anything was done."""
-    _outcomes: list[Outcome] = field(default_factory=list)
-    _began: float = field(default_factory=time.monotonic)
-    _drawn: float | None = None
-    """When the page was drawn last."""
-    _took: float = 0.0
-    """How long that took."""
 
-    def __post_init__(self) -> None:
-        groups = self.run.plan.groups
-        self._stages = {(arm, stage.label): stage for arm, stages in groups for stage in stages}
+def followed_part(
+    observer: Observer, store: Store, plan: Plan, part: Part, folder: Path | None
+) -> Following:
+    """As `followed`, of a worker that makes a part of a plan; the run itself keeps its page.
+
+    Args:
+        folder: of the run; None where that is in another store.
+    """
+    views: list[View] = [FiguresSaid(store)]
+    if folder is not None:
+        views.append(AtWork(store, folder))
+    return Following(observer, store, plan, views, [(part.name, part.stages)])
+
+
+class FolderKeeper(View):
+    """Keeps the run's folder: links, and the page."""
+
+    def __init__(self, store: Store, run: RunToReport) -> None:
+        self.store, self.run = store, run
+        self.trouble = f"runs/{run.run_name} is not kept up to date any more"
+        self._keeps = True
+        self._outcomes: list[Outcome] = []
+        self._began = time.monotonic()
+        self._drawn: float | None = None
+        """When the page was drawn last."""
+        self._took = 0.0
+        """How long that took."""
+        self._shown = 0
+        """How many stages it shows."""
+        self._read(run.plan)
+
+    def _read(self, plan: Plan) -> None:
+        """The last stage of each generation or model, and where the run's folder has what."""
+        self._plan = plan
         self._last = {
-            (arm, stage.t): stage for arm, stages in groups for stage in stages if stage.t
+            (arm, stage.model, stage.t): stage
+            for arm, stages in plan.groups
+            for stage in stages
+            if stage.model or stage.t
         }
         self._links: dict[ArtifactRef, list[str]] = defaultdict(list)
-        for path, ref in self.run.plan.links:
+        for path, ref in plan.links:
             self._links[ref].append(path)
-        self._keeps = not has_ended(self.run.folder(self.store))
 
-    def started(self, arm: str, label: str) -> None:
-        self.observer.started(arm, label)
-
-    def advanced(self, label: str, done: int, total: int, unit: str, **figures: float) -> None:
-        self.observer.advanced(label, done, total, unit, **figures)
-
-    def finished(self, arm: str, label: str, cached: bool, seconds: float) -> None:
-        self.observer.finished(arm, label, cached, seconds)
-        stage = self._stages.get((arm, label))
-        if stage is None or not self._keeps:
+    def ended(self, outcome: Outcome, plan: Plan) -> None:
+        if not self._keeps:
             return
-        self._outcomes.append(Outcome(arm, stage, cached, seconds))
-        try:
-            self._link(stage)
-            if self._last.get((arm, stage.t)) is stage and self._is_time():
-                self._draw()
-        except Exception:  # whatever ails a view, the run goes on
-            logger.warning("runs/%s is not kept up to date any more", self.run.run_name)
-            logger.debug("why", exc_info=True)
-            self._keeps = False
+        if plan is not self._plan:
+            self._read(plan)
+        stage = outcome.stage
+        self._outcomes.append(outcome)
+        self._link(stage)
+        if self._last.get((outcome.arm, stage.model, stage.t)) is stage and self._is_time():
+            self._draw()
 
     def _link(self, stage: PlannedStage) -> None:
         if stage.ref not in self._links:
@@ -139,16 +128,15 @@ class FolderKeeper:
         return time.monotonic() - self._drawn >= self._took / SHARE_OF_TIME
 
     def _draw(self) -> None:
-        plan = self.run.plan
-        if not isinstance(plan, LoopPlan):  # other studies have their figures at the end
-            return
         if has_ended(self.run.folder(self.store)):  # the same run in another process
             self._keeps = False
             return
-        so_far = reached(plan, {outcome.stage.ref for outcome in self._outcomes})
-        if so_far is None:
+        made = {outcome.stage.ref for outcome in self._outcomes}
+        so_far: Plan | None = report_of(self._plan).so_far(self._plan, made)
+        if so_far is None or (shown := sum(1 for _ in so_far)) == self._shown:
             return
-        began, total = time.monotonic(), sum(len(stages) for _, stages in plan.groups)
+        began = time.monotonic()
+        total = sum(len(stages) for _, stages in self._plan.groups) + self._plan.undecided
         far = f"{len(self._outcomes)} of {total} stages"
         run = replace(
             self.run,
@@ -158,8 +146,8 @@ class FolderKeeper:
             unfinished=far,
         )
         summary = write_run(self.store, run)
-        for outcome in self._outcomes:  # of arms and generations beyond the page as well
+        for outcome in self._outcomes:  # of models and generations beyond the page as well
             self._link(outcome.stage)
-        self._drawn = time.monotonic()
+        self._drawn, self._shown = time.monotonic(), shown
         self._took = self._drawn - began
         logger.info("so far (%s): %s", far, summary.report)

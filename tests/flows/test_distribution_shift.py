@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 
 import pyarrow.parquet as pq
@@ -261,3 +262,27 @@ def test_data_without_classes_are_refused(checked):
             "distribution-shift/digits",
             ["targets=0.5", f"overrides={json.dumps(overrides)}"],
         )
+
+
+def test_the_page_shows_what_was_tried_then_the_methods_as_they_are_measured(
+    done, checked, on_its_way
+):
+    run = on_its_way(done[0].root, checked(run_name="shifted-on-its-way"))
+    page = run.through("try sims odd=0.6 omega=1 e=3 seed=0: shares")
+    shown = [(row["phase"], row["exponent"]) for row in run.rows]
+    assert shown == [("selection", 1), ("selection", 3)]
+    assert "What was tried" in page
+    assert "Share reached against distance" not in page
+    assert not (run.folder / "report" / "figure.png").exists()
+    page = run.through("re-weighted real odd=0.6 seed=0: evaluate against all real")
+    finals = [(row["model"], row["seed"]) for row in run.rows if row["phase"] == "final"]
+    assert finals == [("base", 0), ("re-weighted real", 0)]
+    assert "Share reached against distance" in page
+    chosen = next(each for each in run.whole.chosen if each.method == "sims")
+    page = run.through(f"{chosen.name}: evaluate against all real")
+    finals = [(row["model"], row["seed"]) for row in run.rows if row["phase"] == "final"]
+    assert finals == [*((m, s) for s in (0, 1) for m in ("base", "re-weighted real")), ("sims", 0)]
+    assert page.count(">yes</td>") == 1, "of the first seed it is known which was chosen"
+    ended = run.finish()
+    shutil.rmtree(run.folder)
+    assert run.finish() == ended

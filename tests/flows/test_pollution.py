@@ -4,6 +4,7 @@ without."""
 from __future__ import annotations
 
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,7 @@ STUDY = {
     "seeds": "0,1",
     "run_name": "polluted",
 }
+METHODS = ("standard", "sims omega=1", "neon w=0.5", "fine-tuned on S")
 MODELS = 3 * 2
 """Second-generation bases: 0, 16 and 48 polluting images, two seeds."""
 
@@ -143,3 +145,25 @@ def test_the_pages_have_samples_of_each_model_and_figures_with_their_costs(done)
 def test_mistakes_are_named_before_any_work(checked, changes, message):
     with pytest.raises(BadInput, match=message):
         checked(**changes)
+
+
+def test_the_page_is_there_after_each_model_and_the_last_is_as_if_it_were_the_only_one(
+    done, checked, on_its_way
+):
+    run = on_its_way(done[0], checked(run_name="polluted-on-its-way"))
+    assert not run.folder.exists()
+    page = run.through("sims omega=1 |D_p|=16 seed=0: evaluate")
+    assert {(row["model"], row["pollution"], row["seed"]) for row in run.rows} == {
+        ("first generation", 0, 0),
+        ("first generation", 0, 1),
+        *((m, n, 0) for m in METHODS for n in (0, 16)),
+    }
+    assert "The run goes on" in page
+    assert "48</td>" not in page, "no point of it"
+    run.through("standard ideal seed=1: evaluate")
+    curves = json.loads((run.folder / "run.json").read_text())["curves"]
+    seeds = [[point["figures"]["fid"]["n"] for point in curve["points"]] for curve in curves]
+    assert seeds == [[2], [2, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]]
+    ended = run.finish()
+    shutil.rmtree(run.folder)
+    assert run.finish() == ended

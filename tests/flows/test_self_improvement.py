@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 
 from infra.cli.runs import check_run, dry_run_of, execute_directly
 
@@ -107,3 +113,42 @@ def test_tasks_have_speaking_names_and_edges_across_the_phases(done, wait_for):
     assert ("sims omega=1 B=0.25k: generate", "snapshot B=0.25k") in inputs
     assert (f"{finalist}: generate", "train base") in inputs
     assert (f"{finalist}: evaluate", "real features") in inputs
+
+
+def test_the_page_shows_the_selection_then_the_finals_as_far_as_they_are(done, checked, on_its_way):
+    run = on_its_way(done[0], checked(run_name="study-on-its-way"))
+    page = run.through("sims omega=1 B=0.25k: evaluate")
+    shown = [(row["phase"], row["model"]) for row in run.rows]
+    first = ["base", "fine-tuned B=0.25k", "sims omega=1 B=0.25k"]
+    assert shown == [("selection", name) for name in first]
+    assert "Selection: strength and budget" in page
+    assert "At full n" not in page
+    final = run.whole.finals[1]
+    run.through(f"{final.name}: features")  # the selection's
+    page = run.through(f"{final.name}: evaluate")
+    assert "At full n" not in page
+    run.through("base: preview")
+    page = run.through(f"{final.name}: evaluate")
+    assert "At full n" in page
+    finals = [row["model"] for row in run.rows if row["phase"] == "final"]
+    assert finals == ["base", final.name]
+    assert (run.folder / "final" / "base" / "preview" / "grid.png").is_file()
+    ended = run.finish()
+    shutil.rmtree(run.folder)
+    assert run.finish() == ended
+
+
+def test_the_log_has_the_figures_of_each_measurement(done, wait_for):
+    store, _, (run,) = done
+    of_it = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+    rows = pq.read_table(store / "runs" / "study" / "metrics.parquet").to_pylist()
+    expected = {f"{row['phase']}, {row['model']}: fid {row['fid']:.4g}" for row in rows}
+    assert len(expected) == 7 + 3
+    with get_client(sync_client=True) as client:
+
+        def said():
+            logs = client.read_logs(of_it, limit=200)
+            found = {log.message.split(", kid")[0] for log in logs}
+            return expected <= found
+
+        assert wait_for(said, 30, interval=0.5)

@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from sims_core.reports.moment import Moment
 from tasks import live
-from tasks.live import Moment, artifact_key, live_progress
+from tasks.live import artifact_key, live_progress
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from sims_core.reports.bands import differences
 from sims_core.reports.base import RunDetails, report_of
 from sims_core.reports.curves import curves
 from sims_core.reports.estimates import estimate
+from sims_core.reports.loop import LOOP
 from sims_core.reports.over_seeds import as_row, verdict
 from sims_core.reports.page import metric_rows, render_report
 from sims_core.reports.summary import (
@@ -27,7 +28,6 @@ from sims_core.reports.summary import (
     count_stages,
     result_lines,
 )
-from sims_core.reports.unfinished import reached
 from sims_core.store.store import Store
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.loop import Arm, LoopKind, plan_loop
@@ -175,7 +175,7 @@ def test_of_a_run_that_goes_on_a_point_is_over_the_seeds_that_are_so_far(done, t
     made = {stage.ref for stage in plan.setup}
     for planned, end in zip(plan.arms, ends, strict=True):
         made |= {stage.ref for stage in planned.stages if stage.t <= end}
-    so_far = reached(plan, made)
+    so_far = LOOP.so_far(plan, made)
     assert so_far is not None
     found = report_of(so_far).findings(store, so_far)
     summary = whole.model_copy(update={"scan": (), "unfinished": "some", **found})

@@ -8,9 +8,11 @@ import shutil
 import pytest
 
 from sims_core.reports import unfinished
+from sims_core.reports.following import Following
+from sims_core.reports.loop import LOOP
 from sims_core.reports.past_runs import PastRun
 from sims_core.reports.run_folder import RunToReport, problems_of_run, write_run
-from sims_core.reports.unfinished import FolderKeeper, has_ended, reached
+from sims_core.reports.unfinished import FolderKeeper, followed, has_ended
 from sims_core.store.store import Store
 from sims_core.studies.running import Outcome, Silent
 
@@ -30,23 +32,23 @@ def shape(plan):
 def test_a_loop_is_shown_as_far_as_each_of_its_arms_is(tiny_plan):
     plan = tiny_plan(generations="3")
     standard, sims = (arm.name for arm in plan.arms)
-    assert reached(plan, made_through(plan, 0, 0)) is None
-    assert shape(reached(plan, made_through(plan, 2, 0))) == {standard: 2}
-    assert shape(reached(plan, made_through(plan, 3, 1))) == {standard: 3, sims: 1}
-    assert reached(plan, made_through(plan, 3, 1)).generations == 3
-    assert shape(reached(plan, made_through(plan, 3, 3))) == {standard: 3, sims: 3}
+    assert LOOP.so_far(plan, made_through(plan, 0, 0)) is None
+    assert shape(LOOP.so_far(plan, made_through(plan, 2, 0))) == {standard: 2}
+    assert shape(LOOP.so_far(plan, made_through(plan, 3, 1))) == {standard: 3, sims: 1}
+    assert LOOP.so_far(plan, made_through(plan, 3, 1)).generations == 3
+    assert shape(LOOP.so_far(plan, made_through(plan, 3, 3))) == {standard: 3, sims: 3}
     almost = made_through(plan, 3, 2) - {plan.arms[1].stages[-10].ref}
     assert plan.arms[1].stages[-10].t == 2
-    assert shape(reached(plan, almost)) == {standard: 3, sims: 1}
+    assert shape(LOOP.so_far(plan, almost)) == {standard: 3, sims: 1}
 
 
 def test_a_further_seed_is_shown_once_all_of_its_arms_have_begun(tiny_plan):
     plan = tiny_plan(seeds="0,1")
     names = [arm.name for arm in plan.arms]
-    first = reached(plan, made_through(plan, 2, 2, 1, 0))
+    first = LOOP.so_far(plan, made_through(plan, 2, 2, 1, 0))
     assert shape(first) == {name.removesuffix(" seed=0"): 2 for name in names[:2]}
     assert first.seeds == (0,)
-    both = reached(plan, made_through(plan, 2, 2, 2, 1))
+    both = LOOP.so_far(plan, made_through(plan, 2, 2, 2, 1))
     assert shape(both) == dict(zip(names, (2, 2, 2, 1), strict=True))
     assert both.seeds == (0, 1)
 
@@ -60,7 +62,7 @@ def kept(tiny_run, tmp_path, monkeypatch):
     store, plan = Store.open(tmp_path / "store"), tiny_run.plan
     parameters = {"preset": "digits", "seeds": [0]}
     run = RunToReport("sims-loop", "on-its-way", "Digits", parameters, plan, ())
-    keeper = FolderKeeper(Silent(), store, run)
+    keeper = Following(Silent(), store, plan, [FolderKeeper(store, run)])
     told = [(arm, stage) for arm, stages in plan.groups for stage in stages]
 
     def tell(until):
@@ -108,7 +110,7 @@ def test_the_end_of_the_run_replaces_it_and_a_later_run_leaves_that(kept):
     assert has_ended(folder)
     assert PastRun(folder).state == "finished"
     page = (folder / "report" / "index.html").read_bytes()
-    again = FolderKeeper(Silent(), store, run)
+    again = followed(Silent(), store, run)
     for arm, stages in run.plan.groups:
         for stage in stages:
             again.finished(arm, stage.label, cached=False, seconds=1.0)
