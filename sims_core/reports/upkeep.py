@@ -26,7 +26,17 @@ from sims_core.store.leases import gate, is_held, leased, sweep_locks
 from sims_core.store.store import TEMPORARY, Store
 
 DAY_S = 86_400.0
-WRITTEN_IN = (".", "records", "results", "datasets", "models", "runs/*", "locks", "cache/decoded/*")
+WRITTEN_IN = (
+    ".",
+    "records",
+    "results",
+    "datasets",
+    "models",
+    "runs/*",
+    "runs/*/now",
+    "locks",
+    "cache/decoded/*",
+)
 """Folders in which single files are given their names, or tried for whether they can be written."""
 NAMES = "(names)"
 """Who needs what was imported under a name, beside the runs; no run can be called that."""
