@@ -37,8 +37,9 @@ Loss = Sequence[tuple[int, float]]
 
 
 def sweep_pages(folder: Path) -> None:
-    """Removes what a run that was killed left in the folder of its name."""
-    remove(folder / NOW)
+    """Removes what a run that was killed left in the folder of its name, as far as that can be."""
+    with suppress(OSError):
+        remove(folder / NOW)
 
 
 class AtWork(View):

@@ -102,6 +102,7 @@ def test_a_run_that_goes_on_removes_what_a_killed_one_has_left(store, run, pages
 
 def test_a_folder_that_cannot_be_written_ends_no_run(store, run, told, caplog):
     run.folder(store).write_text("in the way")
+    followed(Silent(), store, run)  # nor does sweeping it
     told.started("", "train classifier")
     told.advanced("train classifier", 32, 64, "img")
     told.finished("", "train classifier", False, 1.0)
