@@ -158,3 +158,36 @@ def test_labels_must_be_of_the_arrays(tmp_path, moments):
         archive.writestr("further.npy", buffer.getvalue())
     with pytest.raises(BadInput, match=r"dataset\.json"):
         open_raw_latents(file)
+
+
+@pytest.mark.parametrize("wrapper", ["./", "img512-sd/", "./img512-sd/"])
+def test_labels_are_found_in_archives_of_a_whole_folder(store, tmp_path, moments, wrapper):
+    """As `bsdtar -acf set.zip .` and `zip -r set.zip img512-sd` write them: with other names."""
+    labels = [i % 3 for i in range(COUNT)]
+    plain = packed(tmp_path / "plain.zip", moments, labels)
+    whole = tmp_path / "whole.zip"
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(whole, "w") as archive:
+        for name in source.namelist():
+            archive.writestr(wrapper + name, source.read(name))
+    found = open_raw_latents(whole)
+    assert found.labels == tuple(labels)
+    assert not found.left_out
+    files = DataFiles(imported=whole)
+    ref = run_stage(store, import_request(found.config), Execution(files=files))
+    arrays, stored_labels = stored(store, ref)
+    assert np.array_equal(arrays, moments)
+    assert stored_labels.tolist() == labels
+    assert open_raw_latents(plain).config.labels is None, "named as it ever was"
+
+
+def test_labels_beside_some_of_the_arrays_are_named(tmp_path, moments):
+    strange = {"00001/dataset.json": '{"labels": [["img-mean-std-00000004.npy", 1]]}'}
+    path = packed(tmp_path / "a.zip", moments[:5], None)
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        for name in source.namelist():
+            if name.endswith(".npy"):
+                archive.writestr(name, source.read(name))
+        for name, content in strange.items():
+            archive.writestr(name, content)
+    with pytest.raises(BadInput, match=r"00001/dataset\.json may hold classes.*: move it to where"):
+        open_raw_latents(tmp_path / "b.zip")
