@@ -47,8 +47,8 @@ class RawLatents:
     """Twice the channels, height and width."""
     left_out: Tally = field(default_factory=Tally)
     moved: str | None = None
-    """Digest of the labels where they lie in a folder: they were not found there once, and sets
-    that were stored without them have the digest without it."""
+    """Digest of the labels where their file lies in a folder or is called ./...: earlier versions
+    did not find it and stored such a set without labels, under the name without this."""
 
     @property
     def config(self) -> ImportConfig:
@@ -73,18 +73,20 @@ def open_raw_latents(path: Path) -> RawLatents:
     """
     left_out = Tally()
     with only_our_errors(path), zipfile.ZipFile(path) as archive:
-        members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-        if len(members) < sum(not info.is_dir() for info in archive.infolist()):
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        members = {plain_name(info.filename): info for info in infos}
+        if len(members) < len(infos):
             raise BadInput(f"{shown(path)}: holds two members of one name")
-        names = tuple(sorted(name for name in members if name.endswith(SUFFIX)))
-        if not names:
+        own = sorted(
+            (name for name in members if name.endswith(SUFFIX)),
+            key=lambda name: members[name].filename,
+        )
+        if not own:
             raise BadInput(f"{shown(path)}: has no raw latents ({SUFFIX})")
-        first = _moments(archive, members[names[0]], path)
-        by_plain_name = {plain_name(name): info for name, info in members.items()}
-        own = [plain_name(name) for name in names]
-        others = sorted(by_plain_name.keys() - {*own})
+        first = _moments(archive, members[own[0]], path)
+        others = sorted(members.keys() - {*own})
         file = find_labels(
-            *(path, own, others, lambda name: _bytes(archive, by_plain_name.get(name), path)),
+            *(path, own, others, lambda name: _bytes(archive, members.get(name), path)),
             *(None, True, []),
             mend="move it to where the arrays' folders are, or away",
         )
@@ -95,8 +97,9 @@ def open_raw_latents(path: Path) -> RawLatents:
         if file is not None and not file.empty:
             found = inner_labels(file, own).labels
             labels = tuple(found[name] for name in own)
-            if file.name not in members or file.folder:
+            if file.folder or members[file.name].filename != file.name:
                 moved = label_digest(file.content, file.column)
+        names = tuple(members[name].filename for name in own)
     channels, height, width = first.shape
     return RawLatents(path, names, labels, (channels, height, width), left_out, moved)
 

@@ -180,14 +180,24 @@ def test_labels_are_found_in_archives_of_a_whole_folder(store, tmp_path, moments
     assert open_raw_latents(plain).config.labels is None, "named as it ever was"
 
 
+def test_one_array_under_two_names_but_for_the_dot_is_refused(tmp_path, moments):
+    path = packed(tmp_path / "a.zip", moments[:2], None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("./" + archive.namelist()[0], archive.read(archive.namelist()[0]))
+    with pytest.raises(BadInput, match="holds two members of one name"):
+        open_raw_latents(path)
+
+
 def test_labels_beside_some_of_the_arrays_are_named(tmp_path, moments):
-    strange = {"00001/dataset.json": '{"labels": [["img-mean-std-00000004.npy", 1]]}'}
-    path = packed(tmp_path / "a.zip", moments[:5], None)
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+    path = tmp_path / "b.zip"
+    with (
+        zipfile.ZipFile(packed(tmp_path / "a.zip", moments[:5])) as source,
+        zipfile.ZipFile(path, "w") as archive,
+    ):
         for name in source.namelist():
             if name.endswith(".npy"):
                 archive.writestr(name, source.read(name))
-        for name, content in strange.items():
-            archive.writestr(name, content)
+        labels = [["img-mean-std-00000004.npy", 1]]
+        archive.writestr("00001/dataset.json", json.dumps({"labels": labels}))
     with pytest.raises(BadInput, match=r"00001/dataset\.json may hold classes.*: move it to where"):
-        open_raw_latents(tmp_path / "b.zip")
+        open_raw_latents(path)
