@@ -33,6 +33,8 @@ CHECKPOINTS = (
     "ncsnpp-edm-uncond",
     "ncsnpp-ve-uncond",
 )
+pytestmark = pytest.mark.slow
+
 BATCH = 2
 STEP = 1e-5
 """Of a central difference in float64: its error is of the order of STEP squared."""
