@@ -33,7 +33,7 @@ run: install
 	$(BIN)/sims run sims-loop/digits-quick --store $(STORE)
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not containers"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow and not containers" --durations=30
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow --durations=15

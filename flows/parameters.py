@@ -133,6 +133,11 @@ def check_parameters(
     names = [name for name in model.model_fields if name != "preset"]
     if unknown := [name for name in given if name not in names]:
         now = f": it is {REPLACED[unknown[0]]}" if unknown[0] in REPLACED else ""
+        if unknown[0] in Experiment.model_fields:
+            now = (
+                f": it is a setting of the experiment, set in parts, {unknown[0]}.NAME=VALUE, or "
+                f'whole, overrides={{"{unknown[0]}": {{...}}}}'
+            )
         raise BadInput(
             f"no parameter {unknown[0]!r} of flow {preset.flow}{now}; parameters: "
             + ", ".join(names)

@@ -22,6 +22,14 @@ _MAGIC = (
 )
 
 
+def plain_name(name: str) -> str:
+    """A member's name without the ./ that archives of a whole folder begin all names with, such as
+    `bsdtar -acf set.zip .` and `tar -cf set.tar .` write."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or a folder above it is hidden, or made by macOS for itself."""
     if not name.startswith((".", "__MACOSX")) and "/." not in name and "/__MACOSX" not in name:

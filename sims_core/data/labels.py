@@ -21,6 +21,7 @@ from sims_core.common.shown import shown
 from sims_core.data.class_folders import in_class_order
 from sims_core.data.classes import class_of
 from sims_core.data.columns import LABEL_COLUMNS, may_be_classes, refuse_without_choice
+from sims_core.data.file_kinds import plain_name
 from sims_core.data.raw import LabelFile
 
 DATASET_FILE = "dataset.json"
@@ -31,6 +32,8 @@ NAME_COLUMNS = ("file_name", "filename", "name", "path", "file", "image")
 HEADINGS = (*LABEL_COLUMNS, "class", "cls")
 
 MAX_WORD = 200
+
+MEND = "pass `labels` FILE or `labels` none, or move it away"
 
 Table = list[dict[str, Any]]
 
@@ -58,6 +61,7 @@ def find_labels(
     wanted: bool,
     notes: list[str],
     outside: Mapping[str, Callable[[], bytes | None]] | None = None,
+    mend: str = MEND,
 ) -> LabelFile | None:
     """The file with the labels of pictures: at the top, else in a folder that is round them all.
 
@@ -69,6 +73,7 @@ def find_labels(
         column, wanted: as `find_label_file` takes them.
         notes: what people are told of what was found is added here.
         outside: files of labels of a source that lie above its split, by name.
+        mend: what an error advises.
 
     Raises:
         BadInput: as `find_label_file`; or labels lie where they would be ignored.
@@ -87,9 +92,9 @@ def find_labels(
             why = "not all pictures lie beside or below it"
             if base not in LABEL_FILES:
                 why = f"its name is not {base.lower()}"
-            refuse_unused(where, name, partial(read, name), why)
+            refuse_unused(where, name, partial(read, name), why, mend)
     for name, content in (outside or {}).items():
-        refuse_unused(where, name, content, "it lies outside the split")
+        refuse_unused(where, name, content, "it lies outside the split", mend)
     return None
 
 
@@ -111,7 +116,7 @@ def refuse_unused(
     name: str,
     read: Callable[[], bytes | None],
     why: str,
-    mend: str = "pass `labels` FILE or `labels` none, or move it away",
+    mend: str = MEND,
 ) -> None:
     """Raises BadInput if a file that is not used has labels, or what may be some."""
     base = PurePosixPath(name).name.lower()
@@ -323,6 +328,8 @@ def _checked(pairs: Iterable[tuple[Any, Any]], where: str, names: Sequence[str])
         if label is None:
             told = shown(repr(text), 100)
             raise BadInput(f"{where}: the class of {name} must be an integer from 0, got {told}")
+        if isinstance(name, str) and name not in known:
+            name = plain_name(name)  # as `find .` lists files
         if not isinstance(name, str) or name not in known:
             raise BadInput(f"{where}: {name!r} is no image of the source, such as {names[0]!r}")
         if labels.setdefault(name, label) != label:

@@ -230,7 +230,9 @@ def _reason(error: Exception) -> str:
 
 def _to_mode(image: Image.Image, channels: int | None) -> Image.Image:
     """Grey or RGB of eight bits."""
-    if channels is not None and image.mode in ("L", "RGB", "CMYK", "YCbCr", "LAB", "HSV"):
+    if channels is not None and image.mode == "LAB":
+        image = image.convert("RGB")  # the only form that Pillow turns it to
+    if channels is not None and image.mode in ("L", "RGB", "CMYK", "YCbCr", "HSV"):
         image = image.convert("L" if channels == 1 else "RGB")
     if image.mode not in ("L", "RGB"):
         raise BrokenImage(f"has the form {image.mode}, not grey or RGB of 8 bits")

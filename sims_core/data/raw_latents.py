@@ -23,8 +23,9 @@ from sims_core.common.errors import BadInput
 from sims_core.common.hostile import only_our_errors, reason
 from sims_core.common.shown import shown
 from sims_core.data.config import RAW_LATENTS, ImportConfig
+from sims_core.data.file_kinds import plain_name
 from sims_core.data.image_set import IMAGES_PER_SHARD
-from sims_core.data.labels import DATASET_FILE, find_label_file, inner_labels
+from sims_core.data.labels import find_labels, inner_labels, label_digest
 from sims_core.data.pictures import BrokenImage
 from sims_core.data.raw import Tally
 from sims_core.data.sharded import Content, Maker, make_shards, take_shards
@@ -45,12 +46,15 @@ class RawLatents:
     shape: tuple[int, int, int]
     """Twice the channels, height and width."""
     left_out: Tally = field(default_factory=Tally)
+    moved: str | None = None
+    """Digest of the labels where their file lies in a folder or is called ./...: earlier versions
+    did not find it and stored such a set without labels, under the name without this."""
 
     @property
     def config(self) -> ImportConfig:
-        """What the set is named by: its bytes."""
+        """What the set is named by: its bytes, which the labels are among."""
         content = digest_of({"files": [file_sha256(self.path)]})
-        return ImportConfig(content=content, layout=RAW_LATENTS)
+        return ImportConfig(content=content, layout=RAW_LATENTS, labels=self.moved)
 
 
 def is_raw_latents(path: Path) -> bool:
@@ -69,24 +73,35 @@ def open_raw_latents(path: Path) -> RawLatents:
     """
     left_out = Tally()
     with only_our_errors(path), zipfile.ZipFile(path) as archive:
-        members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-        if len(members) < sum(not info.is_dir() for info in archive.infolist()):
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+        members = {plain_name(info.filename): info for info in infos}
+        if len(members) < len(infos):
             raise BadInput(f"{shown(path)}: holds two members of one name")
-        names = tuple(sorted(name for name in members if name.endswith(SUFFIX)))
-        if not names:
-            raise BadInput(f"{shown(path)}: has no raw latents ({SUFFIX})")
-        for name in members.keys() - {*names, DATASET_FILE}:
-            left_out.add("no raw latents", name)
-        first = _moments(archive, members[names[0]], path)
-        file = find_label_file(
-            lambda name: _bytes(archive, members.get(name), path), None, True, []
+        own = sorted(
+            (name for name in members if name.endswith(SUFFIX)),
+            key=lambda name: members[name].filename,
         )
-        labels = None
+        if not own:
+            raise BadInput(f"{shown(path)}: has no raw latents ({SUFFIX})")
+        first = _moments(archive, members[own[0]], path)
+        others = sorted(members.keys() - {*own})
+        file = find_labels(
+            *(path, own, others, lambda name: _bytes(archive, members.get(name), path)),
+            *(None, True, []),
+            mend="move it to where the arrays' folders are, or away",
+        )
+        for name in others:
+            if file is None or name != file.name:
+                left_out.add("no raw latents", name)
+        labels = moved = None
         if file is not None and not file.empty:
-            found = inner_labels(file, names).labels
-            labels = tuple(found[name] for name in names)
+            found = inner_labels(file, own).labels
+            labels = tuple(found[name] for name in own)
+            if file.folder or members[file.name].filename != file.name:
+                moved = label_digest(file.content, file.column)
+        names = tuple(members[name].filename for name in own)
     channels, height, width = first.shape
-    return RawLatents(path, names, labels, (channels, height, width), left_out)
+    return RawLatents(path, names, labels, (channels, height, width), left_out, moved)
 
 
 def _bytes(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None, path: Path) -> bytes | None:

@@ -322,7 +322,7 @@ def open_tars(paths: Sequence[Path], wanted: bool, column: str | None) -> Source
     notes = shard_gaps(paths)
     keys = {split_name(name, True)[0] for _, name in contents.pictures}
     keys |= {split_name(name, False)[0] for _, name in contents.pictures}
-    parts = [name for _, name in contents.others if name not in LABEL_FILES]
+    parts = [name for _, name in contents.others if _relative(name) not in LABEL_FILES]
     alone = not any(
         split_name(name, last)[0] in keys or split_name(name, True)[1].lower() == "cls"
         for name in parts

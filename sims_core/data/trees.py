@@ -15,7 +15,7 @@ from sims_core.common.errors import BadInput
 from sims_core.common.hostile import MAX_MEMBER, only_our_errors, read_bounded, reason
 from sims_core.common.shown import shown
 from sims_core.data.class_folders import ClassFolders, class_folders
-from sims_core.data.file_kinds import TAR_SUFFIXES, is_hidden, is_picture_name, kind_of
+from sims_core.data.file_kinds import TAR_SUFFIXES, is_hidden, is_picture_name, kind_of, plain_name
 from sims_core.data.labels import find_labels, is_label_file
 from sims_core.data.pictures import BrokenImage
 from sims_core.data.raw import SUFFIXES, RawImage, Source, Tally
@@ -235,7 +235,8 @@ def _label_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 
 def _members(archive: zipfile.ZipFile, left_out: Tally) -> dict[str, zipfile.ZipInfo]:
-    """Files by their names; backslashes of Windows stand between folders where no slash does."""
+    """Files by their names without ./ at the start; backslashes of Windows stand between folders
+    where no slash does."""
     infos = archive.infolist()
     windows = not any("/" in info.filename for info in infos)
     found: dict[str, zipfile.ZipInfo] = {}
@@ -244,6 +245,7 @@ def _members(archive: zipfile.ZipFile, left_out: Tally) -> dict[str, zipfile.Zip
         name = info.filename.replace("\\", "/") if windows else info.filename
         if name.endswith("/"):
             continue
+        name = plain_name(name)
         if is_hidden(name):
             left_out.add("hidden", name)
         elif stat.S_ISLNK(info.external_attr >> 16):

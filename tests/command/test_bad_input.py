@@ -13,6 +13,11 @@ CASES = {
     "unknown preset": (("run", "sims-loop/nope"), {}, ", sims-loop/digits, "),
     "unknown parameter": ((*RUN, "-p", "epochs=3"), {}, "parameters: generations, methods,"),
     "the preset as a parameter": ((*RUN, "-p", "preset=other"), {}, "no parameter 'preset'"),
+    "a setting of the experiment as a parameter": (
+        (*RUN, "-p", "data=mine"),
+        {},
+        'set in parts, data.NAME=VALUE, or whole, overrides={"data": {...}}; parameters: ',
+    ),
     "mistyped override": ((*RUN, "-p", "training.kimgs=3"), {}, "names in training: kimg,"),
     "override below a value": ((*RUN, "-p", "training.kimg.x=3"), {}, "it is a value"),
     "override out of range": ((*RUN, "-p", "training.kimg=-3"), {}, "training.kimg"),

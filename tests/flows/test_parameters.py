@@ -93,7 +93,8 @@ def test_every_preset_is_valid_for_its_flow(name, tmp_path):
         imported = as_imported(preset)
         if imported.encoding is not None:
             DATASETS.give(store, data.name, imported.model_copy(update={"encoding": None}))
-            with pytest.raises(BadInput, match="or encode the images by `sims data encode`"):
+            fixed = "so" if preset.experiment.base.imported else "or"
+            with pytest.raises(BadInput, match=f"{fixed} encode the images by `sims data encode`"):
                 make_plan(preset.flow, parameters, store)
         DATASETS.give(store, data.name, imported)
     plan = make_plan(preset.flow, parameters, store)

@@ -15,7 +15,7 @@ def check_images(experiment: Experiment, data: ImageData) -> None:
     net = experiment.model.net
     if not isinstance(net, ImageNet):
         raise ValueError(f"a {net.kind} network cannot model {data.source} data")
-    _check_shape(net, data)
+    _check_shape(experiment, net, data)
     _check_classes(experiment, net, data)
     _check_class_guidance(experiment, net)
     _check_noise_levels(experiment)
@@ -26,23 +26,26 @@ def check_images(experiment: Experiment, data: ImageData) -> None:
     _check_enough_real_images(experiment, data)
 
 
-def _check_shape(net: ImageNet, data: ImageData) -> None:
+def _check_shape(experiment: Experiment, net: ImageNet, data: ImageData) -> None:
     """Images that are not imported yet have nothing to compare."""
     if (found := data.modelled) is None:
         return
     wanted = (net.channels, net.image_size, net.image_size)
     if (found.channels, found.height, found.width) == wanted:
         return
-    what, remedy = "images", ", or import the images with `size` and `channels`"
+    what, remedy = "images", "import the images with `size` and `channels`"
     if data.encoding is not None:
         what, remedy = "latents", ""
     elif net.channels not in (1, 3):
-        remedy = ", or encode the images by `sims data encode`"
+        remedy = "encode the images by `sims data encode`"
+    if (name := experiment.base.imported) is not None:
+        remedy = f"{name} keeps the network that it was trained with, so {remedy or 'take others'}"
+    else:
+        remedy = "set model.net.image_size and model.net.channels" + (remedy and f", or {remedy}")
     raise ValueError(
         f"model.net is for {what} of {net.channels} x {net.image_size} x {net.image_size} "
         f"(channels x height x width), those of {data.title} have "
-        f"{found.channels} x {found.height} x {found.width}: set model.net.image_size and "
-        f"model.net.channels{remedy}"
+        f"{found.channels} x {found.height} x {found.width}: {remedy}"
     )
 
 

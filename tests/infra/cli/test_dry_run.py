@@ -88,6 +88,28 @@ def test_a_preset_whose_data_are_not_there_is_planned(preset, missing, empty_sto
     assert not empty_store.exists()
 
 
+@pytest.mark.parametrize(
+    ("preset", "stored_bytes", "training_gb", "file_gb"),
+    [
+        ("self-improvement/edm-cifar10", 4, "1.1", "0.22"),
+        ("self-improvement/edm2-imagenet512", 2, "5.6", "0.6"),
+    ],
+)
+def test_sizes_are_said_in_gigabytes(preset, stored_bytes, training_gb, file_gb):
+    """A file has its network's parameters in float32 (EDM) or float16 (EDM2); training holds five
+    float32 of each: weights, gradients, two moments, average."""
+    planned = dry_run_of(check_run(preset, [], to_plan=True))
+    lines = list(planned.lines())
+    (line,) = (line for line in lines if line.startswith("network "))
+    parameters = int(re.search(r": ([\d,]+) parameters", line)[1].replace(",", ""))
+    assert f"training it holds {training_gb} GB beside" in line
+    assert float(training_gb) == round(20 * parameters / 1e9, 1)
+    (model,) = (line for line in lines if line.startswith("missing: model "))
+    assert f" ({file_gb} GB): `curl -O https://" in model
+    digits = len(file_gb.partition(".")[2])
+    assert float(file_gb) == round(stored_bytes * parameters / 1e9, digits)
+
+
 def test_what_is_missing_ends_in_no_run_and_an_unknown_size_in_no_plan(sims):
     done = sims("run", "sims-loop/ffhq64", "--direct")
     assert done.returncode == 2

@@ -252,6 +252,15 @@ def test_classes_that_cannot_be_changed_get_advice_that_can_be_followed(
         check_run("sims-loop/own-images", [*MEASURED, *LOOP, "base.imported=theirs"])
 
 
+def test_images_of_another_size_get_advice_that_can_be_followed(sims_here, edm_folder, tmp_path):
+    bring(sims_here, edm_folder, tmp_path, "ddpmpp-edm-cond")
+    others = ("--name", "own", "--size", 8, "--channels", 3)
+    assert sims_here("data", "import", tmp_path / "pictures", *others).exit_code == 0
+    advice = "theirs keeps the network that it was trained with, so import the images with `size`"
+    with pytest.raises(BadInput, match=f"those of own have 3 x 8 x 8: {advice} and `channels`"):
+        check_run("sims-loop/own-images", [*MEASURED, *LOOP, "base.imported=theirs"])
+
+
 def test_a_hostile_file_is_one_line(sims_here, edm_folder, tmp_path):
     done = sims_here("model", "import", edm_folder / "hostile-system.pkl", "--name", "x")
     assert done.exit_code == 2

@@ -27,8 +27,8 @@ def table(**labels):
 def test_dataset_json_in_a_folder_round_all_pictures(
     kind, wrapper, places, put, png, import_all, tmp_path
 ):
-    if wrapper == "./ds" and kind != "tar":
-        return  # only tar writes names so
+    if wrapper == "./ds" and kind == "folder":
+        return  # only archives have names so
     pairs = [[name, 7 - n] for n, name in enumerate(places)]
     files = {f"{wrapper}/{name}": png(n) for n, name in enumerate(places)}
     files[f"{wrapper}/dataset.json"] = dataset(pairs)
@@ -38,6 +38,47 @@ def test_dataset_json_in_a_folder_round_all_pictures(
     inner = wrapper.removeprefix("./")
     assert f"classes: {inner}/dataset.json; the sub-folders are none" in got.notes
     assert (got.details["classes"], got.left_out) == ([], {})
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("dotted", ["./", "././", ".//"])
+def test_an_archive_of_a_whole_folder_has_the_labels_of_the_folder(
+    kind, dotted, put, png, import_all, tmp_path
+):
+    """All its names begin with ./ where `bsdtar -acf set.zip .` or `tar -cf set.tar .` wrote it."""
+    pairs = [[name, 7 - n] for n, name in enumerate(PLACES)]
+    files = {name: png(n) for n, name in enumerate(PLACES)} | {"dataset.json": dataset(pairs)}
+    source = put(kind, tmp_path / "s", {dotted + name: each for name, each in files.items()})
+    got, plain = import_all(source), import_all(put(kind, tmp_path / "t", files))
+    assert got.labels == plain.labels == [7, 6, 5]
+    assert got.images[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert "classes: dataset.json; the sub-folders are none" in got.notes
+    assert got.left_out == {}
+    assert import_all(source, "none").labels is None
+    (tmp_path / "l.csv").write_text("".join(f"{name},{n}\n" for n, name in enumerate(PLACES)))
+    assert import_all(source, tmp_path / "l.csv").labels == [0, 1, 2]
+    own = {dotted + "dataset.json": dataset([["./" + name, n] for name, n in pairs])}
+    others = {dotted + name: png(n) for n, name in enumerate(PLACES)}
+    assert import_all(put(kind, tmp_path / "u", others | own)).labels == [7, 6, 5]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_class_folders_and_tables_of_an_archive_of_a_whole_folder(
+    kind, put, png, import_all, tmp_path
+):
+    classes = {"./b/x.png": png(1), "./a/y.png": png(0)}
+    got = import_all(put(kind, tmp_path / "s", classes))
+    found = dict(zip(got.images[:, 0, 0, 0].tolist(), got.labels, strict=True))
+    assert (found, got.details["classes"]) == ({0: 0, 1: 1}, ["a", "b"])
+    files = {"./a.png": png(0), "./b.png": png(1), "./metadata.csv": table(b="cat", a="dog")}
+    got = import_all(put(kind, tmp_path / "t", files))
+    assert (got.labels, got.details["classes"]) == ([1, 0], ["cat", "dog"])
+
+
+def test_a_zip_with_one_name_twice_but_for_its_dot(put, png, import_all, tmp_path):
+    source = put("zip", tmp_path / "s", {"./a.png": png(0), "a.png": png(1)})
+    with pytest.raises(BadInput, match=r"holds two images of the name a\.png"):
+        import_all(source)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -115,6 +115,85 @@ def test_fewer_bits_are_spread_over_eight():
     assert decode(b"P5 2 1 100\n" + bytes([50, 100])).tolist() == [[[128, 255]]]
 
 
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: stored.swapaxes(0, 1)[:, ::-1],
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: stored.swapaxes(0, 1)[::-1],
+}
+"""What stands in the first row and the first column of the stored pixels, by EXIF 2.32, 4.6.4 A:
+1 top left, 2 top right, 3 bottom right, 4 bottom left, 5 left top, 6 right top, 7 right bottom,
+8 left bottom."""
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "tiff"])
+def test_a_picture_is_turned_upright(kind, grey, orientation):
+    """Every pixel of it, against the same file without an orientation, turned by numpy."""
+    options = {"lossless": True} if kind == "webp" else {}
+    shape = (6, 9) if grey else (6, 9, 3)
+    pixels = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = decode(coloured(pixels, None, kind, **options))
+    if kind != "jpeg":
+        assert (plain == np.moveaxis(np.atleast_3d(pixels), -1, 0)).all()
+    turned = decode(coloured(pixels, None, kind, exif=exif, **options))
+    expected = UPRIGHT[orientation](np.moveaxis(plain, 0, -1))
+    assert np.array_equal(turned, np.moveaxis(expected, -1, 0))
+    assert turned.shape[1:] == ((6, 9) if orientation < 5 else (9, 6))
+
+
+def lab_tiff(pixels):
+    """A TIFF in CIE L*a*b*, written by hand: L from 0 to 255 for 0 to 100, a and b signed bytes."""
+    height, width, _ = pixels.shape
+    start = 8 + 2 + 9 * 12 + 4
+    entries = [
+        *((256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, start), (259, 3, 1, 1)),
+        *((262, 3, 1, 8), (273, 4, 1, start + 6), (277, 3, 1, 3), (278, 3, 1, height)),
+        (279, 4, 1, pixels.size),
+    ]
+    fields = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + fields + bytes(4)
+    return head + struct.pack("<HHH", 8, 8, 8) + pixels.astype(np.uint8).tobytes()
+
+
+def lab_to_srgb(lab):
+    """CIE 15 and IEC 61966-2-1: from L*a*b* under D50 to levels of sRGB, its D65 by Bradford."""
+    level = (lab[..., 0] + 16) / 116
+    f = np.stack([level + lab[..., 1] / 500, level, level - lab[..., 2] / 200], -1)
+    xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * [0.9642, 1, 0.8249]
+    to_linear_rgb = np.array(
+        [
+            [3.1338561, -1.6168667, -0.4906146],
+            [-0.9787684, 1.9161415, 0.0334540],
+            [0.0719453, -0.2289914, 1.4052427],
+        ]
+    )
+    linear = np.clip(xyz @ to_linear_rgb.T, 0, 1)
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def test_a_tiff_in_lab():
+    lightness = np.linspace(40, 90, 8)
+    colours = [(0, 0), (20, 0), (-20, 10), (10, -25), (0, 30)]
+    lab = np.array([[(level, *colour) for level in lightness] for colour in colours])
+    lab[..., 0] = (lab[..., 0] * 255 / 100).round() * 100 / 255
+    stored = np.stack([lab[..., 0] * 255 / 100, lab[..., 1] % 256, lab[..., 2] % 256], -1)
+    content = lab_tiff(stored.round())
+    with pytest.raises(BrokenImage, match="has the form LAB, not grey or RGB of 8 bits"):
+        decode(content)
+    found = np.moveaxis(decode(content, channels=3), 0, -1)
+    assert np.abs(found - lab_to_srgb(lab)).max() <= 2
+    luma = lab_to_srgb(lab) @ [0.299, 0.587, 0.114]  # as Pillow makes any colours grey
+    assert np.abs(decode(content, channels=1)[0] - luma).max() <= 2
+
+
 def frames(kind, count):
     images = [Image.new("RGB", (8, 8), (40 * i + 40, 0, 0)) for i in range(count)]
     buffer = io.BytesIO()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
+import io
 import json
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from sims_core.catalog import run_stage
 from sims_core.common.errors import BadInput
-from sims_core.data import image_writer, importing
+from sims_core.data import content, image_writer, importing, trees
 from sims_core.data.grid import encode_png
 from sims_core.data.import_progress import DONE_FILE, Observer, Seen
 from sims_core.data.importing import plan_import
@@ -177,3 +180,36 @@ def test_what_was_seen_adds_up():
         remarks={"a": {"count": 1, "first": ["x"]}},
         skipped=({"name": "y", "reason": "z"},),
     )
+
+
+@pytest.mark.parametrize("changed_just_now", [False, True])
+def test_every_picture_is_hashed_once_and_read_once(
+    changed_just_now, put, random_images, store, tmp_path, monkeypatch
+):
+    """Where files were changed within two seconds their times prove nothing: they are hashed
+    again, before and after the pictures are read."""
+    if not changed_just_now:
+        monkeypatch.setattr(content, "SETTLED_NS", 0)
+    images = random_images(40, channels=3)
+    files = {f"{n % 2}/{n:02d}.png": encode_png(image) for n, image in enumerate(images)}
+    source = put("folder", tmp_path / "pictures", files)
+    opened, hashed, read = Counter(), Counter(), Counter()
+
+    def counted(function, counter, name):
+        def call(first, *others, **options):
+            counter[str(name(first))] += 1
+            return function(first, *others, **options)
+
+        return call
+
+    for module in (io, builtins):
+        monkeypatch.setattr(module, "open", counted(open, opened, lambda path: path))
+    digest = counted(hashlib.file_digest, hashed, lambda file: file.name)
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    reading = counted(trees.read_bounded, read, lambda path: path)
+    monkeypatch.setattr(trees, "read_bounded", reading)
+    assert store.manifest(bring(store, source)).details["count"] == 40
+    paths, passes = [str(source / name) for name in files], 3 if changed_just_now else 1
+    assert read == Counter(paths)
+    assert [hashed[path] for path in paths] == [passes] * 40
+    assert [opened[path] for path in paths] == [1 + passes] * 40

@@ -158,3 +158,46 @@ def test_labels_must_be_of_the_arrays(tmp_path, moments):
         archive.writestr("further.npy", buffer.getvalue())
     with pytest.raises(BadInput, match=r"dataset\.json"):
         open_raw_latents(file)
+
+
+@pytest.mark.parametrize("wrapper", ["./", "img512-sd/", "./img512-sd/"])
+def test_labels_are_found_in_archives_of_a_whole_folder(store, tmp_path, moments, wrapper):
+    """As `bsdtar -acf set.zip .` and `zip -r set.zip img512-sd` write them: with other names."""
+    labels = [i % 3 for i in range(COUNT)]
+    plain = packed(tmp_path / "plain.zip", moments, labels)
+    whole = tmp_path / "whole.zip"
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(whole, "w") as archive:
+        for name in source.namelist():
+            archive.writestr(wrapper + name, source.read(name))
+    found = open_raw_latents(whole)
+    assert found.labels == tuple(labels)
+    assert not found.left_out
+    files = DataFiles(imported=whole)
+    ref = run_stage(store, import_request(found.config), Execution(files=files))
+    arrays, stored_labels = stored(store, ref)
+    assert np.array_equal(arrays, moments)
+    assert stored_labels.tolist() == labels
+    assert open_raw_latents(plain).config.labels is None, "named as it ever was"
+
+
+def test_one_array_under_two_names_but_for_the_dot_is_refused(tmp_path, moments):
+    path = packed(tmp_path / "a.zip", moments[:2], None)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("./" + archive.namelist()[0], archive.read(archive.namelist()[0]))
+    with pytest.raises(BadInput, match="holds two members of one name"):
+        open_raw_latents(path)
+
+
+def test_labels_beside_some_of_the_arrays_are_named(tmp_path, moments):
+    path = tmp_path / "b.zip"
+    with (
+        zipfile.ZipFile(packed(tmp_path / "a.zip", moments[:5])) as source,
+        zipfile.ZipFile(path, "w") as archive,
+    ):
+        for name in source.namelist():
+            if name.endswith(".npy"):
+                archive.writestr(name, source.read(name))
+        labels = [["img-mean-std-00000004.npy", 1]]
+        archive.writestr("00001/dataset.json", json.dumps({"labels": labels}))
+    with pytest.raises(BadInput, match=r"00001/dataset\.json may hold classes.*: move it to where"):
+        open_raw_latents(path)

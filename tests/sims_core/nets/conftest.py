@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,17 +155,19 @@ def checkpoint(
     }
 
 
-@pytest.fixture
-def edm_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def edm_modules() -> Iterator[None]:
     """Lets pickle write the names that EDM's code has."""
     persistence = types.ModuleType("torch_utils.persistence")
     persistence._reconstruct_persistent_obj = _reconstruct_persistent_obj  # type: ignore[attr-defined]
     util = types.ModuleType("dnnlib.util")
     util.EasyDict = EasyDict  # type: ignore[attr-defined]
-    for module in (persistence, util):
-        parent = module.__name__.partition(".")[0]
-        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for module in (persistence, util):
+            parent = module.__name__.partition(".")[0]
+            monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+        yield
 
 
 @pytest.fixture
@@ -179,6 +182,25 @@ def write(edm_modules: None, tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def growth() -> Iterator[Callable[[Path], int]]:
+    """By how many bytes a fresh process grows at its peak that reads a network pickle."""
+    command = [sys.executable, str(Path(__file__).with_name("peak_worker.py"))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        paths, answers = process.stdin, process.stdout
+
+        def grown(path: Path) -> int:
+            print(path, file=paths, flush=True)
+            return int(answers.readline())
+
+        yield grown
+        paths.close()
 
 
 @pytest.fixture(scope="session")

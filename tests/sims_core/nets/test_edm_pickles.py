@@ -7,7 +7,6 @@ import io
 import os
 import pickle
 import random
-import resource
 import struct
 import time
 from collections import OrderedDict
@@ -57,24 +56,51 @@ NETS: dict[str, EDMNet] = {
 }  # fmt: skip
 MOST_SECONDS = 1.0
 """Of the processor, for any refusal."""
-MOST_GROWTH = 200 * 2**20
-"""Bytes by which the process may have grown at its peak."""
+MOST_GROWTH = 32 * 2**20
+"""Bytes by which a process may grow more, at its peak, than one that reads a harmless network."""
+
+Refuse = Callable[..., None]
 
 
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+@pytest.fixture(scope="module")
+def harmless_growth(
+    growth: Callable[[Path], int],
+    edm_modules: None,
+    checkpoint_of: Any,
+    random_net: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> int:
+    """By how many bytes a process grows that reads the smallest whole network of these tests."""
+    path = tmp_path_factory.mktemp("harmless") / "network.pkl"
+    path.write_bytes(pickle.dumps(checkpoint_of(random_net(SONG)), protocol=4))
+    assert read_network_pickle(path).net == SONG
+    return growth(path)
 
 
-def refused(path: Path, message: str = ".") -> None:
-    """Asserts that the file is refused, soon, in one line that names it, in bounded memory."""
-    before, begun = peak_bytes(), time.process_time()
-    with pytest.raises(BadInput, match=message) as caught:
-        read_network_pickle(path)
-    assert time.process_time() - begun < MOST_SECONDS
-    assert peak_bytes() - before < MOST_GROWTH
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 1000
+@pytest.fixture
+def refused(growth: Callable[[Path], int], harmless_growth: int) -> Refuse:
+    """Asserts that a file is refused, soon, in one line that names it, in bounded memory."""
+
+    def check(path: Path, message: str = ".") -> None:
+        begun = time.process_time()
+        with pytest.raises(BadInput, match=message) as caught:
+            read_network_pickle(path)
+        assert time.process_time() - begun < MOST_SECONDS
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 1000
+        assert growth(path) < harmless_growth + MOST_GROWTH
+
+    return check
+
+
+def test_what_a_file_takes_is_measured(
+    write: Write, growth: Callable[[Path], int], harmless_growth: int
+) -> None:
+    """By a process of its own: one that takes much hides none that comes after it."""
+    large, small = (write({"ema": bytes(n)}).read_bytes() for n in (128 * 2**20, 10))
+    assert growth(write(large)) > harmless_growth + 2 * MOST_GROWTH
+    assert growth(write(small)) < MOST_GROWTH
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -144,7 +170,7 @@ def test_limits_of_the_noise_level_are_kept(
 
 
 def test_iddpm_with_its_table_of_noise_levels(
-    write: Write, checkpoint_of: Any, random_net: Any
+    write: Write, checkpoint_of: Any, random_net: Any, refused: Refuse
 ) -> None:
     config = NETS["adm"].model_copy(update={"out_channels": 4})
     levels = {"u": iddpm_levels(0.001, 0.008, 1000)}
@@ -184,7 +210,13 @@ CALLS = {
 @pytest.mark.parametrize("place", ["instead", "beside", "within"])
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_are_refused_wherever_they_stand(
-    write: Write, checkpoint_of: Any, random_net: Any, canary: Path, name: str, place: str
+    write: Write,
+    checkpoint_of: Any,
+    random_net: Any,
+    canary: Path,
+    name: str,
+    place: str,
+    refused: Refuse,
 ) -> None:
     content = checkpoint_of(random_net(SONG))
     if place == "instead":
@@ -201,7 +233,9 @@ class Unknown:
     """A class that no network file needs."""
 
 
-def test_unknown_classes_and_old_forms_are_refused(write: Write, canary: Path) -> None:
+def test_unknown_classes_and_old_forms_are_refused(
+    write: Write, canary: Path, refused: Refuse
+) -> None:
     refused(write({"ema": Unknown()}), "Unknown")
     refused(write(b"cos\nsystem\n(S'touch owned-by-a-checkpoint'\ntR."), r"names 'os\.system'")
     refused(write(b"\x80\x02cos\nsystem\nX\x01\x00\x00\x00x\x85R."), r"names 'os\.system'")
@@ -213,7 +247,7 @@ def test_unknown_classes_and_old_forms_are_refused(write: Write, canary: Path) -
 
 
 def test_source_text_is_not_run_nor_a_storage_s_own_pickle(
-    write: Write, checkpoint_of: Any, random_net: Any, canary: Path
+    write: Write, checkpoint_of: Any, random_net: Any, canary: Path, refused: Refuse
 ) -> None:
     content = pickle.dumps(checkpoint_of(random_net(SONG)), protocol=4)
     read_network_pickle(write(content))
@@ -235,13 +269,13 @@ NESTED = {
 
 
 @pytest.mark.parametrize("name", NESTED)
-def test_deep_nesting_is_refused(write: Write, name: str) -> None:
+def test_deep_nesting_is_refused(write: Write, name: str, refused: Refuse) -> None:
     refused(write(OPEN + NESTED[name] + CLOSE))
     refused(write(b"\x80\x04" + NESTED[name] + b"."))
 
 
 def test_deeply_nested_modules_and_settings_are_refused(
-    write: Write, checkpoint_of: Any, random_net: Any
+    write: Write, checkpoint_of: Any, random_net: Any, refused: Refuse
 ) -> None:
     """Written by hand: pickle itself cannot write them."""
     content = pickle.dumps(checkpoint_of(random_net(SONG)), protocol=4)
@@ -263,7 +297,7 @@ def doubled(levels: int, leaf: Any) -> Any:
 
 
 def test_bombs_of_repetition_are_refused(
-    write: Write, checkpoint_of: Any, random_net: Any, recorded: Any
+    write: Write, checkpoint_of: Any, random_net: Any, recorded: Any, refused: Refuse
 ) -> None:
     content = checkpoint_of(random_net(SONG))
     content["dataset_kwargs"] = {"path": doubled(20, "ha")}
@@ -284,7 +318,7 @@ def test_bombs_of_repetition_are_refused(
     refused(write(content), "nested without end")
 
 
-def test_bombs_of_copies_are_refused(write: Write) -> None:
+def test_bombs_of_copies_are_refused(write: Write, refused: Refuse) -> None:
     """Calls that would each copy what the memo holds."""
     pairs = [("k", "v")] * 10_000
     copies = [Reduced(OrderedDict, pairs) for _ in range(10_000)]
@@ -311,7 +345,11 @@ def test_bombs_of_copies_are_refused(write: Write) -> None:
     ],
 )
 def test_codecs_are_never_looked_up(
-    write: Write, canary: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...]
+    write: Write,
+    canary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[Any, ...],
+    refused: Refuse,
 ) -> None:
     """`_codecs.encode` of latin1 is bytes of protocol 2; every other call of it is refused."""
     path = write({"ema": Reduced(codecs.encode, *arguments)})
@@ -322,7 +360,7 @@ def test_codecs_are_never_looked_up(
 
 
 def test_letters_that_are_no_bytes_are_refused(
-    write: Write, checkpoint_of: Any, random_net: Any
+    write: Write, checkpoint_of: Any, random_net: Any, refused: Refuse
 ) -> None:
     content = checkpoint_of(random_net(SONG))
     text = Reduced(codecs.encode, "\u20ac" * 100, "latin1")
@@ -332,7 +370,7 @@ def test_letters_that_are_no_bytes_are_refused(
     refused(write(content), "holds other letters")
 
 
-def test_claims_beyond_the_file_are_refused(write: Write) -> None:
+def test_claims_beyond_the_file_are_refused(write: Write, refused: Refuse) -> None:
     ten_gigabytes = struct.pack("<Q", 10 * 2**30)
     refused(write(OPEN + b"\x8e" + ten_gigabytes + CLOSE), "no whole network pickle")
     refused(write(OPEN + b"\x8d" + ten_gigabytes + CLOSE), "no whole network pickle")
@@ -353,7 +391,7 @@ def rebuilt(storage: Any, size: tuple[Any, ...], stride: tuple[Any, ...], offset
 
 
 def test_tensors_larger_than_their_storages_are_refused(
-    write: Write, checkpoint_of: Any, random_net: Any
+    write: Write, checkpoint_of: Any, random_net: Any, refused: Refuse
 ) -> None:
     net = random_net(SONG)
     storage = torch.zeros(20)._typed_storage()
@@ -410,7 +448,13 @@ def storage_bytes(
     ids=["claim", "long", "none", "short", "long-tail", "cut", "empty", "numbers", "system"],
 )
 def test_storages_of_another_form_are_refused(
-    write: Write, checkpoint_of: Any, random_net: Any, canary: Path, content: bytes, message: str
+    write: Write,
+    checkpoint_of: Any,
+    random_net: Any,
+    canary: Path,
+    content: bytes,
+    message: str,
+    refused: Refuse,
 ) -> None:
     loaded = Reduced(torch.storage._load_from_bytes, content)
     outer = checkpoint_of(random_net(SONG))
@@ -421,7 +465,7 @@ def test_storages_of_another_form_are_refused(
 
 
 def test_weights_that_share_memory_are_refused(
-    write: Write, checkpoint_of: Any, random_net: Any
+    write: Write, checkpoint_of: Any, random_net: Any, refused: Refuse
 ) -> None:
     """A file of one storage must not become a network of gigabytes."""
     net = random_net(SONG.model_copy(update={"model_channels": 64}))
@@ -476,7 +520,12 @@ def changed_arguments(content: dict[str, Any], **changes: Any) -> dict[str, Any]
     ],
 )
 def test_arguments_that_are_not_the_weights_are_refused(
-    write: Write, checkpoint_of: Any, random_net: Any, changes: dict[str, Any], message: str
+    write: Write,
+    checkpoint_of: Any,
+    random_net: Any,
+    changes: dict[str, Any],
+    message: str,
+    refused: Refuse,
 ) -> None:
     content = checkpoint_of(random_net(SONG))
     blocks = content["ema"].state["_modules"]["model"].state["_modules"]["dec"]._modules
@@ -485,7 +534,7 @@ def test_arguments_that_are_not_the_weights_are_refused(
 
 
 def test_a_large_file_of_few_weights_is_refused_before_its_network_is_built(
-    write: Write, checkpoint_of: Any, random_net: Any
+    write: Write, checkpoint_of: Any, random_net: Any, refused: Refuse
 ) -> None:
     content = changed_arguments(checkpoint_of(random_net(SONG)), num_blocks=64)
     padding = b"\x8e" + struct.pack("<Q", 10**7) + bytes(10**7) + b"0."
@@ -494,7 +543,7 @@ def test_a_large_file_of_few_weights_is_refused_before_its_network_is_built(
 
 
 def test_weights_that_are_not_finite_missing_or_too_many_are_refused(
-    write: Write, checkpoint_of: Any, random_net: Any
+    write: Write, checkpoint_of: Any, random_net: Any, refused: Refuse
 ) -> None:
     net = random_net(SONG)
     with torch.no_grad():
@@ -510,7 +559,7 @@ def test_weights_that_are_not_finite_missing_or_too_many_are_refused(
 
 
 def test_files_of_another_kind_are_named(
-    write: Write, tmp_path: Path, recorded: Any, canary: Path
+    write: Write, tmp_path: Path, recorded: Any, canary: Path, refused: Refuse
 ) -> None:
     refused(write({"net": 1, "optimizer_state": 2}), "training state")
     refused(write({"G": 1, "D": 2, "G_ema": 3}), "no averaged network 'ema'; it holds D, G, G_ema")
