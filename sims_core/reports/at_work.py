@@ -32,6 +32,9 @@ INTERVAL_S = 2.0
 WIDTH, HEIGHT = 640, 200
 """Of the curve, in pixels."""
 
+MOST_POINTS = 1000
+"""Of the curve; of more every second is left out."""
+
 Loss = Sequence[tuple[int, float]]
 """Images seen and the loss there."""
 
@@ -68,6 +71,8 @@ class AtWork(View):
         self._first = self._first or far
         if far.loss is not None and (not self._loss or far.loss != self._loss[-1][1]):
             self._loss.append((far.done, far.loss))
+            if len(self._loss) > MOST_POINTS:
+                self._loss = self._loss[::2]
         if far.at - self._written < INTERVAL_S:
             return
         label = stage.label if not arm or stage.model else f"{arm}: {stage.label}"
