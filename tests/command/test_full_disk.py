@@ -3,6 +3,10 @@ from __future__ import annotations
 import re
 import subprocess
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_a_full_disk_is_one_line_and_room_lets_the_run_go_on(
     small_disk, sims, tiny_run, prefect_url, bytes_of

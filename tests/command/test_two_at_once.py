@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from sims_core.store.store import Store
+
+pytestmark = pytest.mark.slow
 
 
 def test_two_runs_of_one_command_share_the_work(started, sims, tiny_run, prefect_url, tmp_path):

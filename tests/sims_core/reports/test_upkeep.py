@@ -222,6 +222,7 @@ def test_the_mark_of_a_run_stays_while_its_arms_may_go_on(store, chain):
     assert not shares_folder(store, "of-a-run")
 
 
+@pytest.mark.slow
 def test_a_run_and_one_who_tidies_up_do_not_meet(store):
     """Runs beside an endless gc: no stage fails, and nothing that the run made is missing."""
     plan = plan_loop(EXPERIMENT, ARMS, generations=2, seed=0)
