@@ -39,6 +39,17 @@ TINY: dict[str, str] = {
 }
 SIMS = str(Path(sys.executable).with_name("sims"))
 """The command of the environment that runs the tests, whether or not that is activated."""
+EDM_CHECKPOINTS = (
+    "adm-edm-cond",
+    "ddpmpp-edm-cond",
+    "ddpmpp-edm-uncond",
+    "ddpmpp-vp-uncond",
+    "edm2-cond",
+    "edm2-uncond",
+    "ncsnpp-edm-uncond",
+    "ncsnpp-ve-uncond",
+)
+"""Of the published networks' kinds, small, as NVIDIA's code wrote them."""
 COMMAND_S = 400
 """A command that takes longer hangs."""
 
@@ -85,6 +96,17 @@ def small_disk() -> Iterator[Callable[[int], Path]]:
     if os.path.ismount(folder):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
     folder.rmdir()
+
+
+@pytest.fixture(params=EDM_CHECKPOINTS)
+def edm_checkpoint(request: pytest.FixtureRequest) -> str:
+    """The name of each of these checkpoints, in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def edm_checkpoints() -> tuple[str, ...]:
+    return EDM_CHECKPOINTS
 
 
 def tiny(**changes: str) -> list[str]:

@@ -17,16 +17,6 @@ from infra.cli.runs import check_run
 from sims_core.common.errors import BadInput
 from sims_core.store.store import Store
 
-CHECKPOINTS = (
-    "adm-edm-cond",
-    "ddpmpp-edm-cond",
-    "ddpmpp-edm-uncond",
-    "ddpmpp-vp-uncond",
-    "edm2-cond",
-    "edm2-uncond",
-    "ncsnpp-edm-uncond",
-    "ncsnpp-ve-uncond",
-)
 LATENTS = ("edm2-cond", "edm2-uncond")
 """Of four channels: the images are encoded by an autoencoder first."""
 MEASURED = [
@@ -177,11 +167,10 @@ def test_a_loop_goes_on_from_an_imported_checkpoint(sims_here, edm_folder, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CHECKPOINTS)
-def test_both_flows_start_from_every_checkpoint(sims_here, edm_folder, tmp_path, name):
-    bring(sims_here, edm_folder, tmp_path, name)
+def test_both_flows_start_from_every_checkpoint(sims_here, edm_folder, tmp_path, edm_checkpoint):
+    bring(sims_here, edm_folder, tmp_path, edm_checkpoint)
     check_run_from(sims_here, "sims-loop/own-images", LOOP)
-    row = "edm2-imagenet512" if name in LATENTS else "edm-ffhq64"
+    row = "edm2-imagenet512" if edm_checkpoint in LATENTS else "edm-ffhq64"
     check_run_from(sims_here, f"self-improvement/{row}", [*SWEEP, "data.name=own"])
     assert not (tmp_path / "owned-by-a-checkpoint").exists()
 

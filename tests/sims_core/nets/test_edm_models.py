@@ -67,26 +67,13 @@ def kinds(configs):
     return [config.kind for config in configs]
 
 
-CHECKPOINTS = (
-    "adm-edm-cond",
-    "ddpmpp-edm-cond",
-    "ddpmpp-edm-uncond",
-    "ddpmpp-vp-uncond",
-    "edm2-cond",
-    "edm2-uncond",
-    "ncsnpp-edm-uncond",
-    "ncsnpp-ve-uncond",
-)
-
-
-@pytest.mark.parametrize("name", CHECKPOINTS)
 def test_imported_into_a_store_a_checkpoint_answers_as_the_original(
-    store, edm_folder, canary, name
+    store, edm_folder, canary, edm_checkpoint
 ):
-    path = edm_folder / f"{name}.pkl"
+    path = edm_folder / f"{edm_checkpoint}.pkl"
     request = IMPORT_MODEL.request(find_model_source(path).imported)
     ref = run_stage(store, request, Execution(files=DataFiles(imported=path)))
-    answers = load_file(edm_folder / f"{name}.answers.safetensors")
+    answers = load_file(edm_folder / f"{edm_checkpoint}.answers.safetensors")
     denoiser, model = load_model(store.open_artifact(ref))
 
     def error(denoiser):
