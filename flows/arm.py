@@ -16,6 +16,7 @@ from sims_core.studies.plan import Plan
 from sims_core.studies.resolve import execution_of
 from sims_core.studies.running import Observer, Outcome, Runner
 from tasks.artifacts import show_generation, show_so_far
+from tasks.logs import figures_in_this_log
 from tasks.stages import TaskStep
 
 MAX_TAGGED_GENERATIONS = 10
@@ -64,7 +65,8 @@ def run_arm(
         own = task_runner(store, plan, runner.observer, runner.recompute)
         return own.run(name, arm.stages, show)
 
-    return sub_flow(arm.name, plan.generations, run.name)
+    with figures_in_this_log():
+        return sub_flow(arm.name, plan.generations, run.name)
 
 
 def shows_generations(

@@ -13,7 +13,12 @@ from uuid import UUID
 import pytest
 from PIL import Image
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 
 from sims_core.store.store import Store
@@ -236,3 +241,23 @@ def test_results_are_shown_though_every_stage_was_in_the_store(seen, tiny_run):
     assert Image.open(io.BytesIO(png)).width == 640
     (run,) = [run for run in seen.flow_runs.values() if run.name == whole]
     assert {"seed:0", "method:standard", "method:sims", "training.kimg=0.5"} <= set(run.tags)
+
+
+def test_the_figures_stand_in_the_runs_log_and_in_the_arms(seen, tiny_run, wait_for):
+    said = [
+        f"{arm['name']}, t = {t} of 2: fid {generation['metrics']['fid']:.4g}"
+        for arm in tiny_run.summary["arms"]
+        for t, generation in enumerate(arm["generations"], 1)
+    ]
+    with get_client(sync_client=True) as client:
+
+        def log_of(run):
+            of_it = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+            lines = [log.message.split(", kid")[0] for log in client.read_logs(of_it, limit=200)]
+            return sorted(line for line in lines if ": fid " in line)
+
+        for run in seen.flow_runs.values():
+            arm, of_run, _ = run.name.partition(" of ")
+            expected = sorted(line for line in said if not of_run or line.startswith(f"{arm}, "))
+            assert len(expected) == (2 if of_run else 4)
+            assert wait_for(lambda run=run, lines=expected: log_of(run) == lines, 30, interval=0.5)
