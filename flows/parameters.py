@@ -172,7 +172,10 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
     try:
         return Experiment.model_validate(config)
     except ValidationError as error:
-        raise BadInput(f"overrides: {one_line(error).removeprefix('value: ')}") from None
+        told = one_line(error).removeprefix("value: ")
+        if error.errors(include_url=False)[0]["type"] in ("tuple_type", "list_type"):
+            told += '; a list is written in brackets, [1, 2] or ["a", "b"]'
+        raise BadInput(f"overrides: {told}") from None
 
 
 def _open_method(methods: dict[str, Any], path: list[str]) -> None:

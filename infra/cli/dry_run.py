@@ -162,7 +162,8 @@ class DryRun:
             return ""
         if not forecast.seconds:
             return "; how long that takes, a first run will tell"
-        return f"; {forecast} by what earlier stages took here"
+        unknown = ", no such stage was computed here yet" if forecast.unknown else ""
+        return f"; {forecast}{unknown}, by what earlier stages took here"
 
     def _stage_lines(self) -> Iterator[str]:
         for row in self.rows:

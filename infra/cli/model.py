@@ -67,7 +67,10 @@ def model_import(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Import a model; then `sims run ... -p base.imported=NAME -p generations=1` starts from it."""
+    """Import a model as the base of runs.
+
+    `sims run FLOW/PRESET -p base.imported=NAME -p generations=1` starts from it.
+    """
     with errors():
         use_store(store)
         apply_environment_defaults()

@@ -120,7 +120,10 @@ def store_du(
         print(f"{'run':<40}{'bytes':>10}{'it alone':>16}")
         for name, (size, alone) in runs.items():
             print(f"{shown(name):<40}{size:>10}{alone:>16}")
-        print(f"needed by no run and no name: {unneeded} bytes (`sims store gc` removes them)")
+        print(
+            f"needed by no run and no name: {unneeded} bytes (`sims store gc` removes what of them "
+            "is a day old; with --older-than 0 all)"
+        )
         print(
             f"{decoded['sets']} decoded training sets: {decoded['bytes']} bytes of disk, "
             f"{decoded['unneeded']} of artifacts that are not needed or not there"
@@ -152,7 +155,8 @@ def store_gc(
         did = "would remove" if dry_run else "removed"
         print(
             f"{did} {len(gone.artifacts)} artifacts of {gone.bytes} bytes, {len(gone.decoded)} "
-            f"decoded training sets of {gone.decoded_bytes}, and {len(gone.leftovers)} leftovers"
+            f"decoded training sets of {gone.decoded_bytes}, and {len(gone.leftovers)} leftovers; "
+            f"what is younger than {older_than:g} days stays"
         )
 
 

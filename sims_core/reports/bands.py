@@ -67,7 +67,7 @@ def differences(curves: Sequence[Curve], metric: str) -> Figure:
         axes.axhline(0, color="#868e96", linewidth=0.9, linestyle="--")
         finish(axes, "generation t", "difference", "difference from the baseline, seed by seed")
     for axes in (levels, *changes):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     handles, labels = levels.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure

@@ -31,7 +31,7 @@ def _draw(axes: Axes, arms: Sequence[ArmSummary], metric: MetricFigure, relative
         colour, means = COLOURS[number % len(COLOURS)], [each.mean for each in found]
         axes.plot(t, means, marker="o", markersize=4, linewidth=1.6, color=colour, label=name)
         band(axes, t, found, colour)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

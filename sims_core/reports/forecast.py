@@ -238,8 +238,8 @@ class Forecast:
         return cls(seconds, written, tuple(unknown))
 
     def __str__(self) -> str:
-        """`about 12 min, 3.2 MB`; with what is not known."""
+        """`about 12 min, 3.2 MB`; with what it leaves out, since it is not known."""
         if not self.seconds:
             return ""
         text = f"about {duration(self.seconds)}, {size(self.bytes)}"
-        return f"{text}, and {', '.join(self.unknown)}" if self.unknown else text
+        return f"{text} without {', '.join(self.unknown)}" if self.unknown else text

@@ -109,7 +109,7 @@ def _curves(axes: Axes, results: _Results) -> None:
             axes.plot(t, values, style, linewidth=1.3, color=colour, label=label)
     axes.axhline(1, color="#868e96", linewidth=0.8)
     axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper left")
     finish(axes, "generation t", "E[W2] / E[W2] of the standard G^1", "Over generations")
 

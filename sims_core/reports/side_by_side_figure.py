@@ -29,7 +29,7 @@ def comparison_figure(comparison: RunComparison) -> Figure:
         if over_x:
             _draw_lines(axes, lines, metric)
             axes.set_xlabel(AXES[comparison.axis], fontsize=9)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         else:
             _draw_points(axes, lines, metric)
         if metric.limits is not None:

@@ -209,6 +209,10 @@ def test_overrides_replace_one_value_and_leave_the_rest():
         ({"methods.ddo.kimg": 3}, "no method 'ddo'; there are: standard, autoguidance,"),
         ({"methods.neon.omega": 3}, "names in methods.neon: kind, n_s, .*, w$"),
         ({"methods.neon.w": -2}, "methods.neon.w: must be at least -1"),
+        (
+            {"evaluation.metrics": "kid"},
+            r"metrics: .* got 'kid'; a list is written in brackets, \[1, 2\]",
+        ),
         ({"sims.interval": [2, 1]}, "sims.interval: want 0 <= low < high, got 2 and 1"),
     ],
 )

@@ -42,6 +42,15 @@ def test_a_line_for_each_arm_and_generation_with_what_it_takes(tiny_run, tiny_pl
     assert len(every) == 15
 
 
+def test_a_forecast_names_what_it_leaves_out(tiny_run, tiny_plan):
+    """Of another network nothing was measured; of what measures its images something was."""
+    wider = tiny_plan(**{"model.net.block_out_channels": "[8,24]"})
+    last = list(DryRun.of(Store(tiny_run.store), wider).lines())[-1]
+    assert re.search(
+        r"about .* without train, generate, no such stage was computed here yet, by what", last
+    )
+
+
 def test_programs_are_told_the_same(tiny_run, tiny_plan):
     planned = DryRun.of(Store(tiny_run.store), tiny_plan(generations="3"))
     told = json.loads(planned.json())

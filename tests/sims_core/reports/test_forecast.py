@@ -41,6 +41,8 @@ def test_another_network_is_not_known(tmp_path):
     rates.add(works.of(training(1)), seconds=10.0)
     assert rates.seconds(works.of(training(1, width=64))) is None
     assert Forecast.of(rates, works, [training(1, width=64)]).unknown == ("train",)
+    both = Forecast.of(rates, works, [training(1), training(1, width=64)])
+    assert str(both) == "about 10 s, 0 kB without train"
 
 
 def test_sampling_stands_in_for_training_until_that_is_known():

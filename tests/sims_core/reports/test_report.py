@@ -248,6 +248,29 @@ def test_axes_of_shares_end_at_0_and_1(summary):
     assert axes["FID"].get_ylim() != (0, 1)
 
 
+def test_generations_are_counted_in_whole_numbers(summary):
+    for count in (1, 2):
+        arms = [
+            arm.model_copy(update={"generations": arm.generations[:count]}) for arm in summary.arms
+        ]
+        for axes in curves(arms).axes:
+            low, high = axes.get_xlim()
+            shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+            assert shown == list(range(1, count + 1))
+
+
+def test_a_card_of_one_generation_says_its_figure_once(tiny_run, summary, details, html):
+    first = [arm.model_copy(update={"generations": arm.generations[:1]}) for arm in summary.arms]
+    page = render_report(tiny_run.store, summary.model_copy(update={"arms": first}), details)
+    cards, both = (re.findall(r'class="card">.*?</div>', each, re.DOTALL) for each in (page, html))
+    for card, longer, arm in zip(cards, both, summary.arms, strict=True):
+        fid, n = arm.generations[0].metrics["fid"], arm.generations[0].metrics["n_generated"]
+        text = [said.strip() for said in Page(f"<div {card}").text if said.strip()]
+        assert text == [arm.name, f"{fid:.2f}", f"FID (n = {n}) at t = 1"]
+        assert f"{fid:.2f} → " in longer
+        assert "at t = 1 → t = 2, ratio" in longer
+
+
 def test_what_lies_beside_the_page_is_linked(html):
     page = Page(html)
     links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
