@@ -156,7 +156,7 @@ def store_gc(
         print(
             f"{did} {len(gone.artifacts)} artifacts of {gone.bytes} bytes, {len(gone.decoded)} "
             f"decoded training sets of {gone.decoded_bytes}, and {len(gone.leftovers)} leftovers; "
-            f"what is younger than {older_than:g} days stays"
+            f"what is younger than {older_than:g} day{'s' if older_than != 1 else ''} stays"
         )
 
 

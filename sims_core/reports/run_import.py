@@ -11,6 +11,8 @@ import os
 import shutil
 import tarfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +21,7 @@ from pydantic import ValidationError
 from sims_core.common.errors import BadInput, StoreError
 from sims_core.common.files import explain_disk_errors, full_message, sync, sync_name
 from sims_core.common.frozen import one_line
-from sims_core.common.hostile import only_our_errors
+from sims_core.common.hostile import only_our_errors, regular
 from sims_core.common.shown import shown
 from sims_core.data.bounded_tar import opened
 from sims_core.data.names import DATASETS
@@ -57,7 +59,8 @@ def import_run(store: Store, archive: Path) -> Moved:
     place = store.root / "progress" / f"import-{uuid.uuid4().hex}"
     with explain_disk_errors(store.root):
         try:
-            with only_our_errors(archive), opened(archive, "r:") as tar:
+            regular(archive)
+            with only_our_errors(archive), _faults_of(archive), opened(archive, "r:") as tar:
                 size = archive.stat().st_size
                 if shutil.disk_usage(store.root).free < size:
                     raise StoreError(full_message(store.root))
@@ -78,6 +81,17 @@ def import_run(store: Store, archive: Path) -> Moved:
         finally:
             shutil.rmtree(place, ignore_errors=True)  # who opens the store sweeps as well
     return Moved(listed.run, len(manifests), new, size, names)
+
+
+@contextmanager
+def _faults_of(archive: Path) -> Iterator[None]:
+    """Says of which file a fault is, and what is wanted."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(
+            f"{shown(archive)} is not as `sims runs export` writes a run: {error}"
+        ) from None
 
 
 def _next(tar: tarfile.TarFile, name: str) -> tarfile.TarInfo:

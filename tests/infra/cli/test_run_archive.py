@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.cli.main import app
-from sims_core.common.errors import SimsError
+from sims_core.common.errors import BadInput, SimsError
 from sims_core.common.files import is_partial
 from sims_core.reports.run_archive import Listed, export_run
 from sims_core.reports.run_import import import_run
@@ -187,6 +187,15 @@ def test_what_is_not_as_it_was_written_is_refused_and_names_nothing(name, archiv
         import_run(other, archive)
     assert "\n" not in str(error.value)
     assert everything(other) == before
+
+
+def test_another_file_is_named_and_what_is_wanted(other, tmp_path):
+    file = tmp_path / "picture.png"
+    file.write_bytes(b"no archive".ljust(2048, b"."))
+    with pytest.raises(BadInput, match=f"^{file} is not as `sims runs export` writes a run: a mem"):
+        import_run(other, file)
+    with pytest.raises(BadInput, match=r"^[^ ]*/gone\.tar: is missing$"):
+        import_run(other, tmp_path / "gone.tar")
 
 
 def test_every_cut_and_many_turned_bits_are_refused(archive, other):
