@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import httpx
@@ -92,17 +93,26 @@ def ensure_prefect_api() -> None:
     from prefect.server.api.server import SubprocessASGIServer  # takes seconds
 
     server = SubprocessASGIServer()
-    # Ctrl-C at a terminal reaches every process in front of it. The server inherits the blocked
-    # signal and so outlives the run's clean-up, which would else retry against a dead server.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        server.start(timeout=PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+        with _children_in_groups_of_their_own():
+            server.start(timeout=PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
     except RuntimeError as error:
         raise SimsError(f"Prefect's embedded API did not start: {error}") from None
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert server.server_process is not None
     _watch(server.api_url, server.server_process.pid)
+
+
+@contextmanager
+def _children_in_groups_of_their_own() -> Iterator[None]:
+    """Processes started within are not of this process's group.
+
+    Ctrl-C at a terminal, `timeout` and job managers signal every process of a group. The server has
+    to outlive the run's clean-up, which would else retry against a dead one, and Prefect starts it
+    without a word on groups.
+    """
+    popen = subprocess.Popen
+    with patch.object(subprocess, "Popen", partial(popen, process_group=0)):
+        yield
 
 
 def run_watched(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> Any:

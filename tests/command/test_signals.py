@@ -6,6 +6,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 
 
@@ -38,6 +39,21 @@ def test_ctrl_c_ends_the_run_and_says_how_to_go_on(endless):
     (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith("error: interrupted")
     assert "same command again" in line
+
+
+def test_sigterm_to_the_group_ends_the_run_too(endless, wait_for):
+    """As `timeout` and job managers send it; Prefect's API is a child of the run."""
+    run = endless()
+    children = psutil.Process(run.pid).children(recursive=True)
+    assert any("prefect.server.api.server:create_app" in child.cmdline() for child in children)
+    before = time.monotonic()
+    os.killpg(run.pid, signal.SIGTERM)
+    stdout, stderr = run.communicate(timeout=60)
+    assert time.monotonic() - before < 15
+    assert run.returncode != 0
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert wait_for(lambda: not any(child.is_running() for child in children), 20)
 
 
 def test_sigterm_ends_the_run_without_a_traceback(endless, prefect_url):
