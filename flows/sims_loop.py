@@ -33,6 +33,7 @@ from tasks.report import report_run
     persist_result=False,
     on_running=[crash_arms, tell_apart],
     on_crashed=[crash_arms],
+    on_failure=[crash_arms],
     on_cancellation=[cancel_arms],
 )
 @takes(signature)

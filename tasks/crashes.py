@@ -1,4 +1,4 @@
-"""An arm does not stay Running when the run that it belongs to was killed."""
+"""An arm does not stay Running when the run that it belongs to was killed or has failed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlo
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Crashed
 
-KILLED = "the process of this run was killed; run it again and it goes on where it was"
+KILLED = (
+    "the process of this run was killed, or lost Prefect's server for too long; run it again and "
+    "it goes on where it was"
+)
 
 
 def crash_arms(flow: Any, flow_run: FlowRun, state: Any) -> None:
     """Marks the sub-flow runs that have not ended.
 
-    A hook of a flow that has crashed (a worker calls it when the run's process is gone), and of one
+    A hook of a flow that has crashed (a worker calls it when the run's process is gone), of one
+    that has failed (a server that was away for too long has not heard of its arms' end), and of one
     that begins: an earlier attempt may have died together with its worker.
     """
     parent = FlowRunFilterParentFlowRunId(any_=[flow_run.id])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,9 +40,20 @@ def _fail(message: str, code: int, parts: Sequence[str] = ()) -> typer.Exit:
     return typer.Exit(code)
 
 
+class _Terminated(BaseException):
+    """SIGTERM came: from `kill`, `timeout`, or a job manager."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 @contextmanager
 def errors() -> Iterator[None]:
-    """A user's mistake is one line, and one for each part that it has, and no traceback."""
+    """A user's mistake is one line, and one for each part that it has, and no traceback; and so is
+    the end of a command by Ctrl-C or SIGTERM."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    go_on = "run the same command again and it goes on where it stopped"
     try:
         yield
     except BadInput as error:
@@ -50,8 +62,11 @@ def errors() -> Iterator[None]:
     except SimsError as error:
         raise _fail(str(error), 1) from None
     except KeyboardInterrupt:
-        message = "interrupted; run the same command again and it goes on where it stopped"
-        raise _fail(message, 130) from None
+        raise _fail(f"interrupted; {go_on}", 130) from None
+    except _Terminated:
+        raise _fail(f"ended by SIGTERM; {go_on}", 143) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def tell_renamed(before: str, now: str) -> None:

@@ -41,6 +41,15 @@ def test_ctrl_c_ends_the_run_and_says_how_to_go_on(endless):
     assert "same command again" in line
 
 
+def _ended_by_sigterm(run):
+    stdout, stderr = run.communicate(timeout=60)
+    assert (run.returncode, stdout) == (143, "")
+    assert "Traceback" not in stderr
+    (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: ended by SIGTERM")
+    assert "same command again" in line
+
+
 def test_sigterm_to_the_group_ends_the_run_too(endless, wait_for):
     """As `timeout` and job managers send it; Prefect's API is a child of the run."""
     run = endless()
@@ -48,11 +57,8 @@ def test_sigterm_to_the_group_ends_the_run_too(endless, wait_for):
     assert any("prefect.server.api.server:create_app" in child.cmdline() for child in children)
     before = time.monotonic()
     os.killpg(run.pid, signal.SIGTERM)
-    stdout, stderr = run.communicate(timeout=60)
+    _ended_by_sigterm(run)
     assert time.monotonic() - before < 15
-    assert run.returncode != 0
-    assert stdout == ""
-    assert "Traceback" not in stderr
     assert wait_for(lambda: not any(child.is_running() for child in children), 20)
 
 
@@ -60,8 +66,5 @@ def test_sigterm_ends_the_run_without_a_traceback(endless, prefect_url):
     run = endless(PREFECT_API_URL=prefect_url)
     before = time.monotonic()
     run.terminate()
-    stdout, stderr = run.communicate(timeout=60)
+    _ended_by_sigterm(run)
     assert time.monotonic() - before < 15
-    assert run.returncode != 0
-    assert stdout == ""
-    assert "Traceback" not in stderr
