@@ -8,6 +8,7 @@ words.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Annotated, Any, Literal
@@ -29,6 +30,7 @@ from sims_core.common.digest import digest_of
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
 from sims_core.common.seeding import MOST_SEED
+from sims_core.common.values import shown_value
 from sims_core.data.names import DATASETS
 from sims_core.evaluation.weights import pin_weights
 from sims_core.methods.catalog import Method, all_methods
@@ -38,6 +40,7 @@ from sims_core.settings import Settings
 from sims_core.store.store import Store
 from sims_core.studies.candidates import RANGE
 from sims_core.studies.experiment import Experiment
+from sims_core.studies.image_counts import told_with_remedy
 from sims_core.studies.loop import MOST_ARMS
 from sims_core.studies.plan import Plan
 from sims_core.studies.planner import kind_of
@@ -49,32 +52,70 @@ from sims_core.studies.resolve import (
     resolve_reference,
 )
 
+FOLDER_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+MOST_LETTERS = 100
+
+
+def _no_value_twice(values: list[Any]) -> list[Any]:
+    """Each value of a list is an arm or a model of its own: one that comes twice is a slip."""
+    seen = set()
+    for value in values:
+        key, told = value, [value]
+        if isinstance(value, dict):
+            key, told = frozenset(value.items()), value
+        if key in seen:
+            raise ValueError(f"{shown_value(told)} is given twice: leave one out")
+        seen.add(key)
+    return values
+
+
+NoneTwice = AfterValidator(_no_value_twice)
+"""Of a list: refuses a value that comes twice."""
+
+
+def _is_a_folders_name(name: Any) -> Any:
+    """Says in words what the pattern says."""
+    if isinstance(name, str) and not (FOLDER_NAME.fullmatch(name) and len(name) <= MOST_LETTERS):
+        raise ValueError(
+            "want letters, digits, dots, hyphens and underscores, a letter or digit first, and at "
+            f"most {MOST_LETTERS} of them"
+        )
+    return name
+
+
 Generations = Annotated[int, Field(ge=1, le=10_000)]
 Strength = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Omega = Strength
-Omegas = Annotated[list[Omega], Field(min_length=1, max_length=MOST_ARMS)]
-Ws = Annotated[list[Extrapolation], Field(min_length=1, max_length=MOST_ARMS)]
+Omegas = Annotated[list[Omega], Field(min_length=1, max_length=MOST_ARMS), NoneTwice]
+Ws = Annotated[list[Extrapolation], Field(min_length=1, max_length=MOST_ARMS), NoneTwice]
 PollutionSizes = Annotated[
-    list[Annotated[int, Field(ge=1, le=RANGE)]], Field(min_length=1, max_length=MOST_ARMS)
+    list[Annotated[int, Field(ge=1, le=RANGE)]],
+    Field(min_length=1, max_length=MOST_ARMS),
+    NoneTwice,
 ]
 RealFraction = Annotated[float, Field(ge=0, le=1)]
-ClassGuidances = Annotated[list[Strength], Field(max_length=MOST_ARMS)]
+ClassGuidances = Annotated[list[Strength], Field(max_length=MOST_ARMS), NoneTwice]
 Budget = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
-Budgets = Annotated[list[Budget], Field(min_length=1, max_length=MOST_ARMS)]
+Budgets = Annotated[list[Budget], Field(min_length=1, max_length=MOST_ARMS), NoneTwice]
 ImageCount = Annotated[int, Field(ge=2, le=RANGE)]
 Repeats = Annotated[int, Field(ge=1, le=100)]
 Finalists = Annotated[int, Field(ge=1, le=100)]
-ScanOmegas = Annotated[list[Omega], Field(max_length=MOST_ARMS)]
-ScanBudgets = Annotated[list[Budget], Field(max_length=MOST_ARMS)]
+ScanOmegas = Annotated[list[Omega], Field(max_length=MOST_ARMS), NoneTwice]
+ScanBudgets = Annotated[list[Budget], Field(max_length=MOST_ARMS), NoneTwice]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Seeds = Annotated[
     list[Seed],
     Field(min_length=1),
     BeforeValidator(lambda given: [given] if isinstance(given, int) else given),
+    NoneTwice,
 ]
 """Several, or a single one as a number: 3 is the seed 3, not three seeds."""
 Arms = Literal["here", "pool"]
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+RunName = Annotated[
+    str,
+    Field(pattern=FOLDER_NAME.pattern, max_length=MOST_LETTERS),
+    BeforeValidator(_is_a_folders_name),
+]
 
 
 def choice(values: list[str]) -> WithJsonSchema:
@@ -89,7 +130,7 @@ def _known_method(name: str) -> str:
 
 
 MethodName = Annotated[str, AfterValidator(_known_method), choice(list(all_methods()))]
-Methods = Annotated[list[MethodName], Field(min_length=1)]
+Methods = Annotated[list[MethodName], Field(min_length=1), NoneTwice]
 
 
 HOW = ("arms", "run_name")
@@ -172,7 +213,7 @@ def apply_overrides(experiment: Experiment, overrides: Mapping[str, Any]) -> Exp
     try:
         return Experiment.model_validate(config)
     except ValidationError as error:
-        told = one_line(error).removeprefix("value: ")
+        told = told_with_remedy(error)
         if error.errors(include_url=False)[0]["type"] in ("tuple_type", "list_type"):
             told += '; a list is written in brackets, [1, 2] or ["a", "b"]'
         raise BadInput(f"overrides: {told}") from None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from flows.parameters import Arms, ImageCount, Omegas, RunName, Seeds, choice
+from flows.parameters import Arms, ImageCount, NoneTwice, Omegas, RunName, Seeds, choice
 from flows.registry import preset_names
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.shift import Shift, ShiftPlan, plan_shift
@@ -17,9 +17,13 @@ from sims_core.studies.shift_targets import make_targets
 GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=40)]
 Groups = dict[GroupName, Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]]
 FiniteShare = Annotated[float, Field(allow_inf_nan=False)]
-Targets = Annotated[list[FiniteShare | dict[GroupName, FiniteShare]], Field(min_length=1)]
+Targets = Annotated[
+    list[FiniteShare | dict[GroupName, FiniteShare]], Field(min_length=1), NoneTwice
+]
 Exponents = Annotated[
-    list[Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]], Field(min_length=1)
+    list[Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]],
+    Field(min_length=1),
+    NoneTwice,
 ]
 
 
@@ -69,4 +73,4 @@ def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> ShiftPlan:
         select_images=parameters["select_images"],
         final_images=parameters["final_images"],
     )
-    return plan_shift(experiment, shift, tuple(dict.fromkeys(parameters["seeds"])))
+    return plan_shift(experiment, shift, tuple(parameters["seeds"]))

@@ -10,6 +10,7 @@ from pydantic import Field
 from flows.parameters import (
     Arms,
     Methods,
+    NoneTwice,
     Omegas,
     RunName,
     Seeds,
@@ -22,7 +23,7 @@ from sims_core.common.seeding import MOST_IMAGES
 from sims_core.studies.experiment import Experiment
 from sims_core.studies.pollution import PollutionPlan, plan_pollution
 
-Sizes = Annotated[list[Annotated[int, Field(ge=0, le=MOST_IMAGES)]], Field(min_length=1)]
+Sizes = Annotated[list[Annotated[int, Field(ge=0, le=MOST_IMAGES)]], Field(min_length=1), NoneTwice]
 
 
 def pollution(
@@ -60,5 +61,5 @@ def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> PollutionPlan
         experiment,
         tuple(chosen_methods(experiment, parameters)),
         tuple(parameters["pollution_sizes"]),
-        tuple(dict.fromkeys(parameters["seeds"])),
+        tuple(parameters["seeds"]),
     )

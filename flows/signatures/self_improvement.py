@@ -74,5 +74,5 @@ def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> StudyPlan:
         budgets_mimg=tuple(parameters["budgets"]),
         **{name: parameters[name] for name in names},
     )
-    seed, *further = dict.fromkeys(parameters["seeds"])
+    seed, *further = parameters["seeds"]
     return plan_study(experiment, sweep, seed, tuple(further))

@@ -76,10 +76,9 @@ def sims_loop(
 def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
     """Arms (methods x class guidances x pollution sizes x seeds), planned in full."""
     methods = chosen_methods(experiment, parameters)
-    sizes = list(dict.fromkeys(parameters["pollution_sizes"]))
-    seed, *further = dict.fromkeys(parameters["seeds"])
-    given = parameters["class_guidances"] or [experiment.sampler.class_guidance]
-    guidances = list(dict.fromkeys(given))
+    sizes = parameters["pollution_sizes"]
+    seed, *further = parameters["seeds"]
+    guidances = parameters["class_guidances"] or [experiment.sampler.class_guidance]
 
     def arm(method: Method, size: int, guidance: float) -> Arm:
         names = ("loop", "accumulation", "real_fraction")
@@ -100,8 +99,8 @@ def plan(experiment: Experiment, parameters: Mapping[str, Any]) -> LoopPlan:
 
 def _scan_methods(experiment: Experiment, parameters: Mapping[str, Any]) -> list[Method]:
     """Every omega at every budget (none given: the preset's); omega = 0 knows no budget."""
-    omegas = sorted(set(parameters["scan_omegas"]))
-    budgets = sorted(set(parameters["scan_budgets"])) or [experiment.sims.budget_mimg]
+    omegas = sorted(parameters["scan_omegas"])
+    budgets = sorted(parameters["scan_budgets"]) or [experiment.sims.budget_mimg]
     methods: list[Method] = [Standard()] if 0 in omegas else []
     return methods + [
         experiment.sims.model_copy(update={"omega": omega, "budget_mimg": budget})

@@ -22,7 +22,6 @@ from sims_core.common import purposes, roles
 from sims_core.common.errors import BadInput
 from sims_core.common.frozen import one_line
 from sims_core.common.seeding import SEED_SPACE, derive_seed
-from sims_core.evaluation.config import EvaluationConfig
 from sims_core.evaluation.figures import read_metrics
 from sims_core.methods.base import Sampled
 from sims_core.methods.fine_tuned import FineTuned
@@ -41,6 +40,7 @@ from sims_core.studies.candidates import (
     kinds,
 )
 from sims_core.studies.experiment import Experiment
+from sims_core.studies.image_counts import evaluation_of
 from sims_core.studies.kinds.images import plan_image_metrics, plan_images
 from sims_core.studies.plan import Group, Grouped, PlannedStage, slug
 from sims_core.studies.planner import Planner, Setup, kind_of, plan_setup
@@ -195,18 +195,6 @@ def _named(name: str, seed: int, of_several: bool, repeat: int | None = None) ->
     return " ".join([*parts, f"seed={seed}"] if of_several else parts)
 
 
-def _evaluation(evaluation: EvaluationConfig, count: int, parameter: str) -> EvaluationConfig:
-    """The configuration for `count` images.
-
-    Raises:
-        BadInput: they are too few, naming the flow's parameter.
-    """
-    try:
-        return EvaluationConfig.model_validate({**evaluation.model_dump(), "num_images": count})
-    except ValidationError as error:
-        raise BadInput(f"{parameter}: {one_line(error).removeprefix('value: ')}") from None
-
-
 def _measure(
     plan: StudyPlan, setup: Setup, candidate: Candidate, trained: Trained, repeat: int = 0
 ) -> Measurement:
@@ -220,7 +208,7 @@ def _measure(
     count, name = (
         (sweep.final_images, "final_images") if repeat else (sweep.select_images, "select_images")
     )
-    evaluation = _evaluation(plan.experiment.evaluation, count, name)
+    evaluation = evaluation_of(plan.experiment.evaluation, count, name)
     planner = Planner(plan.experiment.model_copy(update={"evaluation": evaluation}), seed, 1)
     sampled = trained.sampled[candidate.name]
     first = seed_range(seed, "final" if repeat else "selection") + max(repeat - 1, 0) * count
@@ -352,7 +340,7 @@ def plan_study(
     sims = experiment.sims.model_copy(update={"n_s": sweep.n_s})
     experiment = experiment.model_copy(update={"sims": sims})
     _check(experiment, sweep, seeds)
-    _evaluation(experiment.evaluation, sweep.final_images, "final_images")
+    evaluation_of(experiment.evaluation, sweep.final_images, "final_images")
     setup, shared = plan_setup(experiment, seed)
     tried = candidates(sweep, FineTuned().with_recipe_of(sims))
     trained, seen = [], set[ArtifactRef]()

@@ -27,6 +27,7 @@ CASES = {
     "generations in words": ((*RUN, "-p", "generations=two"), {}, "valid integer"),
     "no equals sign": ((*RUN, "-p", "generations"), {}, "key=value"),
     "a key twice": ((*RUN, "-p", "seeds=1", "-p", "seeds=2"), {}, "'seeds' is given twice"),
+    "a seed twice": ((*RUN, "-p", "seeds=0,0"), {}, "parameter seeds: 0 is given twice"),
     "the seed of earlier versions": ((*RUN, "-p", "seed=1"), {}, "it is seeds, a list or a single"),
     "run name outside runs/": ((*RUN, "-p", "run_name=../x"), {}, "run_name"),
     "a data set that was not imported": (

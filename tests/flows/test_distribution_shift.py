@@ -244,7 +244,10 @@ def test_points_of_a_mixture(checked, tmp_path, monkeypatch):
         ({"groups": '{"a": [0, 1], "b": [1]}'}, "groups: class 1 is in a and in b"),
         ({"groups": '{"a": [0], "b": [1]}'}, "every class must be in one, 2, 3, .* is in none"),
         ({"omegas": "0"}, "want an omega above 0 and an exponent"),
-        ({"final_images": "8"}, "final_images: kid_subset_size 16 exceeds num_images 8"),
+        (
+            {"final_images": "8"},
+            "final_images: kid_subset_size 16 exceeds num_images 8: lower evaluation.kid",
+        ),
         ({"model.net.num_classes": "10"}, "model.net.num_classes is 10: .* set it to 0"),
         ({"sims.aux_data": "real+synthetic"}, "sims.aux_data real.synthetic: real data would undo"),
         ({"exponents": "-1"}, "parameter exponents.0: .*greater than or equal to 0, got -1"),

@@ -14,7 +14,7 @@ from flows.parameters import (
     parameter_model,
 )
 from flows.presets import find_preset, load_presets
-from flows.registry import load_flow
+from flows.registry import load_flow, load_signature
 from flows.sims_loop import sims_loop
 from infra.cli.runs import check_run
 from sims_core.common.errors import BadInput
@@ -174,12 +174,53 @@ def test_the_preset_is_chosen_by_name_and_by_nothing_else():
         {"run_name": "../../etc"},
         {"run_name": ".hidden"},
         {"run_name": ""},
+        {"run_name": "a" * 101},
     ],
 )
 def test_values_outside_their_limits_are_refused_by_name(given):
     (name,) = given
     with pytest.raises(BadInput, match=f"parameter {name}"):
         _checked(**given)
+
+
+def test_a_run_name_is_refused_in_words():
+    words = "want letters, digits, dots, hyphens and underscores, a letter or digit first"
+    with pytest.raises(BadInput, match=rf"^parameter run_name: {words}.*, got 'my run'$"):
+        _checked(run_name="my run")
+    longest = "A.b_c-1" + "x" * 93
+    assert _checked(run_name=longest)["run_name"] == longest
+
+
+@pytest.mark.parametrize(
+    ("flow", "given", "twice"),
+    [
+        ("sims-loop", {"seeds": [0, 1, 0]}, "0"),
+        ("sims-loop", {"omegas": [0, 1.0, 1]}, "1"),
+        ("sims-loop", {"ws": [0.5, 0.5]}, "0.5"),
+        ("sims-loop", {"pollution_sizes": [900, 900]}, "900"),
+        ("sims-loop", {"methods": ["sims", "standard", "sims"]}, "sims"),
+        ("sims-loop", {"class_guidances": [0, 0]}, "0"),
+        ("sims-loop", {"scan_omegas": [1, 1]}, "1"),
+        ("sims-loop", {"scan_budgets": [0.01, 0.01]}, "0.01"),
+        ("self-improvement", {"budgets": [0.01, 0.02, 0.01]}, "0.01"),
+        ("pollution", {"pollution_sizes": [0, 0]}, "0"),
+        ("distribution-shift", {"targets": [0.7, 0.3, 0.7]}, "0.7"),
+        (
+            "distribution-shift",
+            {"targets": [{"a": 1, "b": 0}, {"b": 0, "a": 1.0}]},
+            '{"b": 0.0, "a": 1.0}',
+        ),
+        ("distribution-shift", {"exponents": [2, 2]}, "2"),
+    ],
+)
+def test_a_value_that_comes_twice_is_refused_and_not_dropped(flow, given, twice):
+    (name,) = given
+    preset, signature = find_preset(f"{flow}/digits"), load_signature(flow)
+    told = f"^parameter {name}: {re.escape(twice)} is given twice: leave one out, got "
+    with pytest.raises(BadInput, match=told):
+        check_parameters(signature, preset, given)
+    alone = check_parameters(signature, preset, {name: given[name][:1]})
+    assert len(alone[name]) == 1
 
 
 def test_overrides_replace_one_value_and_leave_the_rest():
@@ -213,6 +254,12 @@ def test_overrides_replace_one_value_and_leave_the_rest():
             {"evaluation.metrics": "kid"},
             r"metrics: .* got 'kid'; a list is written in brackets, \[1, 2\]",
         ),
+        (
+            {"evaluation.num_images": 128},
+            "evaluation: kid_subset_size 500 exceeds num_images 128: lower "
+            "evaluation.kid_subset_size to 128 or less$",
+        ),
+        ({"evaluation.num_images": 8}, "num_images 8 is too few for an FID .*allow_small_n=true$"),
         ({"sims.interval": [2, 1]}, "sims.interval: want 0 <= low < high, got 2 and 1"),
     ],
 )
@@ -287,13 +334,13 @@ def test_what_guides_a_method_that_is_not_asked_for_is_not_needed(tmp_path):
     ("given", "methods"),
     [
         ({}, ["standard", "sims omega=1"]),
-        ({"omegas": [2, 0.5, 2]}, ["standard", "sims omega=0.5", "sims omega=2"]),
+        ({"omegas": [2, 0.5]}, ["standard", "sims omega=0.5", "sims omega=2"]),
         ({"omegas": [0, 1]}, ["standard", "sims omega=1"]),
         ({"methods": ["sims"], "omegas": [1]}, ["sims omega=1"]),
         ({"methods": ["sims"], "omegas": [0, 1]}, ["standard", "sims omega=1"]),
         ({"methods": ["sims"], "omegas": [0]}, ["standard"]),
         ({"methods": ["standard"], "omegas": [1, 2]}, ["standard"]),
-        ({"methods": ["sims", "standard", "sims"]}, ["standard", "sims omega=1"]),
+        ({"methods": ["sims", "standard"]}, ["standard", "sims omega=1"]),
         ({"methods": ["autoguidance"], "omegas": [0, 0.5]}, ["standard", "autoguidance omega=0.5"]),
     ],
 )
@@ -301,8 +348,8 @@ def test_methods_and_omegas_expand_into_arms(given, methods):
     assert _arms(**given, pollution_sizes=[32]) == [f"{method} |D_s|=32" for method in methods]
 
 
-def test_pollution_sizes_multiply_the_arms_once_each():
-    assert _arms(pollution_sizes=[64, 32, 64]) == [
+def test_pollution_sizes_multiply_the_arms():
+    assert _arms(pollution_sizes=[64, 32]) == [
         "standard |D_s|=64",
         "sims omega=1 |D_s|=64",
         "standard |D_s|=32",

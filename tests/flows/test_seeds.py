@@ -151,7 +151,7 @@ def test_the_old_parameter_names_the_new_one(flow):
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"), [("3", [3]), ("[3]", [3]), ("3,1", [3, 1]), ("[3, 1, 3]", [3, 1])]
+    ("text", "seeds"), [("3", [3]), ("[3]", [3]), ("3,1", [3, 1]), ("[3, 1]", [3, 1])]
 )
 def test_a_number_is_one_seed_and_a_list_several(loop, text, seeds):
     checked = loop(seeds=text)

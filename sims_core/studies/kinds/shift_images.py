@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, cast
 
-from pydantic import ValidationError
-
 from sims_core.common import purposes, roles
 from sims_core.common.errors import BadInput
-from sims_core.common.frozen import one_line
 from sims_core.common.seeding import derive_seed
 from sims_core.data.config import ImageData
 from sims_core.data.groups import GroupMix, RejectConfig, ReweighConfig
@@ -17,7 +14,6 @@ from sims_core.data.stages import REJECT, REWEIGH
 from sims_core.engine.stage import Stage
 from sims_core.evaluation.config import (
     ClassifierStageConfig,
-    EvaluationConfig,
     FeaturesConfig,
     Half,
     LabelConfig,
@@ -28,6 +24,7 @@ from sims_core.nets.config import ImageNet
 from sims_core.store.artifacts import ArtifactRef
 from sims_core.studies.candidates import RANGE
 from sims_core.studies.experiment import Experiment
+from sims_core.studies.image_counts import evaluation_of
 from sims_core.studies.kinds.images import plan_image_metrics, plan_images
 from sims_core.studies.planner import Planner, Setup
 from sims_core.studies.self_improvement import seed_range
@@ -137,11 +134,7 @@ class ShiftImages(ShiftKind):
         )
 
     def check_count(self, experiment: Experiment, name: str, count: int) -> Experiment:
-        fields = {**experiment.evaluation.model_dump(), "num_images": count}
-        try:
-            evaluation = EvaluationConfig.model_validate(fields)
-        except ValidationError as error:
-            raise BadInput(f"{name}: {one_line(error).removeprefix('value: ')}") from None
+        evaluation = evaluation_of(experiment.evaluation, count, name)
         return experiment.model_copy(update={"evaluation": evaluation})
 
 
