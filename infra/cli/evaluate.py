@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from infra.cli.data import ChannelsOption, SizeOption
 from infra.cli.references import SUFFIX, FileQuestion, ReferenceOut
 from infra.cli.shell import JsonOption, StoreOption, errors, use_store
 from infra.environment import apply_environment_defaults
+from sims_core.common.errors import BadInput
 from sims_core.common.seeding import MOST_SEED
 from sims_core.common.shown import shown
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
-    from sims_core.studies.comparison import Comparison
+    from sims_core.engine.execution import Execution
+    from sims_core.store.store import Store
+    from sims_core.studies.comparison import Comparison, ImageSource
 
 ImagesArgument = Annotated[
     str,
     typer.Argument(
         metavar="IMAGES",
         help="cifar10, cifar10:test, mnist, fashion, digits; a name of `sims data import`; "
-        "images/<digits> as `sims store ls` prints it; or the path of an images artifact.",
+        "images/<digits> as `sims store ls` prints it; the path of an images artifact; or of "
+        "pictures: a folder, a zip, all that `sims data import` takes.",
     ),
 ]
 AgainstOption = Annotated[
@@ -83,6 +90,8 @@ def evaluate(
     kid_subset_size: KidSubsetSizeOption = None,
     inception_score: InceptionScoreOption = False,
     metrics: MetricsOption = None,
+    size: SizeOption = None,
+    channels: ChannelsOption = None,
     seed: SeedOption = 0,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -93,10 +102,10 @@ def evaluate(
         apply_environment_defaults()
         from sims_core.settings import Settings
         from sims_core.store.store import Store
-        from sims_core.studies.comparison import find_images, plan_comparison
+        from sims_core.studies.comparison import plan_comparison
 
         settings = Settings.read()
-        settings.execution()
+        found = partial(_found, execution=settings.execution(), size=size, channels=channels)
         unopened = Store(settings.store.expanduser().absolute())
         if reference_out is not None or against is None or against.endswith(SUFFIX):
             asked = FileQuestion(*(against, reference_out, features, count, allow_small_n), seed)
@@ -106,11 +115,10 @@ def evaluate(
                 kid_subset_size=kid_subset_size,
                 reference_count=reference_count,
             )
-            print(asked.answer(find_images(unopened, images), settings.files(), as_json))
+            print(asked.answer(*found(unopened, [images]), settings.files(), as_json))
             return
         comparison = plan_comparison(
-            find_images(unopened, images),
-            find_images(unopened, against),
+            *found(unopened, [images, against]),
             settings.files(),
             features=features,
             count=count,
@@ -122,9 +130,51 @@ def evaluate(
             seed=seed,
         )
         for warning in comparison.warnings:
-            print(f"warning: {shown(warning)}", file=sys.stderr)
+            _warn(warning)
         row = _measure(comparison)
         print(json.dumps(row) if as_json else _text(row))
+
+
+def _found(
+    store: Store,
+    names: Sequence[str],
+    *,
+    execution: Execution,
+    size: int | None,
+    channels: Literal["1", "3"] | None,
+) -> list[ImageSource]:
+    """The sets that are named. Pictures at a path are imported, once every name is understood."""
+    from infra.cli.progress import run_shown
+    from sims_core.settings import writable_store
+    from sims_core.studies.comparison import find_images
+    from sims_core.studies.folders import import_folder, lies_outside
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = find_images(store, name)
+        except BadInput:
+            if not lies_outside(store, name):
+                raise
+    if len(found) == len(set(names)) and (size or channels):
+        raise BadInput(
+            "`size` and `channels` are for pictures at a path: what is in the store has its shape"
+        )
+    for name in names:
+        if name not in found:
+            shape = size, int(channels) if channels else None
+            try:
+                found[name] = import_folder(
+                    *(writable_store(), execution, name, *shape, _warn, run_shown)
+                )
+            except BadInput as error:
+                told = f"{error}; `sims data import` has more options, and its names are IMAGES too"
+                raise BadInput(told) from None
+    return [found[name] for name in names]
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {shown(text)}", file=sys.stderr)
 
 
 def _measure(comparison: Comparison) -> dict[str, Any]:

@@ -201,7 +201,8 @@ def _valid_names(store: Store) -> str:
     imported = ", ".join(DATASETS.given(store)) or "none yet"
     return (
         f"want {public}; a name that `sims data import` gave ({imported}); images/<digits> as "
-        f"`sims store ls` prints it; or the path of an images artifact's folder in {store.root}"
+        f"`sims store ls` prints it; the path of an images artifact's folder in {store.root}; or "
+        "of pictures"
     )
 
 

@@ -9,6 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from infra.cli.main import app
+from sims_core import api
+from sims_core.data.config import DigitsData
+from sims_core.data.digits import load_digits_uint8
+from sims_core.data.image_set import read_index
 
 
 @pytest.fixture
@@ -85,6 +89,58 @@ def test_a_further_metric_computes_nothing_else(evaluate, tiny_store):
     assert f", {values}: n = 40" in text
 
 
+def save_digits(folder: Path, count: int) -> Path:
+    images, labels = load_digits_uint8(DigitsData(num_images=count))
+    api.save_images(images, folder, labels)
+    return folder
+
+
+def test_folders_of_pictures_are_measured_as_the_api_measures_them(evaluate, tmp_path):
+    real, few = save_digits(tmp_path / "real", 90), save_digits(tmp_path / "few", 60)
+    (few / "0" / "notes.txt").write_text("no picture")
+    store, words = tmp_path / "store", (few, "--against", real, *WORDS)
+    done = evaluate(*words, "--json", store=store)
+    assert done.exit_code == 0, done.stderr
+    row = json.loads(done.stdout)
+    asked = {"features": "classifier", "allow_small_n": True, "store": tmp_path / "other"}
+    with pytest.warns(UserWarning, match="not imported: 1 x"):
+        found = api.evaluate(few, real, **asked)
+    assert row["metrics"] == found
+    assert (found["n_generated"], found["n_real"]) == (60, 90)
+    assert row["images"]["name"] == str(few)
+    assert f"warning: {few}: not imported: 1 x" in done.stderr
+    again = evaluate(*words, store=store)
+    assert f"n = 60 of {few} against 90 of {real}, classifier features" in again.stdout
+    lines = [line for line in again.stderr.splitlines() if line.startswith("[")]
+    assert len(lines) > 2
+    assert all(line.endswith(": cached") for line in lines)
+    smaller = evaluate(few, "--against", few, *WORDS, "--size", "5", "--json", store=store)
+    assert smaller.exit_code == 0, smaller.stderr
+    artifact = json.loads(smaller.stdout)["images"]["artifact"]
+    assert read_index(store / artifact).contents.width == 5
+
+
+def test_a_broken_picture_is_left_to_the_import(evaluate, tmp_path):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "a.png").write_bytes(b"no picture")
+    done = evaluate(tmp_path / "few", "--against", "digits", *WORDS, store=tmp_path / "store")
+    assert (done.exit_code, done.stdout) == (2, "")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert "a.png" in line
+    assert line.endswith("`sims data import` has more options, and its names are IMAGES too")
+
+
+def test_a_folder_in_a_store_is_no_folder_of_pictures(evaluate, tiny_store, tmp_path):
+    """Its pictures are those of reports."""
+    run = next(tiny_store.glob("runs/*"))
+    for store in (tiny_store, tmp_path / "other"):
+        done = evaluate(run, "--against", "digits", *WORDS, store=store)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "is no images artifact of the store" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -94,6 +150,11 @@ def test_a_further_metric_computes_nothing_else(evaluate, tiny_store):
         ),
         (("digits", "--against", "nope"), "no images 'nope': want digits, cifar10, cifar10:test"),
         (("digits", "--against", "digits"), "1797 images of digits:train are too few"),
+        (
+            ("digits", "--against", "digits", *WORDS, "--size", "8"),
+            "--size and --channels are for pictures at a path",
+        ),
+        ((Path(__file__).parent, "--against", "nope", *WORDS), "no images 'nope': want digits"),
         (("digits",), "Missing option '--against'"),
         (("digits", "--against", "digits", "--features", "vgg"), "'vgg' is not one of"),
     ],
