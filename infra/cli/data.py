@@ -23,6 +23,7 @@ from infra.cli.shell import (
 from infra.environment import apply_environment_defaults
 from sims_core.common.errors import BadInput
 from sims_core.common.seeding import MOST_SEED
+from sims_core.common.values import counted
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.data.config import ImportedSet
@@ -285,7 +286,7 @@ def _list_skipped(store: Store, dataset: ImportedSet) -> None:
     skipped = json.loads(path.read_bytes())
     for image in skipped[:MAX_SHOWN]:
         print(worded(f"skipped {image['name']}: {image['reason']}"), file=sys.stderr)
-    print(f"skipped {len(skipped)} images, all listed in {path}", file=sys.stderr)
+    print(f"skipped {counted(len(skipped), 'image')}, all listed in {path}", file=sys.stderr)
 
 
 def _row(name: str, dataset: ImportedSet) -> dict[str, Any]:
@@ -312,7 +313,7 @@ def _text(row: dict[str, Any]) -> str:
     if row.get("psnr") is not None:
         encoded += f" (sigma_data {row['sigma_data']:.3g}; decoded again: {row['psnr']:.1f} dB)"
     return (
-        f"{row['name']}: {row['count']} images of {row['channels']} x {row['height']} x "
+        f"{row['name']}: {counted(row['count'], 'image')} of {row['channels']} x {row['height']} x "
         f"{row['width']}, {classes}, from {row['layout']}{encoded}; {row['artifact']}"
         + (" (was there)" if row.get("cached") else "")
     )

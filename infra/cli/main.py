@@ -126,7 +126,7 @@ def run(
             os.environ["SIMS_RECOMPUTE"] = recompute
         apply_environment_defaults()
         if stages and not dry_run:
-            raise BadInput("`stages` says what a `dry_run` lists: give both")
+            raise BadInput("`stages` needs `dry_run`, whose list it makes longer")
         checked = check_run(preset, parameter or [], to_plan=dry_run)
         if dry_run:
             planned = dry_run_of(checked)

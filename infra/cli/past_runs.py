@@ -262,6 +262,7 @@ def _shown(run: PastRun) -> dict[str, str]:
     """What `show` prints."""
     said = run.provenance
     machine, times = said.get("machine") or {}, said.get("times") or {}
+    so_far = {"ended": "latest stage ended"} if run.state == "unfinished" else {}
     found = {
         "run": run.name,
         "state": run.state,
@@ -272,7 +273,7 @@ def _shown(run: PastRun) -> dict[str, str]:
         "answer": str(run.content.get("answer", "")),
         "figures": _main_figure(run),
         "stages": ", ".join(f"{k} {v}" for k, v in (run.content.get("stages") or {}).items()),
-        "times": ", ".join(f"{name} {value}" for name, value in times.items()),
+        "times": ", ".join(f"{so_far.get(name, name)} {value}" for name, value in times.items()),
         "code": f"version {said.get('version')}, commit {said.get('commit')}" if said else "",
         "libraries": ", ".join(f"{k} {v}" for k, v in (said.get("libraries") or {}).items()),
         "machine": ", ".join(

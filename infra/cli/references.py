@@ -11,6 +11,7 @@ import typer
 
 from sims_core.common.digest import file_sha256
 from sims_core.common.errors import BadInput
+from sims_core.common.values import counted
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.engine.execution import DataFiles
@@ -60,8 +61,8 @@ class FileQuestion:
         )
         if self.reference_out is not None:
             row = write_reference_of(measured, self.reference_out)
-            text = (
-                f"wrote {self.reference_out}: {row['features']} features of {row['count']} images"
+            text = f"wrote {self.reference_out}: {row['features']} features of " + counted(
+                row["count"], "image"
             )
         else:
             row = measure_against(measured, Path(self.against or "").expanduser().absolute())

@@ -16,6 +16,7 @@ import typer
 
 from sims_core.common.errors import BadInput, SimsError
 from sims_core.common.shown import shown
+from sims_core.common.values import counted
 
 if TYPE_CHECKING:  # what a command needs is imported when it runs
     from sims_core.store.store import Store
@@ -117,4 +118,4 @@ def print_list(
         return
     for row in rows:
         print(text(row))
-    print(f"{len(rows)} {what} in {place}")
+    print(f"{counted(len(rows), what.removesuffix('s'))} in {place}")

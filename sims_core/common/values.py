@@ -6,6 +6,11 @@ import json
 from typing import Any
 
 
+def counted(number: int, what: str) -> str:
+    """1 image, 2 images."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
 def shown_value(value: Any) -> str:
     """A parameter's value as the command line takes it; None: that of the preset."""
     if value is None:

@@ -15,6 +15,8 @@ from sims_core.reports.lines import AXES, Line
 from sims_core.reports.side_by_side import RunComparison
 
 STYLES = ("-", "--", ":", "-.")
+LONGEST_BESIDE = 30
+"""Letters of a name of which two fit beside each other on a page of 500 pixels."""
 
 
 def comparison_figure(comparison: RunComparison) -> Figure:
@@ -41,7 +43,9 @@ def comparison_figure(comparison: RunComparison) -> Figure:
     for axes in panels[len(metrics) :]:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    beside = 2 if max(map(len, labels)) <= LONGEST_BESIDE else 1
+    style = {"ncols": beside, "fontsize": 8, "frameon": False}
+    figure.legend(handles, labels, loc="outside lower center", **style)
     return figure
 
 

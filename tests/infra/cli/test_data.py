@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from infra.cli import data
 from infra.cli.main import app
+from sims_core import api
 from sims_core.data.config import DigitsData
 from sims_core.data.digits import load_digits_uint8
 from sims_core.data.grid import encode_png
@@ -319,3 +320,15 @@ def test_a_lock_that_is_a_link_is_not_followed(in_process, digits_folder, tmp_pa
     (store / "locks" / "dataset-own.lock").symlink_to(precious)
     assert in_process(store, digits_folder, "--name", "own").exit_code == 1
     assert precious.read_text() == "content"
+
+
+def test_one_image_is_not_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMS_STORE", str(tmp_path / "store"))
+    api.save_images(load_digits_uint8(DigitsData(num_images=1))[0], tmp_path / "one")
+    for words, told in (
+        (["import", str(tmp_path / "one"), "--name", "own"], "own: 1 image of 1 x 8 x 8"),
+        (["ls"], f"1 data set in {tmp_path / 'store'}"),
+    ):
+        done = CliRunner().invoke(app, ["data", *words])
+        assert done.exit_code == 0, done.stderr
+        assert told in done.stdout

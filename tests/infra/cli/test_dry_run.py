@@ -126,4 +126,4 @@ def test_what_is_missing_ends_in_no_run_and_an_unknown_size_in_no_plan(sims):
     assert done.returncode == 2, "what is trained depends on the images"
     assert "sims data import" in done.stderr
     done = sims("run", "sims-loop/digits", "--stages")
-    assert done.stderr == "error: --stages says what a --dry-run lists: give both\n"
+    assert done.stderr == "error: --stages needs --dry-run, whose list it makes longer\n"

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.cli.past_runs import _comparison_lines, _differs, _given, _line, _row
+from infra.cli.past_runs import _comparison_lines, _differs, _given, _line, _row, _shown
 from infra.cli.runs import check_run
 from sims_core.reports.past_runs import PastRun
 from sims_core.reports.side_by_side import compare_runs
@@ -40,6 +40,18 @@ def test_the_options_that_are_shown_ask_for_the_same_again(tmp_path):
     dash, *options = shlex.split(_given(_differs(PastRun(tmp_path))))
     assert {dash, *options[1::2]} == {"-p"}
     assert check_run(preset, options[::2]).parameters == asked
+
+
+def test_an_unfinished_run_has_not_ended(tmp_path):
+    times = {"began": "2026-01-01T10:00", "ended": "2026-01-01T11:00", "written": "later"}
+    content = {"preset": "digits", "provenance": {"times": times}}
+    (tmp_path / "run.json").write_text(json.dumps(content))
+    rows = [{"arm": "x", "t": 1, "seed": 0, "metric_seed": 1, "w2": 1.0}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "metrics.parquet")
+    told = "began 2026-01-01T10:00, {} 2026-01-01T11:00, written later"
+    assert _shown(PastRun(tmp_path))["times"] == told.format("ended")
+    (tmp_path / "run.json").write_text(json.dumps({**content, "unfinished": "2 of 9 stages"}))
+    assert _shown(PastRun(tmp_path))["times"] == told.format("latest stage ended")
 
 
 def test_budgets_are_in_kimg_as_well(tmp_path):

@@ -15,6 +15,7 @@ from matplotlib.collections import PolyCollection
 
 from sims_core.common.errors import BadInput
 from sims_core.reports.citations import entries, keys_of
+from sims_core.reports.drawing import written
 from sims_core.reports.latex import escaped, latex_table
 from sims_core.reports.past_runs import PastRun, find_run, past_runs
 from sims_core.reports.side_by_side import compare_runs
@@ -188,6 +189,19 @@ def test_the_latex_table_is_well_formed(three, tmp_path):
     subprocess.run(
         [latex, "-halt-on-error", "a.tex"], cwd=tmp_path, check=True, capture_output=True
     )
+
+
+def test_a_legend_fits_a_narrow_page(make_run):
+    """500 pixels less the margins, at three quarters of a point each."""
+    for number, name in enumerate(("omega={w}", "sims omega={w} |D_s|=1797 real_fraction=0.5")):
+        arms = tuple(name.format(w=w) for w in range(7))
+        comparison = compare_runs([make_run(f"x{number}", seeds=(0,), arms=arms)])
+        page = written(comparison_figure(comparison), None, "figure")
+        legend = re.search("<svg.*?</svg>", page, re.DOTALL)[0]
+        width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', legend).groups())
+        assert [text for text in arms if f">{text}<" in legend] == list(arms)
+        assert width < 0.75 * 476
+        assert (height > 80) == (number == 1), "short names stand two in a row"
 
 
 def test_special_characters_are_printed():
