@@ -60,11 +60,11 @@ def _no_value_twice(values: list[Any]) -> list[Any]:
     """Each value of a list is an arm or a model of its own: one that comes twice is a slip."""
     seen = set()
     for value in values:
-        key, told = value, [value]
-        if isinstance(value, dict):
-            key, told = frozenset(value.items()), value
+        is_mix = isinstance(value, dict)
+        key = frozenset(value.items()) if is_mix else value
         if key in seen:
-            raise ValueError(f"{shown_value(told)} is given twice: leave one out")
+            told = shown_value(value if is_mix else [value])
+            raise ValueError(f"{told} is given twice: leave one out")
         seen.add(key)
     return values
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from warnings import warn
@@ -358,14 +357,13 @@ def evaluate(
     check_seed(seed)
     settings, threads = Settings.read(), torch.get_num_threads()
     execution = settings.execution()
-    tell = partial(warn, stacklevel=3)  # at the line that called this function
     place = nullcontext(str(store)) if store is not None else TemporaryDirectory()
     with place as root:
         opened = Store.open(root)
         try:
             comparison = plan_comparison(
-                import_folder(opened, execution, images, size, channels, tell),
-                import_folder(opened, execution, reference, size, channels, tell),
+                import_folder(opened, execution, images, size, channels),
+                import_folder(opened, execution, reference, size, channels),
                 settings.files(),
                 features=features,
                 metrics=metrics,

@@ -228,8 +228,8 @@ def _closing_lines(row: dict[str, Any]) -> list[str]:
         first = ", ".join(f"{i} = {shown(c)}" for i, c in enumerate(classes[:MAX_SHOWN]))
         more = f", ... ({len(classes)} classes)" if len(classes) > MAX_SHOWN else ""
         lines.append(f"classes in order: {first}{more}")
-    for what, counted in (("not imported", row["left_out"]), ("imported", row.get("remarks", {}))):
-        for reason, each in counted.items():
+    for what, tally in (("not imported", row["left_out"]), ("imported", row.get("remarks", {}))):
+        for reason, each in tally.items():
             named = ", ".join(each["first"]) + (
                 ", ..." if each["count"] > len(each["first"]) else ""
             )

@@ -115,11 +115,12 @@ def evaluate(
                 kid_subset_size=kid_subset_size,
                 reference_count=reference_count,
             )
-            print(asked.answer(*found(unopened, [images]), settings.files(), as_json))
+            (source,) = found(unopened, [images])
+            print(asked.answer(source, settings.files(), as_json))
             return
+        source, reference = found(unopened, [images, against])
         comparison = plan_comparison(
-            *found(unopened, [images, against]),
-            settings.files(),
+            *(source, reference, settings.files()),
             features=features,
             count=count,
             reference_count=reference_count,

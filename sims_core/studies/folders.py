@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 from pydantic import ValidationError
 
@@ -46,13 +48,13 @@ def import_folder(
     source: str | Path,
     size: int | None,
     channels: int | None,
-    tell: Callable[[str], None],
+    tell: Callable[[str], None] = partial(warn, stacklevel=3),
     run: Callable[[Store, Execution, StageRequest], object] = _run,
 ) -> ImageSource:
     """Imports what lies at `source`, unless the store has it.
 
     Args:
-        tell: is told what is left out.
+        tell: is told what is left out; a warning of the caller's caller, else.
         run: runs a stage, unless the store has its artifact.
 
     Raises:
