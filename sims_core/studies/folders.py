@@ -22,6 +22,8 @@ from sims_core.store.store import Store
 from sims_core.store.version import VERSION_FILE
 from sims_core.studies.comparison import ImageSource, of_imported
 
+WARN = partial(warn, stacklevel=3)
+
 
 def lies_outside(store: Store, name: str) -> bool:
     """Whether `name` is the path of something that is no part of this store or of another one,
@@ -48,7 +50,7 @@ def import_folder(
     source: str | Path,
     size: int | None,
     channels: int | None,
-    tell: Callable[[str], None] = partial(warn, stacklevel=3),
+    tell: Callable[[str], None] = WARN,
     run: Callable[[Store, Execution, StageRequest], object] = _run,
 ) -> ImageSource:
     """Imports what lies at `source`, unless the store has it.
