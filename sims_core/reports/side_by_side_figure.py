@@ -43,7 +43,7 @@ def comparison_figure(comparison: RunComparison) -> Figure:
     for axes in panels[len(metrics) :]:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
-    beside = 2 if max(map(len, labels)) <= LONGEST_BESIDE else 1
+    beside = 2 if max(map(len, labels), default=0) <= LONGEST_BESIDE else 1
     style = {"ncols": beside, "fontsize": 8, "frameon": False}
     figure.legend(handles, labels, loc="outside lower center", **style)
     return figure
