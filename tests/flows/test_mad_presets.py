@@ -33,7 +33,7 @@ def test_what_is_known_of_the_paper(preset):
 
 def test_class_guidances_are_arms(tmp_path):
     preset = find_preset("sims-loop/mad-digits-fresh")
-    given = {"methods": ["standard", "sims"], "class_guidances": [1, 0, 1], "seeds": [0]}
+    given = {"methods": ["standard", "sims"], "class_guidances": [1, 0], "seeds": [0]}
     plan = make_plan(
         "sims-loop", check_parameters(sims_loop.fn, preset, given), Store(tmp_path / "none")
     )
