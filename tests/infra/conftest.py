@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -71,7 +72,12 @@ class Deployed:
         )
 
     def api(self, method: str, path: str, **body: Any) -> Any:
-        reply = httpx.request(method, f"{self.url}{path}", json=body or None, timeout=30)
+        """An answer; like Prefect's clients it asks again where SQLite was locked for too long."""
+        for pause_s in (1, 2, 4, 8, 0):
+            reply = httpx.request(method, f"{self.url}{path}", json=body or None, timeout=30)
+            if reply.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(pause_s)
         reply.raise_for_status()
         return reply.json() if reply.content else None
 
