@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from sims_core.reports.drawing import COLOURS
+from sims_core.reports.drawing import COLOURS, generation_ticks
 from sims_core.reports.estimates import Estimate
 from sims_core.reports.summary import Curve
 
@@ -67,7 +66,7 @@ def differences(curves: Sequence[Curve], metric: str) -> Figure:
         axes.axhline(0, color="#868e96", linewidth=0.9, linestyle="--")
         finish(axes, "generation t", "difference", "difference from the baseline, seed by seed")
     for axes in (levels, *changes):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        generation_ticks(axes)
     handles, labels = levels.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure

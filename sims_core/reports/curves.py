@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from sims_core.evaluation.metric import Figure as MetricFigure
 from sims_core.evaluation.metric import Neighborhoods, figures_in
 from sims_core.reports.bands import band
-from sims_core.reports.drawing import COLOURS
+from sims_core.reports.drawing import COLOURS, generation_ticks
 from sims_core.reports.estimates import estimates_along
 from sims_core.reports.summary import ArmSummary, sample_counts
 from sims_core.reports.tables import ratios
@@ -31,7 +30,7 @@ def _draw(axes: Axes, arms: Sequence[ArmSummary], metric: MetricFigure, relative
         colour, means = COLOURS[number % len(COLOURS)], [each.mean for each in found]
         axes.plot(t, means, marker="o", markersize=4, linewidth=1.6, color=colour, label=name)
         band(axes, t, found, colour)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    generation_ticks(axes)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

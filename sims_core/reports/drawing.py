@@ -14,7 +14,9 @@ import matplotlib
 matplotlib.use("Agg")
 from markupsafe import Markup
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from sims_core.data.grid import GRID_FILE
@@ -25,6 +27,11 @@ COLOURS = ("#5b6472", "#0b7285", "#d9480f", "#5f3dc4", "#2b8a3e", "#c2255c", "#1
 
 
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+
+
+def generation_ticks(axes: Axes) -> None:
+    """Ticks of the x axis at whole generations only, also where there is but one."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def svg_text(figure: Figure, part: Bbox | None = None) -> str:

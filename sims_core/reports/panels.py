@@ -17,14 +17,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
-from matplotlib.ticker import MaxNLocator
 
 from sims_core.common import roles
 from sims_core.data.config import PointSourceConfig
 from sims_core.data.points import read_points, true_covariance
 from sims_core.diffusion.gaussian import moments
 from sims_core.reports.bands import finish
-from sims_core.reports.drawing import COLOURS
+from sims_core.reports.drawing import COLOURS, generation_ticks
 from sims_core.reports.summary import ArmSummary, RunSummary, kimg, shown_generations
 from sims_core.reports.tables import ratios
 from sims_core.store.artifacts import ArtifactRef
@@ -109,7 +108,7 @@ def _curves(axes: Axes, results: _Results) -> None:
             axes.plot(t, values, style, linewidth=1.3, color=colour, label=label)
     axes.axhline(1, color="#868e96", linewidth=0.8)
     axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    generation_ticks(axes)
     axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper left")
     finish(axes, "generation t", "E[W2] / E[W2] of the standard G^1", "Over generations")
 

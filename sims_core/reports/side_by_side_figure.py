@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from sims_core.evaluation.metric import Figure as MetricFigure
-from sims_core.reports.drawing import COLOURS
+from sims_core.reports.drawing import COLOURS, generation_ticks
 from sims_core.reports.lines import AXES, Line
 from sims_core.reports.side_by_side import RunComparison
 
@@ -31,7 +30,7 @@ def comparison_figure(comparison: RunComparison) -> Figure:
         if over_x:
             _draw_lines(axes, lines, metric)
             axes.set_xlabel(AXES[comparison.axis], fontsize=9)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            generation_ticks(axes)
         else:
             _draw_points(axes, lines, metric)
         if metric.limits is not None:

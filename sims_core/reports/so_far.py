@@ -11,9 +11,8 @@ from sims_core.reports.summary import ArmSummary
 def so_far(arms: Sequence[ArmSummary], figure: str) -> bytes:
     """A PNG: a line for each arm, through as many generations as it has."""
     from matplotlib.figure import Figure  # takes a second to import
-    from matplotlib.ticker import MaxNLocator
 
-    from sims_core.reports.drawing import COLOURS
+    from sims_core.reports.drawing import COLOURS, generation_ticks
 
     drawn = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = drawn.subplots()
@@ -22,7 +21,7 @@ def so_far(arms: Sequence[ArmSummary], figure: str) -> bytes:
         values = [generation.metrics[figure] for generation in arm.generations]
         colour = COLOURS[number % len(COLOURS)]
         axes.plot(t, values, marker="o", linewidth=1.6, color=colour, label=arm.name)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    generation_ticks(axes)
     axes.set(xlabel="generation t", ylabel=f"{figure.upper()} (lower is better)")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False)
